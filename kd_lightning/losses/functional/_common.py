@@ -1,0 +1,52 @@
+"""What the formulas share: full precision, and checks of shapes."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+
+
+def full_precision(formula: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Runs `formula` outside autocast, with float16 and bfloat16 tensors as float32; float64 stays float64.
+
+    Exponentials, squares and matrix products of a loss overflow or round away in half precision (fp16 ends at 65,504),
+    and autocast would send even a float32 matrix product there.
+    """
+
+    @wraps(formula)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        with torch.autocast(_device(args + tuple(kwargs.values())), enabled=False):
+            return formula(*_upcast(args), **{key: _upcast(value) for key, value in kwargs.items()})
+
+    return run
+
+
+def _upcast(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    return type(value)(map(_upcast, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _device(value: Any) -> str:
+    """Device type of the first tensor in `value`, a tensor or nested lists of them."""
+    while not isinstance(value, Tensor):
+        value = next(v for v in value if isinstance(v, (Tensor, list, tuple)))
+    return value.device.type
+
+
+def same_shape(name: str, s: Tensor, t: Tensor) -> None:
+    """Raises ValueError where broadcasting would quietly compare the wrong elements."""
+    if s.shape != t.shape:
+        raise ValueError(f"{name} wants student and teacher of one shape, got {list(s.shape)} and {list(t.shape)}")
+
+
+def same_batch(name: str, s: Tensor, t: Tensor, least: int = 1) -> None:
+    """Raises ValueError unless both hold the same number of samples, `least` or more."""
+    if len(s) != len(t):
+        raise ValueError(f"{name} wants the same samples of student and teacher, got {len(s)} and {len(t)}")
+    if len(s) < least:
+        raise ValueError(f"{name} compares samples with each other and needs a batch of {least} or more, got {len(s)}")
