@@ -32,10 +32,20 @@ def _upcast(value: Any) -> Any:
 
 
 def _device(value: Any) -> str:
-    """Device type of the first tensor in `value`, a tensor or nested lists of them."""
+    """Device type of the first tensor in `value`, a tensor or nested lists of them. Raises ValueError if empty."""
     while not isinstance(value, Tensor):
-        value = next(v for v in value if isinstance(v, (Tensor, list, tuple)))
-    return value.device.type
+        value = next((v for v in value if isinstance(v, (Tensor, list, tuple))), None)
+        if value is None:
+            raise ValueError("a loss needs tensors, got an empty list")
+    device: str = value.device.type
+    return device
+
+
+def soften(z: Tensor, temperature: float | Tensor) -> Tensor:
+    """z/T. Raises ValueError if T is a number <= 0; a tensor is not looked at, which would wait for the device."""
+    if not isinstance(temperature, Tensor) and not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature!r}")
+    return z / temperature
 
 
 def same_shape(name: str, s: Tensor, t: Tensor) -> None:

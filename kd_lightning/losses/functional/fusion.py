@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kd_lightning.losses.functional._common import full_precision
+from kd_lightning.losses.functional._common import full_precision, soften
 
 
 @full_precision
@@ -18,10 +18,10 @@ def fuse_probabilities(logits: Tensor, temperature: float | Tensor) -> Tensor:
 
     At the same T their softmax is that mean (Hinton et al. 2015, arXiv 1503.02531, section 5: an arithmetic mean of an
     ensemble's predictions), so every loss of logits can take them. Computed as logsumexp: no probability underflows.
-    Raises ValueError unless the logits are `[K, B, C]`, K >= 1.
+    Raises ValueError unless the logits are `[K, B, C]`, K >= 1, and T > 0.
     """
     _check(logits)
-    log_p = torch.log_softmax(logits / temperature, dim=-1)
+    log_p = torch.log_softmax(soften(logits, temperature), dim=-1)
     return temperature * (log_p.logsumexp(0) - math.log(len(logits)))
 
 
