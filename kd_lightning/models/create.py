@@ -1,0 +1,126 @@
+"""The one look-up from a model's name to the model."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from kd_lightning.checks import UserError, did_you_mean, integer
+from kd_lightning.models.cifar_resnet import CifarResNet
+from kd_lightning.models.imagenet import (
+    SMALL_STEM,
+    small_stem_resnet,
+    timm_model,
+    torchvision_model,
+    torchvision_names,
+)
+from kd_lightning.models.mobilenet import MobileNetV2
+from kd_lightning.models.shufflenet import ShuffleNetV1, ShuffleNetV2
+from kd_lightning.models.vgg import VGG
+from kd_lightning.models.wide_resnet import WideResNet
+
+SMALL_IMAGE = 64
+"""Largest image size, in pixels, for which a name that torchvision has too means the net for small images."""
+
+BUILT_IN: dict[str, Callable[..., nn.Module]] = {
+    **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
+    "resnet8x4": partial(CifarResNet, 8, widths=(32, 64, 128, 256), projection=True),
+    "resnet32x4": partial(CifarResNet, 32, widths=(32, 64, 128, 256), projection=True),
+    **{f"wrn_{depth}_{width}": partial(WideResNet, depth, width) for depth in (16, 40) for width in (1, 2)},
+    **{f"vgg{depth}": partial(VGG, depth) for depth in (8, 11, 13)},
+    "mobilenetv2": MobileNetV2,
+    "shufflenetv1": ShuffleNetV1,
+    "shufflenetv2": ShuffleNetV2,
+}
+"""Nets of our own, each a function of `num_classes`; none has ImageNet weights."""
+
+
+def model_names() -> tuple[str, ...]:
+    """Names of the nets for small images: torchvision's ResNets with a small stem, then our own."""
+    return (*SMALL_STEM, *BUILT_IN)
+
+
+def create_model(
+    name: str,
+    num_classes: int,
+    *,
+    image_size: int = 32,
+    pretrained: bool = False,
+    key: str = "model.student",
+    **kwargs: Any,
+) -> nn.Module:
+    """Returns a model from images `[B, 3, image_size, image_size]` to logits `[B, num_classes]`.
+
+    `name` is one of `model_names()`, a classification model of torchvision, `timm/NAME`, or the dotted path of any
+    function or class, which is called with `num_classes` and `kwargs`. A name that both have (`resnet50`, `vgg13`) is
+    the net for small images up to 64 pixels and torchvision's own above. `pretrained` fills it with ImageNet weights,
+    all but the classifier (and the stem's convolution in small-image ResNets); a dotted path is then given
+    `pretrained=True`. `key` is what the user typed to choose the model, for messages.
+    Raises UserError for an unknown name, arguments that the model refuses, or weights that cannot be had.
+    """
+    integer("num_classes", num_classes, least=1)
+    if not isinstance(name, str):
+        raise UserError(f"{key} must be the name of a model, got {name!r}")
+    small = image_size <= SMALL_IMAGE
+    if name in SMALL_STEM and small:
+        return small_stem_resnet(name, num_classes, pretrained, key, **kwargs)
+    if name in BUILT_IN and (small or name not in torchvision_names()):
+        if pretrained:
+            raise UserError(
+                f"{key}: {name!r} has no ImageNet weights; set pretrained=false, or take one that has them: "
+                f"{', '.join(SMALL_STEM)}, or any other torchvision or timm model"
+            )
+        return _call(BUILT_IN[name], name, key, num_classes=num_classes, **kwargs)
+    if name in torchvision_names():
+        return torchvision_model(name, num_classes, image_size, pretrained, key, **kwargs)
+    if name.startswith("timm/"):
+        return timm_model(name.removeprefix("timm/"), num_classes, pretrained, key, **kwargs)
+    if "." in name:
+        chosen = {"pretrained": True} if pretrained else {}
+        return _call(_imported(name, key), name, key, num_classes=num_classes, **chosen, **kwargs)
+    raise UserError(
+        f"{key}: unknown model {name!r}{_nearest(name)} Built in are {', '.join(model_names())}; "
+        "also any torchvision name, timm/NAME, or a dotted path such as my_package.nets.small_net"
+    )
+
+
+def _nearest(name: str) -> str:
+    """The one name to suggest; of equally near ones the earlier, so the best known come first."""
+    known = (*model_names(), *torchvision_names())
+    best = max(known, key=lambda other: difflib.SequenceMatcher(None, other, name).ratio())
+    return did_you_mean(name, [best]) or "."
+
+
+def _imported(path: str, key: str) -> Callable[..., Any]:
+    module_name, _, attribute = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:  # ValueError: a path such as '.net'
+        raise UserError(
+            f"{key}: cannot import {module_name!r} of {path!r} ({error}); is its folder in PYTHONPATH?"
+        ) from error
+    if not callable(found := getattr(module, attribute, None)):
+        what = "is not callable" if hasattr(module, attribute) else "does not exist"
+        public = [name for name in vars(module) if callable(getattr(module, name)) and not name.startswith("_")]
+        raise UserError(f"{key}: {attribute!r} {what} in module {module_name!r}{did_you_mean(attribute, public)}")
+    return found
+
+
+def _call(function: Callable[..., Any], name: str, key: str, **kwargs: Any) -> nn.Module:
+    # Only the signature is checked, so that an error inside a user's own function keeps its traceback.
+    try:
+        signature = inspect.signature(function)
+    except ValueError as error:  # functions written in C, which are no models
+        raise UserError(f"{key}: {name} is not a Python function or class that makes a model") from error
+    try:
+        signature.bind(**kwargs)
+    except TypeError as error:
+        raise UserError(f"{key}: {name} refuses its arguments: {error}; it takes {signature}") from error
+    model = function(**kwargs)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{key}: {name} must return a torch.nn.Module, got {type(model).__name__}")
+    return model
