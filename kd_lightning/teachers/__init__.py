@@ -1,0 +1,5 @@
+"""Where a teacher comes from (`weights`, `stage`) and how it answers (`live`)."""
+
+from kd_lightning.teachers.live import LiveTeacher, Teacher
+
+__all__ = ["LiveTeacher", "Teacher"]

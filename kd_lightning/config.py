@@ -1,0 +1,72 @@
+"""Typed run configuration, and the only place that turns configuration nodes into objects."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
+from omegaconf import MISSING, DictConfig
+
+from kd_lightning.checks import UserError
+
+HERE = Path(__file__).resolve().parent
+CONF_DIR = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())  # installed wheel, checkout
+
+
+@dataclass
+class ModelConfig:
+    student: str = MISSING
+    student_kwargs: dict[str, Any] = field(default_factory=dict)
+    student_pretrained: bool = False
+    teacher: Any = MISSING
+    teacher_kwargs: dict[str, Any] = field(default_factory=dict)
+    teacher_weights: str = "auto"
+    teacher_normalize: Any = None
+
+
+@dataclass
+class TeacherStageConfig:
+    dir: str = MISSING
+    seed: int = MISSING
+    max_epochs: int = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+
+
+@dataclass
+class Config:
+    """`Any` marks the groups whose keys are those of the object that they build."""
+
+    data: Any = MISSING
+    model: ModelConfig = MISSING
+    loss: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+    trainer: Any = MISSING
+    teacher_stage: TeacherStageConfig = MISSING
+    seed: int = 0
+    resume: str | None = None
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def build(node: DictConfig, key: str, **kwargs: Any) -> Any:
+    """Instantiates `node._target_`; `key` names the node in messages.
+
+    Raises UserError for whatever the target refuses: these are values that the user typed.
+    """
+    try:
+        return hydra.utils.instantiate(node, _convert_="all", **kwargs)
+    except InstantiationException as e:
+        cause = e.__cause__ or e
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise UserError(f"{key}: {_one_line(str(cause))}") from e
+
+
+def _one_line(text: str) -> str:
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return " · ".join(line for line in lines if not line.startswith("full_key"))

@@ -1,0 +1,90 @@
+"""The method itself: a frozen teacher, a trainable student, one loss."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.metrics import Scores
+from kd_lightning.taps import Tap
+from kd_lightning.teachers import Teacher
+from kd_lightning.types import Batch
+
+
+class Distiller(pl.LightningModule):
+    """Trains `student` on `loss(student outputs, teacher outputs, batch)`; both see the same view of the same batch.
+
+    The teacher is kept outside the module tree, so it is never trained, saved in a checkpoint, put in train mode or
+    wrapped by DDP; `_apply` takes it along to the student's device and dtype. Without a teacher (`None`) this is
+    ordinary training.
+
+    `optimizer(params)` makes the optimizer; `schedule(epoch, max_epochs)` is the factor of its learning rate at a
+    fraction of an epoch.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        loss: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        schedule: Callable[[float, int], float],
+        num_classes: int,
+    ):
+        super().__init__()
+        self.student, self.loss = student, loss
+        self.scores = Scores(num_classes)
+        self._teacher = (teacher,)  # a tuple hides it from nn.Module
+        self._tap = Tap(student, loss.student_layers)  # type: ignore[arg-type]
+        self._optimizer, self._schedule = optimizer, schedule
+
+    @property
+    def teacher(self) -> Teacher | None:
+        return self._teacher[0]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
+        if self.teacher is not None:
+            self.teacher.apply_(fn)
+        return super()._apply(fn, recurse)
+
+    def forward(self, x: Any) -> Tensor:
+        return self.student(x)
+
+    def training_step(self, batch: Batch, _: int) -> dict[str, Tensor]:
+        """Returns `loss`, its parts, and what is shown beside them; the loop logs their means."""
+        student = self._tap(batch.x)
+        teacher = self.teacher(batch) if self.teacher else None
+        terms = self.loss(student, teacher, batch)
+        predicted = student.logits.detach().argmax(1)
+        terms["accuracy"] = (predicted == batch.y).float().mean()
+        if teacher is not None:
+            terms["agreement"] = (predicted == teacher.logits.argmax(1)).float().mean()
+        return terms
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        teacher = self.teacher(batch).logits if self.teacher else None
+        self.scores.update(self.student(batch.x), teacher, batch.y)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    def test_step(self, batch: Batch, i: int) -> None:
+        self.validation_step(batch, i)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def _log_scores(self, stage: str) -> None:
+        # already equal on all ranks; sync_dist only keeps Lightning from warning that they might not be
+        self.log_dict({f"{stage}/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer(self.parameters())
+        max_epochs = self.trainer.max_epochs or 1
+        steps_per_epoch = self.trainer.estimated_stepping_batches / max_epochs
+        factor = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self._schedule(step / steps_per_epoch, max_epochs)
+        )
+        return [optimizer], [{"scheduler": factor, "interval": "step"}]

@@ -1,0 +1,117 @@
+"""Everything a run needs, built and checked before anything is trained."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kd_lightning import hardware, runs
+from kd_lightning.checks import UserError, integer
+from kd_lightning.config import build
+from kd_lightning.models import create_model
+from kd_lightning.progress import Bar, TrainLog
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The pieces of one run, built from its configuration."""
+
+    data: Any
+    student: nn.Module
+    loss: Any
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    schedule: Callable[[float, int], float]
+    trainer: DictConfig
+    """The `trainer` group with accelerator, devices and precision resolved for this machine."""
+
+
+def build_parts(cfg: DictConfig) -> Parts:
+    """Builds and checks all but the teacher, cheap checks first. Raises UserError."""
+    trainer = resolve_trainer(cfg.trainer)
+    loss = build(cfg.loss, "loss")
+    optimizer, schedule = build(cfg.optimizer, "optimizer"), build(cfg.scheduler, "scheduler")
+    _try_optimizer(optimizer, schedule, trainer.max_epochs)
+    data = build(cfg.data, "data")
+    data.prepare_data()
+    data.setup()
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)  # the same student for the same seed, whatever its loss
+    student = create_model(
+        cfg.model.student,
+        data.num_classes,
+        image_size=data.image_size,
+        pretrained=cfg.model.student_pretrained,
+        key="model.student",
+        **cfg.model.student_kwargs,
+    )
+    return Parts(data, student.to(memory_format=torch.channels_last), loss, optimizer, schedule, trainer)  # type: ignore[call-overload]
+
+
+def resolve_trainer(node: DictConfig) -> DictConfig:
+    """The `trainer` group with `auto` replaced by what this machine has. Raises UserError."""
+    node = node.copy()
+    integer("trainer.max_epochs", node.max_epochs, least=1)
+    integer("trainer.log_every_n_steps", node.log_every_n_steps, least=1)
+    integer("trainer.accumulate_grad_batches", node.accumulate_grad_batches, least=1)
+    node.accelerator = hardware.resolve_accelerator(node.accelerator)
+    node.devices = hardware.resolve_devices(node.devices, node.accelerator)
+    node.precision = hardware.resolve_precision(node.precision, node.accelerator)
+    return node
+
+
+def _try_optimizer(optimizer: Any, schedule: Any, max_epochs: int) -> None:
+    """Finds a wrong learning rate or schedule now, not after a teacher was trained for hours."""
+    try:
+        optimizer([nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as e:
+        raise UserError(f"optimizer: {e}") from e
+    try:
+        schedule(0.0, max_epochs)
+        schedule(float(max_epochs), max_epochs)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as e:
+        raise UserError(f"scheduler: {e}") from e
+
+
+def build_trainer(node: DictConfig, out: Path, has_val: bool) -> tuple[pl.Trainer, TrainLog]:
+    """A Trainer that logs to TensorBoard and checkpoints the student to `out`. Raises UserError."""
+    log = TrainLog()
+    callbacks: list[pl.Callback] = [log, _checkpoint(out, runs.LAST)]
+    if has_val:
+        callbacks.append(_checkpoint(out, runs.BEST, monitor="val/accuracy", mode="max"))
+    if node.enable_progress_bar:
+        callbacks.append(Bar(log))
+    trainer = build(
+        node,
+        "trainer",
+        callbacks=callbacks,
+        logger=TensorBoardLogger(out, name="", version="", default_hp_metric=False),
+        inference_mode=False,  # metrics live on from validation to fit, and tensors of inference mode may not
+        num_sanity_val_steps=0,  # the teacher is measured on the whole validation split instead
+        use_distributed_sampler=False,  # our loaders know their rank
+    )
+    return trainer, log
+
+
+def _checkpoint(out: Path, file: str, **how: Any) -> ModelCheckpoint:
+    name = file.removesuffix(".ckpt")
+    return ModelCheckpoint(out, name, save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True, **how)
+
+
+def about_student(cfg: DictConfig, data: Any) -> dict[str, Any]:
+    """What rebuilds the student around its weights."""
+    return {
+        "name": cfg.model.student,
+        "kwargs": OmegaConf.to_container(cfg.model.student_kwargs, resolve=True),
+        "num_classes": data.num_classes,
+        "image_size": data.image_size,
+        "classes": list(data.classes),
+        "normalize": {"mean": list(data.normalize.mean), "std": list(data.normalize.std)},
+    }

@@ -1,0 +1,75 @@
+"""What is seen of a training while it runs: the means of its terms, its speed, and the progress bar."""
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import RichProgressBar
+from torch import Tensor
+
+from kd_lightning.types import Batch
+
+
+class TrainLog(pl.Callback):
+    """Logs the mean of each training term, the learning rate and images/s every `log_every_n_steps` steps.
+
+    The terms are summed on the device and read once per window: reading one each step would make the device wait.
+    """
+
+    def __init__(self) -> None:
+        self.latest: dict[str, float] = {}
+        self.images_per_second: list[tuple[int, float]] = []  # (images, seconds) of each window
+        self._sums: dict[str, Tensor] = {}
+        self._batches = self._images = 0
+        self._since = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start_window()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        for name, value in outputs.items():
+            self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach().clone()
+        self._batches += 1
+        self._images += len(batch.y) * trainer.world_size
+        if self._batches >= trainer.log_every_n_steps or trainer.is_last_batch:
+            self._log(trainer)
+
+    def _log(self, trainer: pl.Trainer) -> None:
+        names = list(self._sums)
+        means = (torch.stack([self._sums[n].float() for n in names]) / self._batches).tolist()  # waits for the device
+        seconds = time.perf_counter() - self._since
+        self.images_per_second.append((self._images, seconds))
+        self.latest = dict(zip(names, means, strict=True)) | {"images_per_second": self._images / seconds}
+        values = {f"train/{name}": value for name, value in self.latest.items()}
+        values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+        self._start_window()
+
+    def _start_window(self) -> None:
+        self._sums = {}
+        self._batches = self._images = 0
+        self._since = time.perf_counter()
+
+    def mean_speed(self) -> float | None:
+        """Images per second of training, validation excluded; the first window (start-up) counts only if alone."""
+        windows = self.images_per_second[1:] or self.images_per_second
+        return sum(n for n, _ in windows) / sum(s for _, s in windows) if windows else None
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar with loss, accuracy, images/s of the last window and the last validation accuracy."""
+
+    def __init__(self, log: TrainLog) -> None:
+        super().__init__(refresh_rate=10, leave=False)
+        self._log = log
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        shown = {"loss": ("loss", ".3f"), "accuracy": ("acc", ".3f"), "images_per_second": ("img/s", ".0f")}
+        metrics = {short: f"{self._log.latest[k]:{form}}" for k, (short, form) in shown.items() if k in self._log.latest}
+        if "val/accuracy" in trainer.callback_metrics:
+            metrics["val"] = f"{trainer.callback_metrics['val/accuracy']:.3f}"
+        return metrics

@@ -1,0 +1,85 @@
+"""What a finished run shows in TensorBoard beside its curves: confusion matrix, sample predictions, HParams."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from kd_lightning.distiller import Distiller
+from kd_lightning.types import Batch
+
+SAMPLES = 12
+HPARAMS = ("data", "model", "loss", "optimizer", "scheduler", "seed")
+
+
+def log_pictures(trainer: pl.Trainer, distiller: Distiller, data: Any, cfg: DictConfig, metrics: dict[str, Any]) -> None:
+    """Adds to the run's TensorBoard events, at its last step."""
+    logger = trainer.logger
+    assert isinstance(logger, TensorBoardLogger) and distiller.scores.confusion is not None
+    writer, classes = logger.experiment, list(data.classes)
+    writer.add_figure("test/confusion", confusion_figure(distiller.scores.confusion, classes), trainer.global_step)
+    batch = next(iter(data.test_dataloader()))
+    batch = Batch(batch.x[:SAMPLES].to(distiller.device), batch.y[:SAMPLES], batch.index[:SAMPLES])
+    with torch.no_grad():
+        answers = {"student": distiller.student.eval()(batch.x)}
+        if distiller.teacher is not None:
+            answers["teacher"] = distiller.teacher(batch).logits
+    pixels = _pixels(batch.x, data.normalize)
+    figure = samples_figure(pixels, batch.y, {k: v.float().softmax(1).cpu() for k, v in answers.items()}, classes)
+    writer.add_figure("test/samples", figure, trainer.global_step)
+    params = OmegaConf.to_container(OmegaConf.masked_copy(cfg, HPARAMS), resolve=True)  # type: ignore[list-item]
+    test = metrics["student"].get("best", metrics["student"]["last"])["test"]
+    assert isinstance(params, dict)
+    logger.log_hyperparams(params, {f"final/{name}": value for name, value in test.items()})  # type: ignore[call-arg]
+
+
+def confusion_figure(counts: Tensor, classes: list[str]) -> Figure:
+    """Counts `[C, C]` as shares of each true class (row); numbers are written where there is room for them."""
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    size = min(4 + 0.4 * len(classes), 14)
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="student said", ylabel="true class", title="Confusion on test, share of the true class")
+    figure.colorbar(image, shrink=0.8)
+    if len(classes) <= 30:
+        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), classes)
+    if len(classes) <= 12:
+        for i, row in enumerate(shares.tolist()):
+            for j, share in enumerate(row):
+                if share >= 0.005:
+                    axes.text(j, i, f"{share:.0%}", ha="center", va="center", color="white" if share > 0.5 else "black")
+    return figure
+
+
+def samples_figure(pixels: Tensor, y: Tensor, probabilities: dict[str, Tensor], classes: list[str]) -> Figure:
+    """Images `[N, H, W, 3]` in [0, 1] with their label and each model's top 3 of probabilities `[N, C]`."""
+    figure = Figure(figsize=(14, 9), layout="constrained")
+    cells = figure.subplots(3, 8, width_ratios=[1, 1.1] * 4).reshape(-1, 2)
+    for n, (picture, words) in enumerate(cells):
+        picture.axis("off")
+        words.axis("off")
+        if n >= len(pixels):
+            continue
+        picture.imshow(pixels[n], interpolation="nearest")
+        picture.set_title(classes[int(y[n])], fontsize=11)
+        top = 1.0
+        for name, p in probabilities.items():
+            best = p[n].topk(min(3, len(classes)))
+            right = int(best.indices[0]) == int(y[n])
+            lines = [f"{v:4.0%} {classes[int(i)]}" for v, i in zip(best.values, best.indices, strict=True)]
+            words.text(0, top, name, fontsize=9, weight="bold", va="top")
+            color = "tab:green" if right else "tab:red"
+            words.text(0, top - 0.1, "\n".join(lines), fontsize=9, va="top", family="monospace", color=color)
+            top -= 0.5
+    return figure
+
+
+def _pixels(x: Tensor, normalize: Any) -> Tensor:
+    mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in normalize)
+    return (x * std + mean).clamp(0, 1).permute(0, 2, 3, 1).cpu()

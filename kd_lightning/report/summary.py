@@ -1,0 +1,75 @@
+"""The words and the small table around a run."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.table import Table
+from torch import nn
+
+from kd_lightning.models import count_macs, count_parameters
+from kd_lightning.parts import Parts
+
+
+def model_size(model: nn.Module, data: Any) -> dict[str, int]:
+    """Parameters, and multiply-accumulates of one image."""
+    return {"parameters": count_parameters(model), "macs": count_macs(model, data.image_size)}
+
+
+def heading(cfg: DictConfig, parts: Parts) -> str:
+    """One line of what will be trained on what, with the values that were resolved for this machine."""
+    sizes, trainer = parts.data.sizes, parts.trainer
+    who = f"{cfg.model.teacher} → {cfg.model.student}" if parts.loss.needs_teacher else cfg.model.student
+    counts = " / ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test"))
+    return (
+        f"{who} · {type(parts.loss).__name__} · {parts.data.name} ({counts}) · {trainer.max_epochs} epochs · "
+        f"{trainer.precision} on {trainer.devices} × {trainer.accelerator} · seed {cfg.seed}"
+    )
+
+
+def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:
+    """Teacher and student side by side, what it cost, and where everything lies."""
+    student, teacher = metrics["student"], metrics.get("teacher")
+    table = Table(title_justify="left", caption_justify="left", title=f"\n{out}")
+    table.add_column("model")
+    for column in ("params", "MACs", "val acc", "test acc", "NLL", "ECE"):
+        table.add_column(column, justify="right")
+    if teacher:
+        table.add_row(f"teacher {cfg.model.teacher}", *_size(teacher), *_scores(teacher))
+    for name in ("last", "best"):
+        if name in student:
+            size = _size(student) if name == "last" or "last" not in student else ("", "")
+            table.add_row(f"student {cfg.model.student}, {name}", *size, *_scores(student[name]))
+    table.caption = "\n".join(_notes(metrics, student, teacher, out))
+    return table
+
+
+def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, Any] | None, out: Path) -> list[str]:
+    last = student["last"]
+    lines = []
+    if teacher:
+        gap = 100 * (last["test"]["accuracy"] - teacher["test"]["accuracy"])
+        fewer, cheaper = teacher["parameters"] / student["parameters"], teacher["macs"] / student["macs"]
+        lines.append(
+            f"The student has {fewer:.1f}× fewer parameters and {cheaper:.1f}× fewer MACs, stands at {gap:+.2f} points to "
+            f"its teacher and agrees with it on {last['test']['agreement']:.1%} of the test images. What distilling gained "
+            "is told by the same command with loss=ce."
+        )
+    speed = f", {metrics['images_per_second']:,.0f} images/s" if metrics["images_per_second"] else ""
+    lines.append(f"{metrics['epochs']} epochs in {_duration(metrics['seconds'])}{speed} on {metrics['device']}.")
+    lines.append(f"Curves: tensorboard --logdir {out}")
+    return lines
+
+
+def _size(model: dict[str, Any]) -> tuple[str, str]:
+    return f"{model['parameters'] / 1e6:.2f} M", f"{model['macs'] / 1e6:,.1f} M"
+
+
+def _scores(scores: dict[str, Any]) -> list[str]:
+    test = scores["test"]
+    val = f"{scores['val']['accuracy']:.2%}" if "val" in scores else "–"
+    return [val, f"{test['accuracy']:.2%}", f"{test['nll']:.3f}", f"{test['ece']:.3f}"]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

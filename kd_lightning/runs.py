@@ -1,0 +1,156 @@
+"""Run directories: everything a run learned, under names that only this file knows."""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from kd_lightning.checks import UserError
+from kd_lightning.models import create_model
+from kd_lightning.teachers.weights import RUN_WEIGHTS, load_weights
+
+CONFIG, METRICS, BEST, LAST = "config.yaml", "metrics.json", "best.ckpt", "last.ckpt"
+SCHEMA = 1  # of metrics.json
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, its resolved configuration, and its metrics."""
+
+    path: Path
+    config: DictConfig
+    metrics: dict[str, Any]
+
+
+def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
+    """Makes `path` this run's own, or goes on with the run in it; returns the checkpoint to go on from, if any.
+
+    Raises UserError if `path` holds a run already (finished, where `resume`), or cannot be written.
+    """
+    if rank_zero_only.rank == 0 and not resume:
+        _create(path, config)
+    if not resume:
+        return None
+    if is_finished(path) and read(path).metrics["epochs"] >= config.trainer.max_epochs:
+        raise UserError(f"resume: the run in {path} is finished; give it more epochs with trainer.max_epochs=…")
+    if rank_zero_only.rank == 0:
+        _replace(path / CONFIG, OmegaConf.to_yaml(config, resolve=True))
+    last = path / LAST
+    if not last.is_file():
+        return None  # it was stopped before its first epoch ended
+    try:
+        torch.load(last, map_location="cpu", weights_only=True)
+    except Exception as e:  # whatever a damaged zip or pickle raises
+        raise UserError(f"resume: {last} is damaged ({str(e).splitlines()[0][:80]}); delete it to start anew") from e
+    return last
+
+
+def _create(path: Path, config: DictConfig) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with open(path / CONFIG, "x") as f:  # fails if it exists: two runs can never share a folder
+            f.write(OmegaConf.to_yaml(config, resolve=True))
+    except FileExistsError as e:
+        raise UserError(f"{path} already holds a run; go on with resume={path} or choose another hydra.run.dir") from e
+    except OSError as e:
+        raise UserError(f"cannot write to the output folder {path}: {e.strerror}; choose another hydra.run.dir") from e
+
+
+def read_config(path: Path, key: str = "resume") -> DictConfig:
+    """The resolved configuration of the run in `path`. Raises UserError if there is none."""
+    if not (path / CONFIG).is_file():
+        raise UserError(f"{key}: {path} is not a run directory (it has no {CONFIG}); give outputs/train/<run>")
+    config = OmegaConf.load(path / CONFIG)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def resumed_config(path: Path, overrides: list[str]) -> DictConfig:
+    """The configuration of the run in `path` with values changed by `overrides` (as typed, `key=value`).
+
+    Raises UserError if one names no key of that run, or a whole group: another loss is another run.
+    """
+    config = read_config(path)
+    OmegaConf.set_struct(config, True)
+    for override in overrides:
+        key, _, _ = override.partition("=")
+        if key == "resume":
+            continue
+        if OmegaConf.select(config, key.lstrip("+")) is None or OmegaConf.is_config(OmegaConf.select(config, key)):
+            raise UserError(f"resume: {override} cannot be changed in a run that has begun; start a new run for it")
+        config.merge_with_dotlist([override])
+    return config
+
+
+def load_checkpoint(module: nn.Module, path: Path) -> int:
+    """Loads a Lightning checkpoint's weights into `module`; returns the number of epochs it was trained for."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    module.load_state_dict(state["state_dict"])
+    return int(state["epoch"]) + 1
+
+
+def discard_if_empty(path: Path) -> None:
+    """Removes the folder of a run that never began."""
+    with suppress(OSError):
+        path.rmdir()
+
+
+def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
+    """Writes `metrics.json`, whole or not at all; its presence says that the run is finished."""
+    _replace(path / METRICS, json.dumps({"schema": SCHEMA} | metrics, indent=2) + "\n")
+
+
+def is_finished(path: Path) -> bool:
+    return (path / METRICS).is_file()
+
+
+def read(path: Path) -> Run:
+    """Reads a finished run. Raises UserError if it is none, or of another version."""
+    config = read_config(path, "run")
+    if not is_finished(path):
+        raise UserError(f"{path} has no {METRICS}: that run did not finish; go on with resume={path}")
+    metrics = json.loads((path / METRICS).read_text())
+    if metrics.get("schema") != SCHEMA:
+        raise UserError(f"{path / METRICS} has schema {metrics.get('schema')}, this version reads {SCHEMA}; run it again")
+    return Run(path, config, metrics)
+
+
+def find(folder: Path) -> list[Run]:
+    """All finished runs below `folder`, in order of their paths (numbers as numbers)."""
+    paths = (p.parent for p in folder.rglob(METRICS))
+    return [read(p) for p in sorted(paths, key=lambda p: [(len(s), s) if s.isdigit() else (99, s) for s in p.parts])]
+
+
+def save_student(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
+    """Writes the weights with `about` (name, kwargs, num_classes, image_size, classes, normalize) to rebuild it."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    partial = path / f".{RUN_WEIGHTS}.{os.getpid()}"
+    save_file(state, partial, metadata={"kd_lightning": json.dumps(about)})
+    partial.replace(path / RUN_WEIGHTS)
+
+
+def load_student(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Rebuilds the student of the run in `path`, in eval mode, with what `save_student` was told about it."""
+    weights = path / RUN_WEIGHTS
+    if not weights.is_file():
+        raise UserError(f"{path} has no {RUN_WEIGHTS}: that run did not finish; go on with resume={path}")
+    with safe_open(weights, "pt") as f:
+        about = json.loads(f.metadata()["kd_lightning"])
+    model = create_model(about["name"], about["num_classes"], image_size=about["image_size"], **about["kwargs"])
+    load_weights(model, weights, key=str(path))
+    return model.eval(), about
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text)
+    partial.replace(path)

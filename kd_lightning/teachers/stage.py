@@ -1,0 +1,79 @@
+"""The teacher that a run needs: reuse the one trained before for this data, model and recipe, else train it now."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from kd_lightning import runs
+from kd_lightning.report.terminal import say
+
+
+def trained_teacher(cfg: DictConfig, data: Any, train: Callable[..., Any]) -> Path:
+    """The run directory of the teacher that `cfg` asks for; `train(config, folder, resume)` makes it if there is none.
+
+    Safe against two processes (one trains, the other waits) and against interruption (it goes on where it stopped).
+    """
+    config = stage_config(cfg)
+    path = Path(cfg.teacher_stage.dir) / f"{data.name}-{_slug(cfg.model.teacher)}-{_recipe_id(config, data)}"
+    if rank_zero_only.rank != 0:  # the other ranks of a training come here while the first holds the lock
+        if not runs.is_finished(path):
+            train(config, path, resume=(path / runs.LAST).is_file())
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{path}.lock")
+    if _is_held(lock):
+        say(f"another process is training the teacher in {path}; waiting for it")
+    with lock:
+        if runs.is_finished(path):
+            say(f"teacher: {cfg.model.teacher}, trained before, from {path}")
+        else:
+            resume = (path / runs.CONFIG).is_file()
+            say(
+                f"teacher: {cfg.model.teacher} is {'going on' if resume else 'trained first, once'}, for "
+                f"{config.trainer.max_epochs} epochs, and kept in {path}\n"
+                "         (shorter: teacher_stage.max_epochs=…; your own weights: model.teacher_weights=PATH)"
+            )
+            train(config, path, resume=resume)
+    return path
+
+
+def stage_config(cfg: DictConfig) -> DictConfig:
+    """The configuration of an ordinary training whose student is the teacher of `cfg`."""
+    config = cfg.copy()
+    stage = cfg.teacher_stage
+    with open_dict(config):
+        config.seed, config.resume = stage.seed, None
+        config.optimizer, config.scheduler = stage.optimizer, stage.scheduler
+        config.trainer.max_epochs = stage.max_epochs
+        config.loss = {"_target_": "kd_lightning.losses.CE", "ce_weight": 1.0}
+        config.model.student, config.model.student_kwargs = cfg.model.teacher, cfg.model.teacher_kwargs
+        config.model.student_pretrained = cfg.model.teacher_weights == "imagenet"
+        config.model.teacher, config.model.teacher_kwargs, config.model.teacher_weights = None, {}, "auto"
+        config.model.teacher_normalize = None
+    return config
+
+
+def _recipe_id(config: DictConfig, data: Any) -> str:
+    """8 hex digits of what decides which function the teacher learns; machine and speed settings do not."""
+    keys = ("model", "optimizer", "scheduler", "seed")
+    recipe = [OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)]  # type: ignore[list-item]
+    recipe += [data.fingerprint(), data.batch_size, config.trainer.max_epochs]
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _is_held(lock: FileLock) -> bool:
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except TimeoutError:
+        return True
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "_-" else "-" for c in name)

@@ -1,0 +1,146 @@
+"""Train a student. `python -m kd_lightning.train model.teacher=resnet50 loss.temperature=4`."""
+
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning.pytorch as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from kd_lightning import hardware, runs
+from kd_lightning.checks import UserError
+from kd_lightning.cli import clear_errors, fail
+from kd_lightning.config import CONF_DIR
+from kd_lightning.distiller import Distiller
+from kd_lightning.parts import about_student, build_parts, build_trainer
+from kd_lightning.ranks import repeat_this_job_only
+from kd_lightning.report.pictures import log_pictures
+from kd_lightning.report.summary import heading, model_size, result_table
+from kd_lightning.report.terminal import say
+from kd_lightning.teachers.source import build_teacher
+
+
+def train(cfg: DictConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+    """Builds every part, so that a mistake stops here; then trains, tests and fills the run directory `out`.
+
+    Returns what `metrics.json` holds. `resume` goes on from the last checkpoint in `out`. Raises UserError for
+    whatever the user can mend.
+    """
+    parts = build_parts(cfg)
+    get_teacher = None
+    if parts.loss.needs_teacher:
+        get_teacher = build_teacher(cfg, parts.data, parts.loss.teacher_layers, train)
+    checkpoint = runs.claim(out, cfg, resume)
+    say(heading(cfg, parts))
+
+    teacher = get_teacher() if get_teacher else None
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever a teacher's training drew before
+    distiller = Distiller(
+        parts.student, teacher, parts.loss, parts.optimizer, parts.schedule, parts.data.num_classes
+    )
+    trainer, log = build_trainer(parts.trainer, out, has_val=parts.data.sizes["val"] > 0)
+    if teacher is not None:
+        _check_teacher(trainer, distiller, parts.data)
+    started = time.perf_counter()
+    try:
+        trainer.fit(distiller, parts.data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        say(f"interrupted; go on with: python -m kd_lightning.train resume={out}")
+        raise
+    seconds = time.perf_counter() - started
+
+    metrics = _test(trainer, distiller, parts.data, out)
+    metrics |= {"epochs": trainer.current_epoch, "seconds": seconds, "images_per_second": log.mean_speed()}
+    metrics |= {"seed": cfg.seed, "precision": trainer.precision, "devices": trainer.world_size}
+    metrics |= hardware.describe(parts.trainer.accelerator)
+    if trainer.is_global_zero:
+        runs.save_student(out, distiller.student, about_student(cfg, parts.data))
+        log_pictures(trainer, distiller, parts.data, cfg, metrics)
+        runs.write_metrics(out, metrics)
+    trainer.strategy.barrier()  # another rank may read the run as soon as it returns
+    say(result_table(cfg, metrics, out))
+    return metrics
+
+
+def _check_teacher(trainer: pl.Trainer, distiller: Distiller, data: Any) -> None:
+    """Measures the teacher before it teaches. Raises UserError if it knows no more than chance."""
+    split = "validation" if data.sizes["val"] else "training"
+    loader = data.val_dataloader() or list(islice(data.train_dataloader(), 8))
+    trainer.validate(distiller, loader, verbose=False)
+    accuracy = float(trainer.callback_metrics["val/teacher_accuracy"])
+    say(f"teacher: {accuracy:.2%} right on {split} images")
+    chance, count = 1 / data.num_classes, data.sizes["val"] or 8 * data.batch_size
+    if accuracy < chance + 3 * (chance * (1 - chance) / count) ** 0.5:
+        raise UserError(
+            f"model.teacher_weights: the teacher is right on {accuracy:.1%} of the {split} images, and chance is "
+            f"{chance:.1%}; check its weights, model.teacher_normalize and the order of its classes"
+        )
+
+
+def _test(trainer: pl.Trainer, distiller: Distiller, data: Any, out: Path) -> dict[str, Any]:
+    """Reads the test set, here and once: for the last student and the best on validation, whose weights then stay."""
+    student, teacher = {}, {}
+    for name, file in (("last", runs.LAST), ("best", runs.BEST)):
+        if not (out / file).is_file():
+            continue
+        scores = {"epoch": runs.load_checkpoint(distiller, out / file)}
+        if data.sizes["val"]:
+            trainer.validate(distiller, data, verbose=False)
+            scores["val"] = _scores(trainer, "val/")
+        trainer.test(distiller, data, verbose=False)
+        scores["test"] = _scores(trainer, "test/")
+        student[name] = {k: _split(v)[0] if isinstance(v, dict) else v for k, v in scores.items()}
+        teacher = {k: _split(v)[1] for k, v in scores.items() if isinstance(v, dict)}
+    metrics = {"student": model_size(distiller.student, data) | student}
+    if distiller.teacher is not None:
+        metrics["teacher"] = model_size(distiller.teacher.model, data) | teacher
+    return metrics
+
+
+def _scores(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
+    return {k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
+
+
+def _split(scores: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """A student's scores and its teacher's."""
+    teacher = {k.removeprefix("teacher_"): v for k, v in scores.items() if k.startswith("teacher_")}
+    return {k: v for k, v in scores.items() if not k.startswith("teacher_")}, teacher
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
+def _main(cfg: DictConfig) -> float:
+    run = HydraConfig.get()
+    out = Path(run.runtime.output_dir)
+    resume = cfg.resume is not None
+    if resume:
+        cfg = runs.resumed_config(Path(cfg.resume), list(run.overrides.task))
+    try:
+        with repeat_this_job_only(out):
+            metrics = train(cfg, out, resume)
+    except UserError as e:
+        runs.discard_if_empty(out)
+        if run.mode == RunMode.RUN:
+            raise SystemExit(fail(e)) from e  # Hydra would print its own words above ours
+        raise
+    student = metrics["student"].get("best", metrics["student"]["last"])
+    return float(student.get("val", student["test"])["accuracy"])
+
+
+def main() -> None:
+    """The console script `kd-train`."""
+    with clear_errors():
+        resume = next((arg.partition("=")[2] for arg in sys.argv[1:] if arg.startswith("resume=")), "")
+        if resume not in ("", "null"):  # the same folder again, before Hydra makes a new one
+            runs.read_config(Path(resume))
+            sys.argv.append(f"hydra.run.dir={resume}")
+        _main()
+
+
+if __name__ == "__main__":
+    main()
