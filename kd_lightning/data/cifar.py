@@ -17,8 +17,8 @@ from torchvision.datasets.utils import check_integrity
 from kd_lightning.checks import UserError
 from kd_lightning.data.augment import Augment
 from kd_lightning.data.class_names import CIFAR10_CLASSES, CIFAR100_CLASSES
-from kd_lightning.data.module import ResidentDataModule
 from kd_lightning.data.normalize import Normalize
+from kd_lightning.data.resident_module import ResidentDataModule
 
 CONNECT_SECONDS, STALL_SECONDS = 5.0, 30.0
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from kd_lightning.checks import integer
 from kd_lightning.data.augment import Augment
-from kd_lightning.data.module import MAX_SEED, ResidentDataModule
+from kd_lightning.data.module import MAX_SEED
 from kd_lightning.data.normalize import Normalize
+from kd_lightning.data.resident_module import ResidentDataModule
 from kd_lightning.data.split import stratified
 
 ALL = 1797

@@ -7,18 +7,30 @@ from kd_lightning.data.hashing import random_bits
 
 
 def stratified(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Takes `size` of the samples with labels `[N]`, each class in its proportion; returns positions (rest, taken).
+    """Takes `size` of the samples with labels `[N]`, each class in its proportion (exact to one sample).
 
-    Both ascending. Class counts are exact to one sample. Uses no library generator: the split outlives versions.
+    Returns positions (rest, taken), both ascending.
     """
-    n = len(labels)
-    counts = torch.bincount(labels)
+    n, counts = len(labels), torch.bincount(labels)
     share = counts * size // n
-    remainder = (counts * size) % n
-    largest = torch.argsort(remainder, descending=True, stable=True)
-    share[largest[: size - int(share.sum())]] += 1
-    shuffled = torch.argsort(random_bits(seed, torch.arange(n)), stable=True)
-    taken = torch.zeros(n, dtype=torch.bool)
+    largest_remainders = torch.argsort(counts * size % n, descending=True, stable=True)
+    share[largest_remainders[: size - int(share.sum())]] += 1
+    return take(labels, share, seed)
+
+
+def stratified_fraction(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Takes a fraction of every class, rounded, but at least one sample; returns positions (rest, taken)."""
+    share = (torch.bincount(labels) * fraction).round().long().clamp(min=1)
+    return take(labels, share, seed)
+
+
+def take(labels: Tensor, share: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Takes `share[c]` samples of every class c, chosen by `seed`; returns positions (rest, taken), both ascending.
+
+    Uses no generator of a library, so that the split outlives versions. More samples taken include the fewer.
+    """
+    shuffled = torch.argsort(random_bits(seed, torch.arange(len(labels))), stable=True)
+    taken = torch.zeros(len(labels), dtype=torch.bool)
     for label, k in enumerate(share.tolist()):
         taken[shuffled[labels[shuffled] == label][:k]] = True
     return torch.nonzero(~taken).flatten(), torch.nonzero(taken).flatten()
