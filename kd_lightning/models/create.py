@@ -71,7 +71,7 @@ def create_model(
     if name in BUILT_IN and (small or name not in torchvision_names()):
         if pretrained:
             raise UserError(
-                f"{key}: {name!r} has no ImageNet weights; set pretrained=false, or take one that has them: "
+                f"{key}: {name!r} has no ImageNet weights; do without them, or take a model that has them: "
                 f"{', '.join(SMALL_STEM)}, or any other torchvision or timm model"
             )
         return _call(BUILT_IN[name], name, key, num_classes=num_classes, **kwargs)

@@ -73,7 +73,7 @@ def timm_model(name: str, num_classes: int, pretrained: bool, key: str, **kwargs
         cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
         raise UserError(
             f"{key}: cannot get the pretrained weights of 'timm/{name}' from the Hugging Face hub or its cache {cache} "
-            f"({_one_line(error)}); fill that cache on a connected machine, or set pretrained=false"
+            f"({_one_line(error)}); fill that cache on a connected machine, or do without these weights"
         ) from error
 
 
@@ -87,7 +87,7 @@ def _load_imagenet(model: nn.Module, name: str, key: str, fresh: Collection[str]
         folder = os.path.join(torch.hub.get_dir(), "checkpoints")
         raise UserError(
             f"{key}: cannot get the ImageNet weights of {name!r} from {weights.url} ({_one_line(error)}); "
-            f"download that file on a connected machine and put it into {folder}, or set pretrained=false"
+            f"download that file on a connected machine and put it into {folder}, or do without these weights"
         ) from error
     own = model.state_dict()
     differ = {k for k, v in own.items() if k in fresh or k not in source or source[k].shape != v.shape}

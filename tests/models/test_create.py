@@ -107,7 +107,7 @@ def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         (f"{__name__}.not_a_model", {}, r"not_a_model must return a torch\.nn\.Module, got int"),
         ("torch.zeros", {}, "is not a Python function or class"),
         ("vit_b_16", {"image_size": 40}, "vit_b_16 refuses its arguments"),
-        ("resnet20", {"pretrained": True}, "'resnet20' has no ImageNet weights; set pretrained=false"),
+        ("resnet20", {"pretrained": True}, "'resnet20' has no ImageNet weights; do without them"),
         ("vgg11", {"pretrained": True}, "'vgg11' has no ImageNet weights"),
     ],
 )
