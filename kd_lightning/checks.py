@@ -35,9 +35,18 @@ def _check_range(
     most: float | None = None,
 ) -> None:
     ok = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-    ok = ok and (above is None or value > above) and (least is None or value >= least) and (most is None or value <= most)
+    ok = (
+        ok
+        and (above is None or value > above)
+        and (least is None or value >= least)
+        and (most is None or value <= most)
+    )
     if not ok:
-        bounds = [f"> {above}"] * (above is not None) + [f">= {least}"] * (least is not None) + [f"<= {most}"] * (most is not None)
+        bounds = (
+            [f"> {above}"] * (above is not None)
+            + [f">= {least}"] * (least is not None)
+            + [f"<= {most}"] * (most is not None)
+        )
         raise UserError(f"{key} must be {noun} {' and '.join(bounds)}".rstrip() + f", got {value!r}")
 
 

@@ -48,7 +48,14 @@ def comparison_table(found: list[Run], folder: Path) -> Table | str:
         gain = "–" if baseline is None or group is baseline else _gain(group, baseline)
         agreement = _mean_std([_last(r)["agreement"] for r in group.values() if "agreement" in _last(r)])
         seconds = statistics.mean(r.metrics["seconds"] for r in group.values())
-        table.add_row(label, str(len(group)), _mean_std([_last(r)["accuracy"] for r in group.values()]), gain, agreement, f"{seconds:.0f}")
+        table.add_row(
+            label,
+            str(len(group)),
+            _mean_std([_last(r)["accuracy"] for r in group.values()]),
+            gain,
+            agreement,
+            f"{seconds:.0f}",
+        )
     table.caption = "Last epoch, never chosen on test data; mean ± std over seeds; gain paired by seed, in points."
     return table
 
@@ -62,14 +69,20 @@ def _labels(found: list[Run]) -> list[str]:
 
 
 def _label(values: dict[str, Any], differing: list[str]) -> str:
-    parts = [values[k].rpartition(".")[2].lower() if k == "loss._target_" else f"{k}={values[k]}" for k in differing if k in values]
+    parts = [
+        values[k].rpartition(".")[2].lower() if k == "loss._target_" else f"{k}={values[k]}"
+        for k in differing
+        if k in values
+    ]
     return " ".join(parts)
 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(node, dict):
         return {prefix: node}
-    return {k: v for name, child in node.items() for k, v in _flatten(child, f"{prefix}.{name}" if prefix else name).items()}
+    return {
+        k: v for name, child in node.items() for k, v in _flatten(child, f"{prefix}.{name}" if prefix else name).items()
+    }
 
 
 def _teachers(found: list[Run]) -> list[list[str]]:

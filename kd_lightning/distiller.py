@@ -39,6 +39,7 @@ class Distiller(pl.LightningModule):
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
         self._tap = Tap(student, loss.student_layers)  # type: ignore[arg-type]
         self._optimizer, self._schedule = optimizer, schedule
+        self._known: dict[tuple[str, int], Tensor] = {}  # the teacher's logits of evaluation batches
 
     @property
     def teacher(self) -> Teacher | None:
@@ -63,18 +64,22 @@ class Distiller(pl.LightningModule):
             terms["agreement"] = (predicted == teacher.logits.argmax(1)).float().mean()
         return terms
 
-    def validation_step(self, batch: Batch, _: int) -> None:
-        teacher = self.teacher(batch).logits if self.teacher else None
-        self.scores.update(self.student(batch.x), teacher, batch.y)
+    def validation_step(self, batch: Batch, i: int) -> None:
+        self._evaluate("val", batch, i)
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")
 
     def test_step(self, batch: Batch, i: int) -> None:
-        self.validation_step(batch, i)
+        self._evaluate("test", batch, i)
 
     def on_test_epoch_end(self) -> None:
         self._log_scores("test")
+
+    def _evaluate(self, stage: str, batch: Batch, i: int) -> None:
+        if self.teacher is not None and (stage, i) not in self._known:
+            self._known[stage, i] = self.teacher(batch).logits  # evaluation batches are the same every epoch
+        self.scores.update(self.student(batch.x), self._known.get((stage, i)), batch.y)
 
     def _log_scores(self, stage: str) -> None:
         # already equal on all ranks; sync_dist only keeps Lightning from warning that they might not be

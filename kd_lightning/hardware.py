@@ -39,7 +39,9 @@ def resolve_devices(devices: Any, accelerator: str) -> Any:
 
 def resolve_precision(precision: Any, accelerator: str) -> str:
     """A Lightning precision for `trainer.precision`; `auto` is bf16-mixed where bf16 is fast. Raises UserError."""
-    precision = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(str(precision), precision)
+    precision = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(
+        str(precision), precision
+    )
     choice("trainer.precision", precision, PRECISIONS)
     if precision == "auto":
         return "bf16-mixed" if fast_bf16(accelerator) else "32-true"

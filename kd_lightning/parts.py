@@ -50,7 +50,7 @@ def build_parts(cfg: DictConfig) -> Parts:
         key="model.student",
         **cfg.model.student_kwargs,
     )
-    return Parts(data, student.to(memory_format=torch.channels_last), loss, optimizer, schedule, trainer)  # type: ignore[call-overload]
+    return Parts(data, student.to(memory_format=torch.channels_last), loss, optimizer, schedule, trainer)
 
 
 def resolve_trainer(node: DictConfig) -> DictConfig:

@@ -120,7 +120,9 @@ def read(path: Path) -> Run:
         raise UserError(f"{path} has no {METRICS}: that run did not finish; go on with resume={path}")
     metrics = json.loads((path / METRICS).read_text())
     if metrics.get("schema") != SCHEMA:
-        raise UserError(f"{path / METRICS} has schema {metrics.get('schema')}, this version reads {SCHEMA}; run it again")
+        raise UserError(
+            f"{path / METRICS} has schema {metrics.get('schema')}, this version reads {SCHEMA}; run it again"
+        )
     return Run(path, config, metrics)
 
 

@@ -1,5 +1,6 @@
 """Train a student. `python -m kd_lightning.train model.teacher=resnet50 loss.temperature=4`."""
 
+import os
 import sys
 import time
 from itertools import islice
@@ -10,7 +11,6 @@ import hydra
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from kd_lightning import hardware, runs
@@ -19,9 +19,10 @@ from kd_lightning.cli import clear_errors, fail
 from kd_lightning.config import CONF_DIR
 from kd_lightning.distiller import Distiller
 from kd_lightning.parts import about_student, build_parts, build_trainer
+from kd_lightning.quiet import quiet
 from kd_lightning.ranks import repeat_this_job_only
 from kd_lightning.report.pictures import log_pictures
-from kd_lightning.report.summary import heading, model_size, result_table
+from kd_lightning.report.summary import heading, model_size, result_line, result_table
 from kd_lightning.report.terminal import say
 from kd_lightning.teachers.source import build_teacher
 
@@ -32,6 +33,7 @@ def train(cfg: DictConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     Returns what `metrics.json` holds. `resume` goes on from the last checkpoint in `out`. Raises UserError for
     whatever the user can mend.
     """
+    quiet()
     parts = build_parts(cfg)
     get_teacher = None
     if parts.loss.needs_teacher:
@@ -41,9 +43,7 @@ def train(cfg: DictConfig, out: Path, resume: bool = False) -> dict[str, Any]:
 
     teacher = get_teacher() if get_teacher else None
     pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever a teacher's training drew before
-    distiller = Distiller(
-        parts.student, teacher, parts.loss, parts.optimizer, parts.schedule, parts.data.num_classes
-    )
+    distiller = Distiller(parts.student, teacher, parts.loss, parts.optimizer, parts.schedule, parts.data.num_classes)
     trainer, log = build_trainer(parts.trainer, out, has_val=parts.data.sizes["val"] > 0)
     if teacher is not None:
         _check_teacher(trainer, distiller, parts.data)
@@ -64,7 +64,7 @@ def train(cfg: DictConfig, out: Path, resume: bool = False) -> dict[str, Any]:
         log_pictures(trainer, distiller, parts.data, cfg, metrics)
         runs.write_metrics(out, metrics)
     trainer.strategy.barrier()  # another rank may read the run as soon as it returns
-    say(result_table(cfg, metrics, out))
+    say(result_line(metrics, out))
     return metrics
 
 
@@ -85,38 +85,35 @@ def _check_teacher(trainer: pl.Trainer, distiller: Distiller, data: Any) -> None
 
 def _test(trainer: pl.Trainer, distiller: Distiller, data: Any, out: Path) -> dict[str, Any]:
     """Reads the test set, here and once: for the last student and the best on validation, whose weights then stay."""
-    student, teacher = {}, {}
+    student: dict[str, Any] = {}
+    teacher: dict[str, Any] = {}
     for name, file in (("last", runs.LAST), ("best", runs.BEST)):
         if not (out / file).is_file():
             continue
-        scores = {"epoch": runs.load_checkpoint(distiller, out / file)}
+        student[name] = {"epoch": runs.load_checkpoint(distiller, out / file)}
         if data.sizes["val"]:
             trainer.validate(distiller, data, verbose=False)
-            scores["val"] = _scores(trainer, "val/")
+            student[name]["val"], teacher["val"] = _scores(trainer, "val/")
         trainer.test(distiller, data, verbose=False)
-        scores["test"] = _scores(trainer, "test/")
-        student[name] = {k: _split(v)[0] if isinstance(v, dict) else v for k, v in scores.items()}
-        teacher = {k: _split(v)[1] for k, v in scores.items() if isinstance(v, dict)}
+        student[name]["test"], teacher["test"] = _scores(trainer, "test/")
     metrics = {"student": model_size(distiller.student, data) | student}
     if distiller.teacher is not None:
         metrics["teacher"] = model_size(distiller.teacher.model, data) | teacher
     return metrics
 
 
-def _scores(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
-    return {k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
-
-
-def _split(scores: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-    """A student's scores and its teacher's."""
-    teacher = {k.removeprefix("teacher_"): v for k, v in scores.items() if k.startswith("teacher_")}
-    return {k: v for k, v in scores.items() if not k.startswith("teacher_")}, teacher
+def _scores(trainer: pl.Trainer, prefix: str) -> tuple[dict[str, float], dict[str, float]]:
+    """The student's scores of the evaluation just done, and its teacher's."""
+    scores = {k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
+    teacher = {k: v for k, v in scores.items() if k.startswith("teacher_")}
+    student = {k: v for k, v in scores.items() if k not in teacher}
+    return student, {k.removeprefix("teacher_"): v for k, v in teacher.items()}
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
 def _main(cfg: DictConfig) -> float:
     run = HydraConfig.get()
-    out = Path(run.runtime.output_dir)
+    out = Path(os.path.relpath(run.runtime.output_dir))
     resume = cfg.resume is not None
     if resume:
         cfg = runs.resumed_config(Path(cfg.resume), list(run.overrides.task))
@@ -125,9 +122,12 @@ def _main(cfg: DictConfig) -> float:
             metrics = train(cfg, out, resume)
     except UserError as e:
         runs.discard_if_empty(out)
+        status = fail(e)
         if run.mode == RunMode.RUN:
-            raise SystemExit(fail(e)) from e  # Hydra would print its own words above ours
-        raise
+            raise SystemExit(status) from e  # not through Hydra, which would print its own words too
+        raise  # the sweep goes on with its other jobs, and ends with this error
+    if run.mode == RunMode.RUN:
+        say(result_table(cfg, metrics, out))
     student = metrics["student"].get("best", metrics["student"]["last"])
     return float(student.get("val", student["test"])["accuracy"])
 

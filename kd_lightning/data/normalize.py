@@ -20,12 +20,12 @@ class Normalize(NamedTuple):
     std: Color
 
     @staticmethod
-    def parse(values: "Mapping[str, Any] | Normalize") -> "Normalize":
-        """From the keys of `data.normalize`. Raises UserError."""
+    def parse(values: "Mapping[str, Any] | Normalize", key: str = "data.normalize") -> "Normalize":
+        """From the configuration node called `key`. Raises UserError."""
         if isinstance(values, Normalize):
             values = values._asdict()
-        check_keys("data.normalize", values, ("mean", "std"))
-        return Normalize(_color(values, "mean", least=0.0), _color(values, "std", above=0.0))
+        check_keys(key, values, ("mean", "std"))
+        return Normalize(_color(key, values, "mean", least=0.0), _color(key, values, "std", above=0.0))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 `[B, H, W, 3]` to float32 `[B, 3, H, W]`, laid out as channels_last without a copy."""
@@ -39,8 +39,8 @@ def _affine(normalize: Normalize, device: torch.device) -> tuple[Tensor, Tensor]
     return (1 / (255 * std)).to(device), (-mean / std).to(device)
 
 
-def _color(values: Mapping[str, Any], name: str, **bounds: float) -> Color:
-    key, value = f"data.normalize.{name}", values.get(name)
+def _color(node: str, values: Mapping[str, Any], name: str, **bounds: float) -> Color:
+    key, value = f"{node}.{name}", values.get(name)
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 3:
         raise UserError(f"{key} must be three numbers [red, green, blue] for pixels in [0, 1], got {value!r}")
     red, green, blue = (number(f"{key}[{i}]", v, most=1.0, **bounds) for i, v in enumerate(value))

@@ -13,10 +13,12 @@ from kd_lightning.distiller import Distiller
 from kd_lightning.types import Batch
 
 SAMPLES = 12
-HPARAMS = ("data", "model", "loss", "optimizer", "scheduler", "seed")
+HPARAMS = ["data", "model", "loss", "optimizer", "scheduler", "seed"]
 
 
-def log_pictures(trainer: pl.Trainer, distiller: Distiller, data: Any, cfg: DictConfig, metrics: dict[str, Any]) -> None:
+def log_pictures(
+    trainer: pl.Trainer, distiller: Distiller, data: Any, cfg: DictConfig, metrics: dict[str, Any]
+) -> None:
     """Adds to the run's TensorBoard events, at its last step."""
     logger = trainer.logger
     assert isinstance(logger, TensorBoardLogger) and distiller.scores.confusion is not None
@@ -31,10 +33,9 @@ def log_pictures(trainer: pl.Trainer, distiller: Distiller, data: Any, cfg: Dict
     pixels = _pixels(batch.x, data.normalize)
     figure = samples_figure(pixels, batch.y, {k: v.float().softmax(1).cpu() for k, v in answers.items()}, classes)
     writer.add_figure("test/samples", figure, trainer.global_step)
-    params = OmegaConf.to_container(OmegaConf.masked_copy(cfg, HPARAMS), resolve=True)  # type: ignore[list-item]
+    params: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, HPARAMS), resolve=True)
     test = metrics["student"].get("best", metrics["student"]["last"])["test"]
-    assert isinstance(params, dict)
-    logger.log_hyperparams(params, {f"final/{name}": value for name, value in test.items()})  # type: ignore[call-arg]
+    logger.log_hyperparams(params, {f"final/{name}": value for name, value in test.items()})
 
 
 def confusion_figure(counts: Tensor, classes: list[str]) -> Figure:

@@ -27,10 +27,16 @@ def heading(cfg: DictConfig, parts: Parts) -> str:
     )
 
 
+def result_line(metrics: dict[str, Any], out: Path) -> str:
+    """What a run reached, in one line."""
+    scores = ", ".join(f"{k} {v['test']['accuracy']:.2%}" for k, v in metrics["student"].items() if isinstance(v, dict))
+    return f"done in {_duration(metrics['seconds'])}: test accuracy {scores} · {out}"
+
+
 def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:
     """Teacher and student side by side, what it cost, and where everything lies."""
     student, teacher = metrics["student"], metrics.get("teacher")
-    table = Table(title_justify="left", caption_justify="left", title=f"\n{out}")
+    table = Table(caption_justify="left")
     table.add_column("model")
     for column in ("params", "MACs", "val acc", "test acc", "NLL", "ECE"):
         table.add_column(column, justify="right")
@@ -38,7 +44,7 @@ def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:
         table.add_row(f"teacher {cfg.model.teacher}", *_size(teacher), *_scores(teacher))
     for name in ("last", "best"):
         if name in student:
-            size = _size(student) if name == "last" or "last" not in student else ("", "")
+            size = _size(student) if name == "last" else ("", "")
             table.add_row(f"student {cfg.model.student}, {name}", *size, *_scores(student[name]))
     table.caption = "\n".join(_notes(metrics, student, teacher, out))
     return table
@@ -72,4 +78,10 @@ def _scores(scores: dict[str, Any]) -> list[str]:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.1f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

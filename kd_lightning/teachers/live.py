@@ -13,6 +13,8 @@ from kd_lightning.types import Batch, Outputs
 class Teacher(Protocol):
     """Answers a batch with frozen outputs. Not an `nn.Module`, so that no one trains, saves or wraps it by accident."""
 
+    model: nn.Module
+
     def __call__(self, batch: Batch) -> Outputs: ...
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
@@ -22,7 +24,9 @@ class Teacher(Protocol):
 class Renormalize(nn.Module):
     """Takes images `[B, 3, H, W]` normalized with one mean and standard deviation to another pair."""
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], new_mean: Sequence[float], new_std: Sequence[float]):
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], new_mean: Sequence[float], new_std: Sequence[float]
+    ):
         super().__init__()
         m, s, new_m, new_s = (torch.tensor(list(v)).view(-1, 1, 1) for v in (mean, std, new_mean, new_std))
         self.register_buffer("scale", s / new_s)

@@ -34,7 +34,7 @@ def build_teacher(
     kwargs = cfg.model.teacher_kwargs
     model = create_model(
         cfg.model.teacher, data.num_classes, image_size=data.image_size, key="model.teacher", **kwargs
-    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ).to(memory_format=torch.channels_last)
     teacher = LiveTeacher(model, layers, _renormalize(cfg.model.teacher_normalize, data))
     weights = cfg.model.teacher_weights
     if weights not in ("auto", "imagenet"):
@@ -56,7 +56,7 @@ def _renormalize(wanted: Any, data: Any) -> Renormalize | None:
         choice("model.teacher_normalize", wanted, list(NORMALIZATIONS))
         new = NORMALIZATIONS[wanted]
     elif isinstance(wanted, Mapping | DictConfig):
-        new = Normalize.parse(OmegaConf.to_container(wanted), "model.teacher_normalize")  # type: ignore[arg-type]
+        new = Normalize.parse(OmegaConf.to_container(wanted), "model.teacher_normalize")
     else:
         raise UserError(
             f"model.teacher_normalize must be null, {', '.join(NORMALIZATIONS)} or {{mean: [...], std: [...]}}, got {wanted!r}"

@@ -61,8 +61,8 @@ def stage_config(cfg: DictConfig) -> DictConfig:
 
 def _recipe_id(config: DictConfig, data: Any) -> str:
     """8 hex digits of what decides which function the teacher learns; machine and speed settings do not."""
-    keys = ("model", "optimizer", "scheduler", "seed")
-    recipe = [OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)]  # type: ignore[list-item]
+    keys = ["model", "optimizer", "scheduler", "seed"]
+    recipe: list[Any] = [OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)]
     recipe += [data.fingerprint(), data.batch_size, config.trainer.max_epochs]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 

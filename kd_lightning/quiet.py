@@ -1,0 +1,21 @@
+"""What Lightning says that no one needs to read in a run of ours; everything else is shown."""
+
+import logging
+import warnings
+
+_EXPECTED = {
+    r"Checkpoint directory .* exists and is not empty": "it is the run's own folder, claimed before",
+    r"The number of training batches .* is smaller than the logging interval": "TrainLog also logs at an epoch's end",
+    r"The '\w+_dataloader' does not have many workers": "workers of resident data would be slower, not faster",
+    r".*isinstance\(treespec, LeafSpec\)": "Lightning's own use of torch",
+    r".*does not have a `__len__`|.*is not a map-style dataset": "our loaders know their length",
+    r"Found \d+ module\(s\) in eval mode": "there are none in train mode during tests",
+}
+
+
+def quiet() -> None:
+    """Hides Lightning's start-up notices and the expected warnings above."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _EXPECTED:
+        warnings.filterwarnings("ignore", message=message)
