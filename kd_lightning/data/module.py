@@ -43,7 +43,7 @@ class DataModule(LightningDataModule):
         self.normalize = Normalize.parse(normalize)
         self.batch_size = integer("data.batch_size", batch_size, least=1)
         if eval_batch_size is None:
-            eval_batch_size = 4 * self.batch_size
+            eval_batch_size = 2 * self.batch_size
         self.eval_batch_size = integer("data.eval_batch_size", eval_batch_size, least=1)
         self.split_seed = integer("data.split_seed", split_seed, least=0, most=MAX_SEED)
         self.seed = integer("data.seed", seed, least=0, most=MAX_SEED)
