@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.checks import UserError, did_you_mean
@@ -60,9 +60,8 @@ def _known_keys() -> list[str]:
 
 
 def _flatten(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in node:
-        yield f"{prefix}{key}"
-        if not OmegaConf.is_missing(node, key) and isinstance(node._get_node(key), DictConfig):
-            child = node[key]
-            if isinstance(child, DictConfig):
-                yield from _flatten(child, f"{prefix}{key}.")
+    for key in map(str, node):
+        yield prefix + key
+        child = node._get_node(key)  # not node[key], which raises for a missing or uninterpolated value
+        if isinstance(child, DictConfig) and not child._is_missing() and not child._is_none():
+            yield from _flatten(child, f"{prefix}{key}.")

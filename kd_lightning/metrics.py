@@ -33,14 +33,14 @@ class Scores(nn.Module):
         if teacher is not None:
             teacher = teacher.float()
             _update(self.teacher, teacher, y)
-            self.fidelity["agreement"].update((student.argmax(1) == teacher.argmax(1)).float())
+            _metric(self.fidelity["agreement"]).update((student.argmax(1) == teacher.argmax(1)).float())
             log_s, log_t = student.log_softmax(1), teacher.log_softmax(1)
-            self.fidelity["kl"].update(F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(1))
+            _metric(self.fidelity["kl"]).update(F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(1))
 
     def compute(self) -> dict[str, float]:
         """Gathers over all processes; the teacher's own scores are prefixed `teacher_`. Starts afresh."""
-        scores = {name: metric for name, metric in self.student.items()}
-        if self.fidelity["kl"].update_called:
+        scores = dict(self.student.items())
+        if _metric(self.fidelity["kl"]).update_called:
             scores |= self.fidelity
             scores |= {f"teacher_{name}": metric for name, metric in self.teacher.items()}
         values = {name: float(_metric(metric).compute()) for name, metric in scores.items()}

@@ -82,7 +82,7 @@ def _try_optimizer(optimizer: Any, schedule: Any, max_epochs: int) -> None:
 
 def build_trainer(node: DictConfig, out: Path, has_val: bool) -> tuple[pl.Trainer, TrainLog]:
     """A Trainer that logs to TensorBoard and checkpoints the student to `out`. Raises UserError."""
-    log = TrainLog()
+    log = TrainLog(node.log_every_n_steps)
     callbacks: list[pl.Callback] = [log, _checkpoint(out, runs.LAST)]
     if has_val:
         callbacks.append(_checkpoint(out, runs.BEST, monitor="val/accuracy", mode="max"))

@@ -14,12 +14,13 @@ from kd_lightning.types import Batch
 
 
 class TrainLog(pl.Callback):
-    """Logs the mean of each training term, the learning rate and images/s every `log_every_n_steps` steps.
+    """Logs the mean of each training term, the learning rate and images/s every `every` steps.
 
     The terms are summed on the device and read once per window: reading one each step would make the device wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every: int) -> None:
+        self.every = every
         self.latest: dict[str, float] = {}
         self.images_per_second: list[tuple[int, float]] = []  # (images, seconds) of each window
         self._sums: dict[str, Tensor] = {}
@@ -36,7 +37,7 @@ class TrainLog(pl.Callback):
             self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach().clone()
         self._batches += 1
         self._images += len(batch.y) * trainer.world_size
-        if self._batches >= trainer.log_every_n_steps or trainer.is_last_batch:
+        if self._batches >= self.every or trainer.is_last_batch:
             self._log(trainer)
 
     def _log(self, trainer: pl.Trainer) -> None:

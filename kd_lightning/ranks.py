@@ -5,13 +5,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import open_dict, read_write
 
 # What Lightning sets in the first process when it starts the others.
 _VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes files and speaks."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @contextmanager
@@ -20,7 +27,7 @@ def repeat_this_job_only(out: Path) -> Iterator[None]:
 
     Afterwards the process forgets the ranks it started, so that the next job starts its own.
     """
-    config = HydraConfig.get()
+    config: Any = HydraConfig.get()
     argv, launched_by_other = sys.argv, "LOCAL_RANK" in os.environ
     flags = [a for a in argv[1:] if a not in ("-m", "--multirun") and ("=" not in a or a.startswith(("-", "hydra")))]
     sys.argv = [argv[0], *flags, *config.overrides.task, "hydra.mode=RUN"]

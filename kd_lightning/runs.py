@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -16,6 +15,7 @@ from torch import nn
 
 from kd_lightning.checks import UserError
 from kd_lightning.models import create_model
+from kd_lightning.ranks import is_first_rank
 from kd_lightning.teachers.weights import RUN_WEIGHTS, load_weights
 
 CONFIG, METRICS, BEST, LAST = "config.yaml", "metrics.json", "best.ckpt", "last.ckpt"
@@ -36,13 +36,13 @@ def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
 
     Raises UserError if `path` holds a run already (finished, where `resume`), or cannot be written.
     """
-    if rank_zero_only.rank == 0 and not resume:
+    if is_first_rank() and not resume:
         _create(path, config)
     if not resume:
         return None
     if is_finished(path) and read(path).metrics["epochs"] >= config.trainer.max_epochs:
         raise UserError(f"resume: the run in {path} is finished; give it more epochs with trainer.max_epochs=…")
-    if rank_zero_only.rank == 0:
+    if is_first_rank():
         _replace(path / CONFIG, OmegaConf.to_yaml(config, resolve=True))
     last = path / LAST
     if not last.is_file():

@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from kd_lightning.data import Normalize
 from kd_lightning.taps import Tap
 from kd_lightning.types import Batch, Outputs
 
@@ -24,11 +25,11 @@ class Teacher(Protocol):
 class Renormalize(nn.Module):
     """Takes images `[B, 3, H, W]` normalized with one mean and standard deviation to another pair."""
 
-    def __init__(
-        self, mean: Sequence[float], std: Sequence[float], new_mean: Sequence[float], new_std: Sequence[float]
-    ):
+    def __init__(self, old: Normalize, new: Normalize):
         super().__init__()
-        m, s, new_m, new_s = (torch.tensor(list(v)).view(-1, 1, 1) for v in (mean, std, new_mean, new_std))
+        m, s, new_m, new_s = (torch.tensor(v).view(-1, 1, 1) for v in (*old, *new))
+        self.scale: Tensor
+        self.shift: Tensor
         self.register_buffer("scale", s / new_s)
         self.register_buffer("shift", (m - new_m) / new_s)
 

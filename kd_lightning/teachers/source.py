@@ -1,7 +1,6 @@
 """From `model.teacher*` to a teacher whose weights are never random by accident."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,9 +55,11 @@ def _renormalize(wanted: Any, data: Any) -> Renormalize | None:
         choice("model.teacher_normalize", wanted, list(NORMALIZATIONS))
         new = NORMALIZATIONS[wanted]
     elif isinstance(wanted, Mapping | DictConfig):
-        new = Normalize.parse(OmegaConf.to_container(wanted), "model.teacher_normalize")
+        values: Any = OmegaConf.to_container(wanted)
+        new = Normalize.parse(values, "model.teacher_normalize")
     else:
         raise UserError(
-            f"model.teacher_normalize must be null, {', '.join(NORMALIZATIONS)} or {{mean: [...], std: [...]}}, got {wanted!r}"
+            f"model.teacher_normalize must be null, {', '.join(NORMALIZATIONS)} or {{mean: [...], std: [...]}}, "
+            f"got {wanted!r}"
         )
-    return None if new == data.normalize else Renormalize(*data.normalize, *new)
+    return None if new == data.normalize else Renormalize(data.normalize, new)

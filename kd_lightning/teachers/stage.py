@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kd_lightning import runs
+from kd_lightning.ranks import is_first_rank
 from kd_lightning.report.terminal import say
 
 
@@ -21,7 +21,7 @@ def trained_teacher(cfg: DictConfig, data: Any, train: Callable[..., Any]) -> Pa
     """
     config = stage_config(cfg)
     path = Path(cfg.teacher_stage.dir) / f"{data.name}-{_slug(cfg.model.teacher)}-{_recipe_id(config, data)}"
-    if rank_zero_only.rank != 0:  # the other ranks of a training come here while the first holds the lock
+    if not is_first_rank():  # the other ranks of a training come here while the first holds the lock
         if not runs.is_finished(path):
             train(config, path, resume=(path / runs.LAST).is_file())
         return path

@@ -1,4 +1,4 @@
-"""Weights of any origin into a model: run directories, Lightning checkpoints, raw or nested state dicts, safetensors."""
+"""Weights of any origin into a model: run directories, Lightning checkpoints, state dicts, safetensors."""
 
 import pickle
 from collections import Counter
@@ -80,12 +80,12 @@ def _is_state(data: Any) -> bool:
 def _repair(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     wanted = set(model.state_dict())
     state = {".".join(p for p in k.split(".") if p not in ("module", "_orig_mod")): v for k, v in state.items()}
-    # The prefix under which most of the model's names are found; a Lightning checkpoint has the rest (a loss) beside it.
+    # The prefix under which most of the model's names are found; a Lightning checkpoint has a loss beside it.
     prefixes = Counter(k[: -len(w)] for w in wanted for k in _ending(state, w))
     prefix = max(prefixes, key=lambda p: (prefixes[p], -len(p)), default="")
     if prefix and prefixes[prefix] > sum(k in wanted for k in state):
         state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-    return _rename_head(state, {w: t for w, t in model.state_dict().items()})
+    return _rename_head(state, model.state_dict())
 
 
 def _ending(state: Mapping[str, Tensor], name: str) -> list[str]:

@@ -53,7 +53,7 @@ def test_configuration_equals_the_defaults(name):
     data = instantiate(config.data)
     assert data.name == name and data.seed == 3
     assert data.fingerprint() == type(data)().fingerprint()
-    assert data.eval_batch_size == 512
+    assert data.eval_batch_size == 256
 
 
 @pytest.mark.parametrize(
