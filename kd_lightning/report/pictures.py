@@ -44,7 +44,7 @@ def confusion_figure(counts: Tensor, classes: list[str]) -> Figure:
     size = min(4 + 0.4 * len(classes), 14)
     figure = Figure(figsize=(size + 1, size), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="student said", ylabel="true class", title="Confusion on test, share of the true class")
     figure.colorbar(image, shrink=0.8)
     if len(classes) <= 30:
@@ -67,7 +67,7 @@ def samples_figure(pixels: Tensor, y: Tensor, probabilities: dict[str, Tensor], 
         words.axis("off")
         if n >= len(pixels):
             continue
-        picture.imshow(pixels[n], interpolation="nearest")
+        picture.imshow(pixels[n].numpy(), interpolation="nearest")
         picture.set_title(classes[int(y[n])], fontsize=11)
         top = 1.0
         for name, p in probabilities.items():
