@@ -1,0 +1,103 @@
+"""Tiny runs on real digits, in this process: importing torch and Lightning anew for each would take most of the time."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import hydra
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from kd_lightning.config import CONF_DIR
+from kd_lightning.train import main, train
+
+TINY = (
+    "data=digits",
+    "data.train_size=320",
+    "data.batch_size=64",
+    "model.teacher=resnet8",
+    "model.student=resnet8",
+    "optimizer.lr=0.05",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "trainer.max_epochs=1",
+    "trainer.enable_progress_bar=false",
+    "teacher_stage.max_epochs=3",
+)
+"""Overrides with which an epoch takes a fraction of a second."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Such small nets gain nothing from threads, and wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def compose(*overrides: str) -> DictConfig:
+    """The configuration that `python -m kd_lightning.train` would make of TINY and `overrides`."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return hydra.compose("train", overrides=[*TINY, *overrides])
+
+
+class Finished(NamedTuple):
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """Runs `kd-train` with what a user would type, in an empty folder; `cli(*words, tiny=False)` without TINY."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str, tiny: bool = True) -> Finished:
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["kd-train", *(TINY if tiny else ()), *words])
+        with fresh_process():
+            try:
+                main()
+                status = 0
+            except SystemExit as e:
+                status = int(e.code or 0) if not isinstance(e.code, str) else 1
+        return Finished(status, *capfd.readouterr())
+
+    return run
+
+
+@contextmanager
+def fresh_process() -> Iterator[None]:
+    """What Hydra and we leave in a process that usually ends then: singletons, environment, handlers of the log."""
+    environ, before = dict(os.environ), list(logging.root.handlers)
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None
+        for handler in [h for h in logging.root.handlers if h not in before]:
+            logging.root.removeHandler(handler)
+            handler.close()
+        logging.root.handlers[:] = before
+        os.environ.clear()
+        os.environ.update(environ)
+
+
+@pytest.fixture(scope="session")
+def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run directory of a resnet8 that knows the digits well enough to teach."""
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    train(compose("loss=ce", "trainer.max_epochs=4"), out)
+    return out
