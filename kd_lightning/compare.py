@@ -1,7 +1,10 @@
-"""Runs side by side: seeds pooled, what differs as rows, gains over the equal-budget baseline."""
+"""Runs side by side: seeds pooled, what differs as rows, gains over the equal-budget baseline.
 
-import math
+`python -m kd_lightning.compare outputs/sweep/<sweep> …`
+"""
+
 import statistics
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -11,104 +14,131 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from kd_lightning import runs
+from kd_lightning.checks import UserError
+from kd_lightning.cli import clear_errors
 from kd_lightning.report.terminal import say
 from kd_lightning.runs import Run
 
 BASELINE = "kd_lightning.losses.CE"
+LOSS = "loss._target_"
+# Keys in which a run may differ from its baseline and still have had the same budget.
+_OF_THE_METHOD = ("loss.", "model.teacher", "teacher_stage.")
+_OF_THE_REPEAT = ("seed", "data.seed", "resume")
 
 
 class SweepTable(Callback):
     """Ends a Hydra multirun with the comparison of its runs."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        say(comparison_table(runs.find(folder), folder))
+        if runs.find(Path(config.hydra.sweep.dir)):
+            compare([Path(config.hydra.sweep.dir)])
 
 
-def comparison_table(found: list[Run], folder: Path) -> Table | str:
-    """A row a setting: test accuracy of the last epoch as mean ± std over its seeds, and the gain over plain CE.
-
-    The gain is the mean of the differences of runs with the same seed (± their standard deviation): a pair starts from
-    the same weights and sees the same batches.
-    """
+def compare(folders: list[Path]) -> None:
+    """Prints the comparison of all finished runs below `folders`. Raises UserError if there is none."""
+    where = " ".join(map(str, folders))
+    found = [run for folder in folders for run in runs.find(folder)]
     if not found:
-        return f"no finished run in {folder}"
-    groups: dict[str, dict[int, Run]] = defaultdict(dict)
-    for run, label in zip(found, _labels(found), strict=True):
-        groups[label][int(run.config.seed)] = run
-    baseline = next((g for g in groups.values() if next(iter(g.values())).config.loss._target_ == BASELINE), None)
+        raise UserError(f"no finished run below {where or 'nothing'}; give run directories, or folders of them")
+    say(comparison_table(found))
+    say(f"again: python -m kd_lightning.compare {where}")
 
-    table = Table(title=f"\n{folder}", title_justify="left", caption_justify="left")
+
+def comparison_table(found: list[Run]) -> Table:
+    """A row a setting: test scores of the last epoch as mean ± std over its seeds, and the gain over plain CE.
+
+    The gain is the mean of the differences between runs of one seed, ± their standard deviation, in points: a pair
+    starts from the same weights and sees the same batches. Its baseline is the setting with loss=ce that differs in
+    nothing else.
+    """
+    values = [_flatten(OmegaConf.to_container(run.config)) for run in found]
+    settings: dict[str, dict[int, Run]] = defaultdict(dict)
+    budgets: dict[str, str] = {}
+    for run, flat, label in zip(found, values, _labels(values), strict=True):
+        settings[label][run.config.seed] = run
+        budgets[label] = str({k: v for k, v in flat.items() if not k.startswith(_OF_THE_METHOD + _OF_THE_REPEAT)})
+    baselines = {
+        budgets[name]: s for name, s in settings.items() if next(iter(s.values())).config.loss._target_ == BASELINE
+    }
+
+    table = Table(
+        caption_justify="left", caption="Last epoch on test data; mean ± std over seeds; gain paired by seed."
+    )
     table.add_column("setting", overflow="fold")
-    for column in ("seeds", "test accuracy", "gain over CE", "agreement", "seconds"):
+    for column in ("seeds", "accuracy %", "gain over CE", "agreement %", "s"):
         table.add_column(column, justify="right")
-    for teacher in _teachers(found):
-        table.add_row(*teacher)
-    for label, group in groups.items():
-        gain = "–" if baseline is None or group is baseline else _gain(group, baseline)
-        agreement = _mean_std([_last(r)["agreement"] for r in group.values() if "agreement" in _last(r)])
-        seconds = statistics.mean(r.metrics["seconds"] for r in group.values())
+    for name, accuracy in dict.fromkeys(_teacher(run) for run in found if "teacher" in run.metrics):
+        table.add_row(f"teacher {name}", "", accuracy)
+    for name, setting in settings.items():
+        baseline = baselines.get(budgets[name], {})
         table.add_row(
-            label,
-            str(len(group)),
-            _mean_std([_last(r)["accuracy"] for r in group.values()]),
-            gain,
-            agreement,
-            f"{seconds:.0f}",
+            name,
+            str(len(setting)),
+            _mean_std([100 * _last(run)["accuracy"] for run in setting.values()]),
+            "baseline" if baseline is setting else _gain(setting, baseline),
+            _mean_std([100 * _last(run)["agreement"] for run in setting.values() if "agreement" in _last(run)]),
+            f"{statistics.mean(run.metrics['seconds'] for run in setting.values()):.0f}",
         )
-    table.caption = "Last epoch, never chosen on test data; mean ± std over seeds; gain paired by seed, in points."
     return table
 
 
-def _labels(found: list[Run]) -> list[str]:
-    """What sets each run apart: the keys, but for the seed, that differ among the runs."""
-    flat = [_flatten(OmegaConf.to_container(run.config)) for run in found]
-    keys = dict.fromkeys(k for f in flat for k in f)
-    differing = [k for k in keys if k not in ("seed", "data.seed") and len({str(f.get(k)) for f in flat}) > 1]
-    return [_label(f, differing) or "all" for f in flat]
+def _labels(values: list[dict[str, Any]]) -> list[str]:
+    """What tells the settings apart: the loss, and every key that differs among the runs it can be compared in."""
+    keys = [k for k in dict.fromkeys(k for flat in values for k in flat) if not k.startswith(_OF_THE_REPEAT)]
+    labels = []
+    for flat in values:
+        differing = [
+            k for k in keys if k in flat and len({str(o[k]) for o in values if k in o and _alike(k, o, flat)}) > 1
+        ]
+        labels.append(" ".join(_word(k, flat[k]) for k in dict.fromkeys([*differing, LOSS])))
+    return labels
 
 
-def _label(values: dict[str, Any], differing: list[str]) -> str:
-    parts = [
-        values[k].rpartition(".")[2].lower() if k == "loss._target_" else f"{k}={values[k]}"
-        for k in differing
-        if k in values
-    ]
-    return " ".join(parts)
+def _alike(key: str, a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether `key` means the same in both: a temperature does in two KD runs, not in KD and DKD."""
+    target = f"{key.partition('.')[0]}._target_"
+    return key == target or a.get(target) == b.get(target)
+
+
+def _word(key: str, value: Any) -> str:
+    """`resnet8`, `kd`, `temperature=4.0`."""
+    if key.endswith("_target_"):
+        return str(value).rpartition(".")[2].removesuffix("DataModule").lower()
+    return str(value) if key == "model.student" else f"{key.rpartition('.')[2]}={value}"
 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(node, dict):
         return {prefix: node}
-    return {
-        k: v for name, child in node.items() for k, v in _flatten(child, f"{prefix}.{name}" if prefix else name).items()
-    }
+    parts = [_flatten(child, f"{prefix}.{name}" if prefix else str(name)) for name, child in node.items()]
+    return {key: value for part in parts for key, value in part.items()}
 
 
-def _teachers(found: list[Run]) -> list[list[str]]:
-    rows = {}
-    for run in found:
-        if teacher := run.metrics.get("teacher"):
-            accuracy = teacher["test"]["accuracy"]
-            rows[f"teacher {run.config.model.teacher}", accuracy] = f"{accuracy:.2%}"
-    return [[name, "", accuracy, "", "", ""] for (name, _), accuracy in rows.items()]
+def _teacher(run: Run) -> tuple[str, str]:
+    return run.config.model.teacher, f"{100 * run.metrics['teacher']['test']['accuracy']:.2f}"
 
 
-def _gain(group: dict[int, Run], baseline: dict[int, Run]) -> str:
-    pairs = [100 * (_last(group[s])["accuracy"] - _last(baseline[s])["accuracy"]) for s in group if s in baseline]
-    if not pairs:
-        return "no seed shared"
-    spread = f" ± {statistics.stdev(pairs):.2f}" if len(pairs) > 1 else ""
-    return f"{statistics.mean(pairs):+.2f}{spread}"
+def _gain(setting: dict[int, Run], baseline: dict[int, Run]) -> str:
+    shared = [seed for seed in setting if seed in baseline]
+    return _mean_std([100 * (_last(setting[s])["accuracy"] - _last(baseline[s])["accuracy"]) for s in shared], "+.2f")
 
 
-def _mean_std(fractions: list[float]) -> str:
-    if not fractions:
+def _mean_std(values: list[float], form: str = ".2f") -> str:
+    if not values:
         return "–"
-    spread = f" ± {100 * statistics.stdev(fractions):.2f}" if len(fractions) > 1 else ""
-    return f"{100 * math.fsum(fractions) / len(fractions):.2f}{spread} %"
+    return f"{statistics.mean(values):{form}}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def _last(run: Run) -> dict[str, float]:
     scores: dict[str, float] = run.metrics["student"]["last"]["test"]
     return scores
+
+
+def main() -> None:
+    """`python -m kd_lightning.compare FOLDER …`"""
+    with clear_errors():
+        compare([Path(folder) for folder in sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

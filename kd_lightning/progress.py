@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from torch import Tensor
 
@@ -61,6 +62,16 @@ class TrainLog(pl.Callback):
         """Images per second of training, validation excluded; the first window (start-up) counts only if alone."""
         windows = self.images_per_second[1:] or self.images_per_second
         return sum(n for n, _ in windows) / sum(s for _, s in windows) if windows else None
+
+
+class Events(TensorBoardLogger):
+    """One file of TensorBoard events a run, and no second record of its configuration."""
+
+    def finalize(self, status: str) -> None:
+        self.experiment.flush()  # not closed: validation, training and tests all end with a `finalize`
+
+    def save(self) -> None:
+        """`config.yaml` says what `hparams.yaml` would."""
 
 
 class Bar(RichProgressBar):

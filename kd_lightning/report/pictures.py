@@ -6,14 +6,13 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from kd_lightning.distiller import Distiller
 from kd_lightning.types import Batch
 
 SAMPLES = 12
-HPARAMS = ["data", "model", "loss", "optimizer", "scheduler", "seed"]
 
 
 def log_pictures(
@@ -33,9 +32,16 @@ def log_pictures(
     pixels = _pixels(batch.x, data.normalize)
     figure = samples_figure(pixels, batch.y, {k: v.float().softmax(1).cpu() for k, v in answers.items()}, classes)
     writer.add_figure("test/samples", figure, trainer.global_step)
-    params: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, HPARAMS), resolve=True)
     test = metrics["student"].get("best", metrics["student"]["last"])["test"]
-    logger.log_hyperparams(params, {f"final/{name}": value for name, value in test.items()})
+    logger.log_hyperparams(_hparams(cfg, data), {f"final/{name}": value for name, value in test.items()})
+
+
+def _hparams(cfg: DictConfig, data: Any) -> dict[str, Any]:
+    """The few columns that tell runs apart in the HParams tab."""
+    loss = {f"loss.{key}": value for key, value in cfg.loss.items() if isinstance(value, (int, float, str))}
+    loss["loss"] = loss.pop("loss._target_").rpartition(".")[2].lower()
+    names = {"data": data.name, "student": cfg.model.student, "teacher": str(cfg.model.teacher)}
+    return names | loss | {"lr": cfg.optimizer.get("lr"), "epochs": cfg.trainer.max_epochs, "seed": cfg.seed}
 
 
 def confusion_figure(counts: Tensor, classes: list[str]) -> Figure:
@@ -60,7 +66,7 @@ def confusion_figure(counts: Tensor, classes: list[str]) -> Figure:
 
 def samples_figure(pixels: Tensor, y: Tensor, probabilities: dict[str, Tensor], classes: list[str]) -> Figure:
     """Images `[N, H, W, 3]` in [0, 1] with their label and each model's top 3 of probabilities `[N, C]`."""
-    figure = Figure(figsize=(14, 9), layout="constrained")
+    figure = Figure(figsize=(14, 6.6), layout="constrained")
     cells = figure.subplots(3, 8, width_ratios=[1, 1.1] * 4).reshape(-1, 2)
     for n, (picture, words) in enumerate(cells):
         picture.axis("off")
