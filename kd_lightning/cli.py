@@ -2,12 +2,13 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -21,7 +22,11 @@ def clear_errors() -> Iterator[None]:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting itself
     try:
         yield
-    except (UserError, HydraException, OmegaConfBaseException, PermissionError, NotADirectoryError) as e:
+    except (UserError, HydraException, OmegaConfBaseException) as e:
+        sys.exit(fail(e))
+    except OSError as e:
+        if traceback.extract_tb(e.__traceback__)[-1].name != "mkdir":  # by Hydra, of the output folder
+            raise
         sys.exit(fail(e))
     except KeyboardInterrupt:
         print("interrupted; go on with resume=<run directory>", file=sys.stderr)
@@ -37,19 +42,44 @@ def fail(e: Exception) -> int:
 def _message(e: Exception) -> str:
     if isinstance(e, UserError):
         return str(e)
+    if isinstance(e, MissingConfigException) and e.missing_cfg_file and e.options:
+        group, _, option = str(e.missing_cfg_file).rpartition("/")
+        return f"unknown option {group}={option}{did_you_mean(option, e.options)}; there are {', '.join(e.options)}"
+    if isinstance(e, OverrideParseException):
+        return f"cannot read {e.override!r}: {_joined(str(e))}; write key=value"
     if isinstance(e, OSError):
         return f"cannot write to {e.filename}: {e.strerror}; choose another hydra.run.dir"
-    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-    if lines and lines[0].startswith("Could not override '"):
-        key = lines[0].split("'")[1]
-        return f"unknown key {key!r}{did_you_mean(key, _known_keys())}; --cfg job lists all keys"
-    kept = [line for line in lines if not line.startswith(("full_key", "object_type", "See https", "reference_type"))]
-    return " · ".join(kept)
+    if str(e).startswith("Could not override '"):
+        return _unknown_key(str(e).split("'")[1], str(e))
+    return _joined(f"{e}\n{e.__cause__ or ''}")
+
+
+def _joined(text: str) -> str:
+    noise = ("full_key", "object_type", "See https", "reference_type")
+    lines = dict.fromkeys(line.strip() for line in text.splitlines() if line.strip())
+    return " · ".join(line for line in lines if not line.startswith(noise))
+
+
+def _unknown_key(key: str, text: str) -> str:
+    known = [k for k in _known_keys() if not k.rpartition(".")[2].startswith("_")]
+    if key in known:  # a dictionary without the key that was typed inside it
+        return _joined(text.replace(f"Could not override '{key}'.", f"{key} cannot be set so."))
+    if near := did_you_mean(key, known):
+        return f"unknown key {key!r}{near}; --cfg job lists all keys"
+    parent, _, _ = key.rpartition(".")
+    siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
+    choice = next((arg for arg in _typed_groups() if arg.startswith(f"{parent}=")), parent)
+    has = f"{choice or 'the configuration'} has {', '.join(siblings)}" if siblings else "--cfg job lists all keys"
+    return f"unknown key {key!r}; {has}"
+
+
+def _typed_groups() -> list[str]:
+    return [arg for arg in sys.argv[1:] if "=" in arg and "." not in arg.split("=")[0] and "," not in arg]
 
 
 def _known_keys() -> list[str]:
     """Every key of the configuration as the user's groups compose it, without their values."""
-    groups = [arg for arg in sys.argv[1:] if "=" in arg and "." not in arg.split("=")[0] and "," not in arg]
+    groups = _typed_groups()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         try:

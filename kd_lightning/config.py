@@ -7,7 +7,7 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from kd_lightning.checks import UserError
 
@@ -58,6 +58,7 @@ def build(node: DictConfig, key: str, **kwargs: Any) -> Any:
 
     Raises UserError for whatever the target refuses: these are values that the user typed.
     """
+    check_given(node, key)
     try:
         return hydra.utils.instantiate(node, _convert_="all", **kwargs)
     except InstantiationException as e:
@@ -65,6 +66,12 @@ def build(node: DictConfig, key: str, **kwargs: Any) -> Any:
         if isinstance(cause, UserError):
             raise cause from None
         raise UserError(f"{key}: {_one_line(str(cause))}") from e
+
+
+def check_given(node: DictConfig, key: str) -> None:
+    """Raises UserError if a key below the node called `key` still waits for its value."""
+    for name in sorted(OmegaConf.missing_keys(node)):
+        raise UserError(f"{key}.{name} must be given: {key}.{name}=…")
 
 
 def _one_line(text: str) -> str:

@@ -8,15 +8,21 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kd_lightning import hardware, runs
-from kd_lightning.checks import UserError, integer
+from kd_lightning.checks import UserError, integer, number
 from kd_lightning.config import build
+from kd_lightning.data.module import MAX_SEED
 from kd_lightning.models import create_model
-from kd_lightning.progress import Bar, TrainLog
+from kd_lightning.progress import Bar, Events, TrainLog
+
+OPTIMIZER_BOUNDS: dict[str, dict[str, float]] = {  # torch lets NaN pass, and some of these
+    "lr": {"above": 0},
+    "weight_decay": {"least": 0},
+    "momentum": {"least": 0, "most": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,10 @@ class Parts:
 
 def build_parts(cfg: DictConfig) -> Parts:
     """Builds and checks all but the teacher, cheap checks first. Raises UserError."""
+    integer("seed", cfg.seed, least=0, most=MAX_SEED)
     trainer = resolve_trainer(cfg.trainer)
     loss = build(cfg.loss, "loss")
-    optimizer, schedule = build(cfg.optimizer, "optimizer"), build(cfg.scheduler, "scheduler")
-    _try_optimizer(optimizer, schedule, trainer.max_epochs)
+    optimizer, schedule = build_optimizer(cfg.optimizer, cfg.scheduler, trainer.max_epochs)
     data = build(cfg.data, "data")
     data.prepare_data()
     data.setup()
@@ -62,22 +68,49 @@ def resolve_trainer(node: DictConfig) -> DictConfig:
     node.accelerator = hardware.resolve_accelerator(node.accelerator)
     node.devices = hardware.resolve_devices(node.devices, node.accelerator)
     node.precision = hardware.resolve_precision(node.precision, node.accelerator)
+    if node.gradient_clip_val is not None:
+        number("trainer.gradient_clip_val", node.gradient_clip_val, least=0)
+    _try_trainer(node)
     return node
 
 
-def _try_optimizer(optimizer: Any, schedule: Any, max_epochs: int) -> None:
-    """Finds a wrong learning rate or schedule now, not after a teacher was trained for hours."""
+def _try_trainer(node: DictConfig) -> None:
+    """Finds a value that the Trainer refuses now, not after a teacher was trained for hours. Raises UserError."""
+    alone = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    try:
+        build(node, "trainer", **alone)
+    except UserError as e:
+        plain = OmegaConf.create({"_target_": node._target_, "accelerator": node.accelerator})
+        for key, value in node.items():  # it seldom says which of them it was
+            try:
+                build(OmegaConf.merge(plain, {key: value}), f"trainer.{key}={value}", **(alone | {str(key): value}))
+            except UserError as refused:
+                raise refused from e
+        raise
+
+
+def build_optimizer(
+    optimizer_node: DictConfig, schedule_node: DictConfig, max_epochs: int
+) -> tuple[Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], Callable[[float, int], float]]:
+    """Builds and tries both: a wrong learning rate is found now, not after a teacher was trained for hours."""
+    for key, bounds in OPTIMIZER_BOUNDS.items():
+        if key in optimizer_node:
+            number(f"optimizer.{key}", optimizer_node[key], **bounds)
+    optimizer, schedule = build(optimizer_node, "optimizer"), build(schedule_node, "scheduler")
     try:
         optimizer([nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as e:
-        raise UserError(f"optimizer: {e}") from e
+        values = ", ".join(f"optimizer.{k}={v}" for k, v in optimizer_node.items() if not str(k).startswith("_"))
+        raise UserError(f"optimizer: {e}; got {values}") from e
     try:
         schedule(0.0, max_epochs)
         schedule(float(max_epochs), max_epochs)
     except UserError:
         raise
     except (TypeError, ValueError) as e:
-        raise UserError(f"scheduler: {e}") from e
+        values = ", ".join(f"scheduler.{k}={v}" for k, v in schedule_node.items() if not str(k).startswith("_"))
+        raise UserError(f"scheduler: {e}; got {values}") from e
+    return optimizer, schedule
 
 
 def build_trainer(node: DictConfig, out: Path, has_val: bool) -> tuple[pl.Trainer, TrainLog]:
@@ -92,7 +125,7 @@ def build_trainer(node: DictConfig, out: Path, has_val: bool) -> tuple[pl.Traine
         node,
         "trainer",
         callbacks=callbacks,
-        logger=TensorBoardLogger(out, name="", version="", default_hp_metric=False),
+        logger=Events(out, name="", version="", default_hp_metric=False),
         inference_mode=False,  # metrics live on from validation to fit, and tensors of inference mode may not
         num_sanity_val_steps=0,  # the teacher is measured on the whole validation split instead
         use_distributed_sampler=False,  # our loaders know their rank

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from yaml import YAMLError
 
 from kd_lightning.checks import UserError
 from kd_lightning.models import create_model
@@ -20,6 +22,8 @@ from kd_lightning.teachers.weights import RUN_WEIGHTS, load_weights
 
 CONFIG, METRICS, BEST, LAST = "config.yaml", "metrics.json", "best.ckpt", "last.ckpt"
 SCHEMA = 1  # of metrics.json
+# Where files lie, and how long, fast and talkative a training is: what a run may change when it goes on.
+CHANGEABLE = ("trainer.", "data.root", "data.num_workers", "data.verify", "model.teacher_weights", "teacher_stage.dir")
 
 
 @dataclass(frozen=True)
@@ -69,25 +73,29 @@ def read_config(path: Path, key: str = "resume") -> DictConfig:
     """The resolved configuration of the run in `path`. Raises UserError if there is none."""
     if not (path / CONFIG).is_file():
         raise UserError(f"{key}: {path} is not a run directory (it has no {CONFIG}); give outputs/train/<run>")
-    config = OmegaConf.load(path / CONFIG)
-    assert isinstance(config, DictConfig)
+    try:
+        config = OmegaConf.load(path / CONFIG)
+        assert isinstance(config, DictConfig)
+    except (YAMLError, UnicodeDecodeError, AssertionError) as e:
+        raise UserError(f"{key}: {path / CONFIG} is damaged; start a new run") from e
     return config
 
 
 def resumed_config(path: Path, overrides: list[str]) -> DictConfig:
     """The configuration of the run in `path` with values changed by `overrides` (as typed, `key=value`).
 
-    Raises UserError if one names no key of that run, or a whole group: another loss is another run.
+    Raises UserError if one changes what is learned: another loss, another student or seed is another run.
     """
     config = read_config(path)
-    OmegaConf.set_struct(config, True)
     for override in overrides:
-        key, _, _ = override.partition("=")
+        key, _, value = override.partition("=")
         if key == "resume":
             continue
-        if OmegaConf.select(config, key.lstrip("+")) is None or OmegaConf.is_config(OmegaConf.select(config, key)):
+        changed = config.copy()
+        changed.merge_with_dotlist([f"{key.lstrip('+')}={value}"])
+        if changed != config and not key.startswith(CHANGEABLE):
             raise UserError(f"resume: {override} cannot be changed in a run that has begun; start a new run for it")
-        config.merge_with_dotlist([override])
+        config = changed
     return config
 
 
@@ -96,6 +104,12 @@ def load_checkpoint(module: nn.Module, path: Path) -> int:
     state = torch.load(path, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
     return int(state["epoch"]) + 1
+
+
+def discard(path: Path) -> None:
+    """Removes the folder of a run whose mistake was found before its training."""
+    if is_first_rank() and not (path / LAST).is_file():
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def discard_if_empty(path: Path) -> None:

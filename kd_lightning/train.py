@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,20 @@ import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning import hardware, runs
 from kd_lightning.checks import UserError
 from kd_lightning.cli import clear_errors, fail
 from kd_lightning.config import CONF_DIR
 from kd_lightning.distiller import Distiller
-from kd_lightning.parts import about_student, build_parts, build_trainer
+from kd_lightning.parts import Parts, about_student, build_parts, build_trainer
 from kd_lightning.quiet import quiet
 from kd_lightning.ranks import repeat_this_job_only
 from kd_lightning.report.pictures import log_pictures
 from kd_lightning.report.summary import heading, model_size, result_line, result_table
 from kd_lightning.report.terminal import say
+from kd_lightning.teachers import Teacher
 from kd_lightning.teachers.source import build_teacher
 
 
@@ -39,8 +42,18 @@ def train(cfg: DictConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     if parts.loss.needs_teacher:
         get_teacher = build_teacher(cfg, parts.data, parts.loss.teacher_layers, train)
     checkpoint = runs.claim(out, cfg, resume)
-    say(heading(cfg, parts))
+    try:
+        return _fit_and_test(cfg, parts, get_teacher, out, checkpoint)
+    except UserError:
+        if not resume:
+            runs.discard(out)
+        raise
 
+
+def _fit_and_test(
+    cfg: DictConfig, parts: Parts, get_teacher: Callable[[], Teacher] | None, out: Path, checkpoint: Path | None
+) -> dict[str, Any]:
+    say(heading(cfg, parts))
     teacher = get_teacher() if get_teacher else None
     pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever a teacher's training drew before
     distiller = Distiller(parts.student, teacher, parts.loss, parts.optimizer, parts.schedule, parts.data.num_classes)
@@ -115,12 +128,14 @@ def _main(cfg: DictConfig) -> float:
     run = HydraConfig.get()
     out = Path(os.path.relpath(run.runtime.output_dir))
     resume = cfg.resume is not None
-    if resume:
-        cfg = runs.resumed_config(Path(cfg.resume), list(run.overrides.task))
     try:
+        if resume:
+            if run.mode != RunMode.RUN:
+                raise UserError("resume goes on with one run; leave out -m and what makes a sweep")
+            cfg = runs.resumed_config(Path(cfg.resume), list(run.overrides.task))
         with repeat_this_job_only(out):
             metrics = train(cfg, out, resume)
-    except UserError as e:
+    except (UserError, OmegaConfBaseException) as e:
         runs.discard_if_empty(out)
         status = fail(e)
         if run.mode == RunMode.RUN:

@@ -7,10 +7,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.checks import UserError, choice
+from kd_lightning.config import check_given
 from kd_lightning.data import Normalize
 from kd_lightning.models import create_model
 from kd_lightning.teachers.live import LiveTeacher, Renormalize
-from kd_lightning.teachers.stage import trained_teacher
+from kd_lightning.teachers.stage import check_stage, trained_teacher
 from kd_lightning.teachers.weights import load_weights
 
 NORMALIZATIONS = {
@@ -28,8 +29,9 @@ def build_teacher(
     `train(config, folder, resume)` is the ordinary training. Raises UserError if the teacher or its weights do not
     exist or do not fit the data's classes.
     """
+    check_given(cfg.model, "model")
     if not isinstance(cfg.model.teacher, str):
-        raise UserError(f"model.teacher must be the name of a model, got {cfg.model.teacher!r}; loss=ce needs none")
+        raise UserError(f"model.teacher must be the name of a model, got {cfg.model.teacher!r}; only loss=ce needs none")
     kwargs = cfg.model.teacher_kwargs
     model = create_model(
         cfg.model.teacher, data.num_classes, image_size=data.image_size, key="model.teacher", **kwargs
@@ -39,6 +41,7 @@ def build_teacher(
     if weights not in ("auto", "imagenet"):
         load_weights(model, weights)
         return lambda: teacher
+    check_stage(cfg, data)
 
     def after_training() -> LiveTeacher:
         load_weights(model, trained_teacher(cfg, data, train))

@@ -10,6 +10,10 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kd_lightning import runs
+from kd_lightning.checks import UserError, integer
+from kd_lightning.data.module import MAX_SEED
+from kd_lightning.models import create_model
+from kd_lightning.parts import build_optimizer
 from kd_lightning.ranks import is_first_rank
 from kd_lightning.report.terminal import say
 
@@ -20,12 +24,11 @@ def trained_teacher(cfg: DictConfig, data: Any, train: Callable[..., Any]) -> Pa
     Safe against two processes (one trains, the other waits) and against interruption (it goes on where it stopped).
     """
     config = stage_config(cfg)
-    path = Path(cfg.teacher_stage.dir) / f"{data.name}-{_slug(cfg.model.teacher)}-{_recipe_id(config, data)}"
+    path = _folder(cfg, config, data)
     if not is_first_rank():  # the other ranks of a training come here while the first holds the lock
         if not runs.is_finished(path):
             train(config, path, resume=(path / runs.LAST).is_file())
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock")
     if _is_held(lock):
         say(f"another process is training the teacher in {path}; waiting for it")
@@ -43,6 +46,26 @@ def trained_teacher(cfg: DictConfig, data: Any, train: Callable[..., Any]) -> Pa
     return path
 
 
+def check_stage(cfg: DictConfig, data: Any) -> None:
+    """Finds now what the stage would stumble over. Raises UserError with the keys as typed."""
+    stage = cfg.teacher_stage
+    integer("teacher_stage.seed", stage.seed, least=0, most=MAX_SEED)
+    integer("teacher_stage.max_epochs", stage.max_epochs, least=1)
+    try:
+        build_optimizer(stage.optimizer, stage.scheduler, stage.max_epochs)
+    except UserError as e:
+        raise UserError(f"teacher_stage.{e}") from e
+    try:
+        Path(stage.dir).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"teacher_stage.dir: cannot write to {stage.dir}: {e.strerror}; choose another folder") from e
+    if cfg.model.teacher_weights == "imagenet" and not runs.is_finished(_folder(cfg, stage_config(cfg), data)):
+        kwargs, key = cfg.model.teacher_kwargs, "model.teacher_weights=imagenet"
+        create_model(
+            cfg.model.teacher, data.num_classes, image_size=data.image_size, pretrained=True, key=key, **kwargs
+        )
+
+
 def stage_config(cfg: DictConfig) -> DictConfig:
     """The configuration of an ordinary training whose student is the teacher of `cfg`."""
     config = cfg.copy()
@@ -57,6 +80,10 @@ def stage_config(cfg: DictConfig) -> DictConfig:
         config.model.teacher, config.model.teacher_kwargs, config.model.teacher_weights = None, {}, "auto"
         config.model.teacher_normalize = None
     return config
+
+
+def _folder(cfg: DictConfig, config: DictConfig, data: Any) -> Path:
+    return Path(cfg.teacher_stage.dir) / f"{data.name}-{_slug(cfg.model.teacher)}-{_recipe_id(config, data)}"
 
 
 def _recipe_id(config: DictConfig, data: Any) -> str:

@@ -1,6 +1,7 @@
 """Weights of any origin into a model: run directories, Lightning checkpoints, state dicts, safetensors."""
 
 import pickle
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,8 @@ def load_weights(model: nn.Module, path: str | Path, key: str = "model.teacher_w
     if any(problems.values()):
         told = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
         raise UserError(f"{key}: {path} does not fit {type(model).__name__}: {told}")
+    if broken := sorted(k for k, v in state.items() if not v.isfinite().all()):
+        raise UserError(f"{key}: {path} has values that are nan or infinite, in {_some(broken)}")
     model.load_state_dict(state, strict=False)
 
 
@@ -48,16 +51,18 @@ def _read(path: Path, key: str) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)  # a malicious pickle must not run
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about pickle's protocol, before the error that tells more
+            return torch.load(path, map_location="cpu", weights_only=True)  # a malicious pickle must not run
     except pickle.UnpicklingError as e:
-        if "weights_only" in str(e) or "Unsupported" in str(e):
+        if "GLOBAL" in str(e):
             raise UserError(
                 f"{key}: {path} holds more than tensors, and code in a checkpoint is never run; "
                 "save it again as torch.save(model.state_dict(), …) or as safetensors"
             ) from e
-        raise UserError(f"{key}: {path} is damaged or not a checkpoint ({_first_line(e)})") from e
+        raise UserError(f"{key}: {path} is damaged or not a checkpoint ({_last_line(e)})") from e
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
-        raise UserError(f"{key}: {path} is damaged or not a checkpoint ({_first_line(e)})") from e
+        raise UserError(f"{key}: {path} is damaged or not a checkpoint ({_last_line(e)})") from e
 
 
 def _tensors(data: Any, path: Path, key: str) -> dict[str, Tensor]:
@@ -108,5 +113,6 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _first_line(e: Exception) -> str:
-    return str(e).strip().splitlines()[0][:120] if str(e).strip() else type(e).__name__
+def _last_line(e: Exception) -> str:
+    lines = [line.strip() for line in str(e).splitlines() if line.strip() and "https://" not in line]
+    return lines[-1][:120] if lines else type(e).__name__
