@@ -23,6 +23,7 @@ class ModelConfig:
     teacher: Any = MISSING
     teacher_kwargs: dict[str, Any] = field(default_factory=dict)
     teacher_weights: str = "auto"
+    teacher_cache: str = "auto"
     teacher_normalize: Any = None
 
 

@@ -39,7 +39,7 @@ def log_pictures(
 def _hparams(cfg: DictConfig, data: Any) -> dict[str, Any]:
     """The few columns that tell runs apart in the HParams tab."""
     loss = {f"loss.{key}": value for key, value in cfg.loss.items() if isinstance(value, (int, float, str))}
-    loss["loss"] = loss.pop("loss._target_").rpartition(".")[2].lower()
+    loss["loss"] = str(loss.pop("loss._target_")).rpartition(".")[2].lower()
     names = {"data": data.name, "student": cfg.model.student, "teacher": str(cfg.model.teacher)}
     return names | loss | {"lr": cfg.optimizer.get("lr"), "epochs": cfg.trainer.max_epochs, "seed": cfg.seed}
 

@@ -20,9 +20,10 @@ def heading(cfg: DictConfig, parts: Parts) -> str:
     """One line of what will be trained on what, with the values that were resolved for this machine."""
     sizes, trainer = parts.data.sizes, parts.trainer
     who = f"{cfg.model.teacher} → {cfg.model.student}" if parts.loss.needs_teacher else cfg.model.student
+    method = type(getattr(parts.loss, "method", parts.loss)).__name__
     counts = " / ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test"))
     return (
-        f"{who} · {type(parts.loss).__name__} · {parts.data.name} ({counts}) · {trainer.max_epochs} epochs · "
+        f"{who} · {method} · {parts.data.name} ({counts}) · {trainer.max_epochs} epochs · "
         f"{trainer.precision} on {trainer.devices} × {trainer.accelerator} · seed {cfg.seed}"
     )
 

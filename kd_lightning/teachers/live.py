@@ -16,7 +16,14 @@ class Teacher(Protocol):
 
     model: nn.Module
 
-    def __call__(self, batch: Batch) -> Outputs: ...
+    def start_epoch(self, epoch: int) -> None:
+        """Is told the epoch before its first training batch."""
+
+    def __call__(self, batch: Batch) -> Outputs:
+        """Answers a training batch."""
+
+    def evaluate(self, batch: Batch) -> Outputs:
+        """Answers a validation or test batch."""
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Moves or casts the teacher's tensors as `nn.Module._apply` does."""
@@ -51,6 +58,13 @@ class LiveTeacher:
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Outputs:
         return self._tap(batch.x if self.renormalize is None else self.renormalize(batch.x))
+
+    def evaluate(self, batch: Batch) -> Outputs:
+        """The same: a live teacher does not care what a batch is for."""
+        return self(batch)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Nothing changes."""
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         self.model._apply(fn)

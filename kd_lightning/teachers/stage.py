@@ -83,7 +83,7 @@ def stage_config(cfg: DictConfig) -> DictConfig:
 
 
 def _folder(cfg: DictConfig, config: DictConfig, data: Any) -> Path:
-    return Path(cfg.teacher_stage.dir) / f"{data.name}-{_slug(cfg.model.teacher)}-{_recipe_id(config, data)}"
+    return Path(cfg.teacher_stage.dir) / f"{data.name}-{slug(cfg.model.teacher)}-{_recipe_id(config, data)}"
 
 
 def _recipe_id(config: DictConfig, data: Any) -> str:
@@ -102,5 +102,5 @@ def _is_held(lock: FileLock) -> bool:
         return True
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     return "".join(c if c.isalnum() or c in "_-" else "-" for c in name)

@@ -1,0 +1,129 @@
+"""A teacher that is asked once for each view of each image; later epochs, runs and temperatures look it up."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from kd_lightning.checks import UserError
+from kd_lightning.report.terminal import say
+from kd_lightning.teachers.live import LiveTeacher
+from kd_lightning.teachers.stage import slug
+from kd_lightning.teachers.table import LogitTable
+from kd_lightning.types import Batch, Outputs
+
+DEFAULT_FOLDER = "outputs/teacher_cache"
+
+
+class CachedTeacher:
+    """Answers training batches from a table of logits, and asks `live` for what is not in it yet.
+
+    The table's row is the view of the image, `index · views + view`, where views are numbered (crop and flip: 162);
+    otherwise there is a table for each (seed, epoch), and its row is `index`. Exact to the rounding of the storage
+    type, because the key says all that decides the pixels.
+    """
+
+    def __init__(
+        self,
+        live: LiveTeacher,
+        folder: Path | None,
+        samples: int,
+        classes: int,
+        views: int | None,
+        dtype: torch.dtype,
+        seed: int,
+    ):
+        self.live, self.model = live, live.model
+        self._folder, self._samples, self._classes, self._views = folder, samples, classes, views
+        self._dtype, self._seed = dtype, seed
+        self.asked = self.found = 0
+        self._table = self._open("views", samples * views) if views else self._open(f"seed{seed}-epoch0", samples)
+
+    def _open(self, name: str, rows: int) -> LogitTable:
+        path = self._folder / f"{name}.bin" if self._folder else None
+        return LogitTable(path, rows, self._classes, self._dtype)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Turns to the table of this epoch, where there is one an epoch."""
+        if self._views is None:
+            self._table = self._open(f"seed{self._seed}-epoch{epoch}", self._samples)
+
+    def __call__(self, batch: Batch) -> Outputs:
+        keys = batch.index if self._views is None else batch.index * self._views + _view(batch)
+        logits, there = self._table.read(keys.cpu())
+        self.asked += len(there)
+        self.found += int(there.sum())
+        if not there.all():
+            missing = ~there
+            some = batch._replace(x=batch.x[missing.to(batch.x.device)])
+            answer = self.live(some).logits
+            self._table.write(keys.cpu()[missing], answer)
+            logits[missing] = answer.to(logits)
+        return Outputs(logits.to(batch.y.device))
+
+    def evaluate(self, batch: Batch) -> Outputs:
+        """Not from the table: evaluation images are other images."""
+        return self.live(batch)
+
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        self.live.apply_(fn)
+
+
+def _view(batch: Batch) -> Tensor:
+    assert batch.view is not None
+    return batch.view
+
+
+def fingerprint(teacher: LiveTeacher, data: Any, precision: str) -> str:
+    """12 hex digits of everything that decides a logit: weights, normalization, data, views, precision."""
+    digest = hashlib.sha256(json.dumps([data.fingerprint(), precision]).encode())
+    modules: list[nn.Module] = [teacher.model] + ([teacher.renormalize] if teacher.renormalize else [])
+    for module in modules:
+        digest.update(repr(module).encode())  # the layers, and options such as strides, that no tensor shows
+        for name, tensor in module.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:12]
+
+
+def with_cache(teacher: LiveTeacher, cfg: DictConfig, data: Any, trainer: DictConfig) -> LiveTeacher | CachedTeacher:
+    """`teacher` behind a table, as `model.teacher_cache` says: auto, off, memory or a folder.
+
+    `auto` takes `outputs/teacher_cache`, unless the disk is too small for the full table, and says so. Raises UserError
+    if a place that was asked for cannot hold it.
+    """
+    where = str(cfg.model.teacher_cache)
+    samples, views, classes = data.sizes["train"], data.num_views, data.num_classes
+    # Autocast answers in half precision, which fp16 holds without loss.
+    dtype = torch.float32 if trainer.precision in ("32-true", "64-true") else torch.float16
+    if where == "off":
+        return teacher
+    if where == "memory":
+        if views is None:
+            raise UserError("model.teacher_cache=memory needs numbered views (crop and flip only); use a folder or off")
+        return CachedTeacher(teacher, None, samples, classes, views, dtype, data.seed)
+    root = Path(DEFAULT_FOLDER if where == "auto" else where)
+    folder = root / f"{data.name}-{slug(cfg.model.teacher)}-{fingerprint(teacher, data, trainer.precision)}"
+    size = LogitTable.size(samples * (views or trainer.max_epochs), classes, dtype)
+    if (problem := _too_small(folder, size)) and where != "auto":
+        raise UserError(f"model.teacher_cache={where}: {problem}; choose another folder, or off")
+    if problem:
+        say(f"teacher cache: {problem}; the teacher is run live")
+        return teacher
+    say(f"teacher cache: {folder}, up to {size / 1e6:,.0f} MB")
+    return CachedTeacher(teacher, folder, samples, classes, views, dtype, data.seed)
+
+
+def _too_small(folder: Path, size: int) -> str | None:
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    used = sum(f.stat().st_blocks * 512 for f in folder.glob("*.bin"))
+    free = shutil.disk_usage(there).free
+    if size - used < 0.9 * free:
+        return None
+    return f"the full table takes {size / 1e9:,.2f} GB, and {there} has {free / 1e9:,.2f} GB free"

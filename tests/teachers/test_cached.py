@@ -1,0 +1,126 @@
+"""The teacher cache: what is served is what the live teacher says about the very view the student sees."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from kd_lightning.data import DigitsDataModule
+from kd_lightning.teachers.cached import CachedTeacher, fingerprint
+from kd_lightning.teachers.live import LiveTeacher
+from kd_lightning.teachers.table import LogitTable
+
+
+class Pixels(nn.Module):
+    """A teacher whose logits are its input's pixels: any wrong view shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images = 0
+
+    def forward(self, x):
+        self.images += len(x)
+        return x[:, 0].flatten(1)
+
+
+def cached(data, folder=None, dtype=torch.float32):
+    live = LiveTeacher(Pixels())
+    return CachedTeacher(live, folder, data.sizes["train"], 64, data.num_views, dtype, data.seed), live
+
+
+def digits(**values) -> DigitsDataModule:
+    data = DigitsDataModule(**values)
+    data.setup()
+    return data
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_every_view_served_is_the_view_shown(tmp_path, where):
+    data = digits(batch_size=100)
+    teacher, live = cached(data, tmp_path if where == "file" else None)
+    loader = data.train_dataloader()
+    for epoch in range(30):
+        loader.epoch = epoch
+        teacher.start_epoch(epoch)
+        for batch in loader:
+            assert torch.equal(teacher(batch).logits, batch.x[:, 0].flatten(1))
+    asked = sum(len(batch.y) for batch in loader) * 30
+    assert teacher.asked == asked and live.model.images == asked - teacher.found
+    assert live.model.images <= data.sizes["train"] * data.num_views, "no view is asked for twice"
+
+
+def test_a_second_run_asks_the_teacher_nothing(tmp_path):
+    data = digits()
+    for run in range(2):
+        teacher, live = cached(data, tmp_path)
+        for batch in data.train_dataloader():
+            assert torch.equal(teacher(batch).logits, batch.x[:, 0].flatten(1))
+        assert (live.model.images == 0) == (run == 1)
+
+
+def test_views_without_numbers_are_keyed_by_seed_and_epoch(tmp_path):
+    data = digits(augment={"pad": 1, "flip": False, "cutout": 3})
+    assert data.num_views is None
+    for _run in range(2):
+        teacher, _ = cached(data, tmp_path)
+        loader = data.train_dataloader()
+        for epoch in (0, 1):
+            loader.epoch = epoch
+            teacher.start_epoch(epoch)
+            for batch in loader:
+                assert torch.equal(teacher(batch).logits, batch.x[:, 0].flatten(1))
+    assert teacher.found == teacher.asked
+
+
+def test_half_precision_is_one_rounding_away_and_lossless_for_bf16():
+    table, logits = LogitTable(None, 10, 7, torch.float16), 20 * torch.randn(10, 7)
+    keys = torch.arange(10)
+    table.write(keys, logits)
+    stored, there = table.read(keys)
+    assert there.all() and ((stored.float() - logits).abs() <= 2**-11 * logits.abs() + 1e-7).all()
+    table.write(keys, logits.bfloat16())
+    assert torch.equal(table.read(keys)[0].float(), logits.bfloat16().float())
+
+
+def test_an_empty_or_torn_row_is_not_there(tmp_path):
+    table = LogitTable(tmp_path / "t.bin", 4, 10, torch.float32)
+    assert not table.read(torch.arange(4))[1].any()
+    table.write(torch.arange(3), torch.randn(3, 10))
+    raw = bytearray((tmp_path / "t.bin").read_bytes())
+    width = len(raw) // 4
+    raw[width : width + 8] = raw[2 * width : 2 * width + 8]  # another row's first half, as two writers might leave it
+    (tmp_path / "t.bin").write_bytes(raw)
+    again = LogitTable(tmp_path / "t.bin", 4, 10, torch.float32)
+    assert again.read(torch.arange(4))[1].tolist() == [True, False, True, False]
+
+
+def _fill(path: Path, rank: int) -> None:
+    table = LogitTable(path, 2000, 10, torch.float32)
+    for keys in torch.randperm(2000, generator=torch.Generator().manual_seed(rank)).split(50):
+        table.write(keys, keys[:, None] * torch.ones(10))
+
+
+def test_two_processes_fill_one_table(tmp_path):
+    path = tmp_path / "t.bin"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_fill, args=(path, rank)) for rank in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    logits, there = LogitTable(path, 2000, 10, torch.float32).read(torch.arange(2000))
+    assert there.all() and torch.equal(logits, torch.arange(2000)[:, None] * torch.ones(10))
+
+
+def test_the_fingerprint_tells_weights_data_and_precision_apart():
+    net, data = nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), digits()
+    first = fingerprint(LiveTeacher(net), data, "32-true")
+    assert first == fingerprint(LiveTeacher(net), digits(seed=5, batch_size=7), "32-true"), "a sweep shares one table"
+    assert first != fingerprint(LiveTeacher(net), data, "bf16-mixed")
+    assert first != fingerprint(LiveTeacher(net), digits(split_seed=1), "32-true")
+    with torch.no_grad():
+        net[1].bias[0] += 1e-3
+    assert first != fingerprint(LiveTeacher(net), data, "32-true")
