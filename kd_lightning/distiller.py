@@ -28,16 +28,18 @@ class Distiller(pl.LightningModule):
         self,
         student: nn.Module,
         teacher: Teacher | None,
-        loss: nn.Module,
+        loss: Any,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         schedule: Callable[[float, int], float],
         num_classes: int,
     ):
         super().__init__()
+        if hasattr(loss, "deployed"):
+            student = loss.deployed(student)
         self.student, self.loss = student, loss
         self.scores = Scores(num_classes)
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
-        self._tap = Tap(student, loss.student_layers)  # type: ignore[arg-type]
+        self._tap = Tap(student, loss.student_layers)
         self._optimizer, self._schedule = optimizer, schedule
         self._known: dict[tuple[str, int], Tensor] = {}  # the teacher's logits of evaluation batches
 
@@ -53,10 +55,12 @@ class Distiller(pl.LightningModule):
     def forward(self, x: Any) -> Tensor:
         return self.student(x)
 
-    def training_step(self, batch: Batch, _: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Batch, i: int) -> dict[str, Tensor]:
         """Returns `loss`, its parts, and what is shown beside them; the loop logs their means."""
         student = self._tap(batch.x)
         teacher = self.teacher(batch) if self.teacher else None
+        if hasattr(self.loss, "set_epoch"):
+            self.loss.set_epoch(self.trainer.current_epoch + i / self.trainer.num_training_batches)
         terms = self.loss(student, teacher, batch)
         predicted = student.logits.detach().argmax(1)
         terms["accuracy"] = (predicted == batch.y).float().mean()

@@ -16,6 +16,7 @@ from kd_lightning.checks import UserError, integer, number
 from kd_lightning.config import build
 from kd_lightning.data.module import MAX_SEED
 from kd_lightning.models import create_model
+from kd_lightning.objective import build_loss
 from kd_lightning.progress import Bar, Events, TrainLog
 
 OPTIMIZER_BOUNDS: dict[str, dict[str, float]] = {  # torch lets NaN pass, and some of these
@@ -42,7 +43,7 @@ def build_parts(cfg: DictConfig) -> Parts:
     """Builds and checks all but the teacher, cheap checks first. Raises UserError."""
     integer("seed", cfg.seed, least=0, most=MAX_SEED)
     trainer = resolve_trainer(cfg.trainer)
-    loss = build(cfg.loss, "loss")
+    loss = build_loss(cfg.loss)
     optimizer, schedule = build_optimizer(cfg.optimizer, cfg.scheduler, trainer.max_epochs)
     data = build(cfg.data, "data")
     data.prepare_data()

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from kd_lightning.checks import UserError
 from kd_lightning.cli import clear_errors, fail
 from kd_lightning.config import CONF_DIR
 from kd_lightning.distiller import Distiller
+from kd_lightning.objective import prepare_loss
 from kd_lightning.parts import Parts, about_student, build_parts, build_trainer
 from kd_lightning.quiet import quiet
 from kd_lightning.ranks import repeat_this_job_only
@@ -38,9 +40,12 @@ def train(cfg: DictConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     """
     quiet()
     parts = build_parts(cfg)
+    prepare = partial(prepare_loss, cfg, parts.loss, parts.student, data=parts.data)
     get_teacher = None
     if parts.loss.needs_teacher:
-        get_teacher = build_teacher(cfg, parts.data, parts.loss.teacher_layers, train)
+        get_teacher = build_teacher(cfg, parts.data, prepare, train)
+    else:
+        prepare(None)
     checkpoint = runs.claim(out, cfg, resume)
     try:
         return _fit_and_test(cfg, parts, get_teacher, out, checkpoint)

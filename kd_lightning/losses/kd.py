@@ -1,37 +1,66 @@
 """Logit distillation."""
 
-import torch.nn.functional as F
+from typing import Any
+
 from torch import Tensor, nn
 
-from kd_lightning.checks import UserError, number
-from kd_lightning.losses.functional import kd
+from kd_lightning.checks import choice
+from kd_lightning.losses.functional import kd, standardize
+from kd_lightning.losses.functional._common import full_precision
+from kd_lightning.losses.functional.logits import kl, log_p
+from kd_lightning.losses.settings import Setting, flag
 from kd_lightning.types import Batch, Outputs
 
 
 class KD(nn.Module):
-    """Hinton distillation (arXiv 1503.02531, section 2): `ce_weight·CE + alpha·T²·KL(teacher ‖ student)`.
+    """Hinton distillation (arXiv 1503.02531, section 2): `T²·KL(teacher ‖ student)` at temperature T.
 
-    `alpha = 0` is ordinary training, and the teacher is not run. Raises UserError if `temperature <= 0`, a weight is
-    negative, or both are 0.
+    `standardize`: logits of mean 0 and standard deviation 1 on both sides (arXiv 2403.01427). `adapt` follows the
+    teacher sample by sample: `weight` multiplies a sample's KL by the teacher's confidence in it, `temperature` softens
+    what it is sure of and leaves the rest sharp, `T_i = 1 + (T − 1)·confidence`. The confidence is `1 − H(p_t)/ln C`
+    by `entropy`, and the label's probability by `correctness`. Raises UserError for a wrong value.
     """
 
-    student_layers: tuple[str, ...] = ()
-    teacher_layers: tuple[str, ...] = ()
-
-    def __init__(self, temperature: float = 2.0, alpha: float = 0.5, ce_weight: float = 1.0):
+    def __init__(
+        self, temperature: Any = 2.0, standardize: bool = False, adapt: str | None = None, by: str = "entropy"
+    ):
         super().__init__()
-        self.temperature = number("loss.temperature", temperature, above=0)
-        self.alpha = number("loss.alpha", alpha, least=0)
-        self.ce_weight = number("loss.ce_weight", ce_weight, least=0)
-        if self.alpha == self.ce_weight == 0:
-            raise UserError("loss.alpha and loss.ce_weight are both 0, so there is nothing to learn; set one above 0")
-        self.needs_teacher = self.alpha > 0
+        self.temperature = Setting("loss.temperature", temperature, above=0)
+        self.standardize = flag("loss.standardize", standardize)
+        self.adapt = choice("loss.adapt", adapt, (None, "weight", "temperature"))
+        self.by = choice("loss.by", by, ("entropy", "correctness"))
 
-    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
-        """Logits `[B, C]`, labels `[B]`; returns scalars in nats: `loss` and its parts `ce`, `kd` (unweighted)."""
-        ce = F.cross_entropy(student.logits.float(), batch.y)
-        loss = self.ce_weight * ce
-        if teacher is None:
-            return {"loss": loss, "ce": ce}
-        soft = kd(student.logits, teacher.logits, self.temperature)
-        return {"loss": loss + self.alpha * soft, "ce": ce, "kd": soft}
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        """Logits `[B, C]`, of K teachers `[K, B, C]`; returns nats."""
+        s, t = logits(student, teacher, self.standardize)
+        if self.adapt is None:
+            return kd(s, t, self.temperature())
+        assert teacher is not None
+        return adaptive_kd(s, t, confidence(teacher.logits, batch.y, self.by), self.temperature(), self.adapt)
+
+
+def logits(student: Outputs, teacher: Outputs | None, standardized: bool = False) -> tuple[Tensor, Tensor]:
+    """Both networks' logits, standardized if so wished."""
+    assert teacher is not None
+    pair = student.logits, teacher.logits
+    return (standardize(pair[0]), standardize(pair[1])) if standardized else pair
+
+
+@full_precision
+def confidence(t: Tensor, y: Tensor, by: str) -> Tensor:
+    """How sure the teacher's logits `[B, C]` are, in [0, 1], `[B]`: by their entropy, or of the label's class."""
+    log = log_p(t)
+    if by == "correctness":
+        return log.gather(1, y[:, None])[:, 0].exp()
+    # ln C as the entropy of equal probabilities, a tensor, so that one class divides 0 by the least step, not by 0
+    most = log.new_tensor(t.shape[1]).log().clamp(min=1e-7)
+    return (1 + (log.exp() * log).sum(1) / most).clamp(0, 1)
+
+
+@full_precision
+def adaptive_kd(s: Tensor, t: Tensor, sure: Tensor, temperature: float, adapt: str) -> Tensor:
+    """`mean_i w_i·T_i²·KL_i` with the confidence `sure` `[B]` as w (`weight`) or in T (`temperature`)."""
+    if adapt == "weight":
+        return temperature**2 * (sure * kl(s, t, temperature)).mean()
+    own = 1 + (temperature - 1) * sure
+    return (own**2 * kl(s, t, own[:, None])).mean()

@@ -3,23 +3,40 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from rich.table import Table
 from torch import nn
 
 from kd_lightning.models import count_macs, count_parameters
 from kd_lightning.parts import Parts
+from kd_lightning.teachers import Ensemble
 
 
-def model_size(model: nn.Module, data: Any) -> dict[str, int]:
-    """Parameters, and multiply-accumulates of one image."""
-    return {"parameters": count_parameters(model), "macs": count_macs(model, data.image_size)}
+def model_size(models: list[nn.Module], data: Any) -> dict[str, int]:
+    """Parameters, and multiply-accumulates of one image, of all `models` together."""
+    return {
+        "parameters": sum(count_parameters(model) for model in models),
+        "macs": sum(count_macs(model, data.image_size) for model in models),
+    }
+
+
+def diversity(teachers: Ensemble, ece: float) -> str:
+    """How the fused teachers are calibrated, and how often each two of them name the same class."""
+    same = teachers.agreement()
+    pairs = [f"{i} and {j} {same[i, j]:.2%}" for i in range(len(same)) for j in range(i)]
+    return f"         fused: ECE {ece:.3f}; same answer of teachers {', '.join(pairs)}"
+
+
+def teacher_name(cfg: DictConfig) -> str:
+    """`resnet50`, or `resnet50 + wrn_40_2`."""
+    teacher = cfg.model.teacher
+    return " + ".join(teacher) if isinstance(teacher, ListConfig) else str(teacher)
 
 
 def heading(cfg: DictConfig, parts: Parts) -> str:
     """One line of what will be trained on what, with the values that were resolved for this machine."""
     sizes, trainer = parts.data.sizes, parts.trainer
-    who = f"{cfg.model.teacher} → {cfg.model.student}" if parts.loss.needs_teacher else cfg.model.student
+    who = f"{teacher_name(cfg)} → {cfg.model.student}" if parts.loss.needs_teacher else cfg.model.student
     method = type(getattr(parts.loss, "method", parts.loss)).__name__
     counts = " / ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test"))
     return (
@@ -42,7 +59,7 @@ def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:
     for column in ("params", "MACs", "val acc", "test acc", "NLL", "ECE"):
         table.add_column(column, justify="right")
     if teacher:
-        table.add_row(f"teacher {cfg.model.teacher}", *_size(teacher), *_scores(teacher))
+        table.add_row(f"teacher {teacher_name(cfg)}", *_size(teacher), *_scores(teacher))
     for name in ("last", "best"):
         if name in student:
             size = _size(student) if name == "last" else ("", "")

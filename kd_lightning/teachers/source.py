@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from kd_lightning.checks import UserError, choice
 from kd_lightning.config import check_given
@@ -22,12 +23,12 @@ NORMALIZATIONS = {
 
 
 def build_teacher(
-    cfg: DictConfig, data: Any, layers: tuple[str, ...], train: Callable[..., Any]
+    cfg: DictConfig, data: Any, prepare: Callable[[nn.Module], tuple[str, ...]], train: Callable[..., Any]
 ) -> Callable[[], LiveTeacher]:
     """Checks all of `model.teacher*` now; the function it returns gives the teacher, trained first if need be.
 
-    `train(config, folder, resume)` is the ordinary training. Raises UserError if the teacher or its weights do not
-    exist or do not fit the data's classes.
+    `train(config, folder, resume)` is the ordinary training, and `prepare(model)` tells the layers that the loss wants.
+    Raises UserError if the teacher or its weights do not exist or do not fit the data's classes.
     """
     check_given(cfg.model, "model")
     if not isinstance(cfg.model.teacher, str):
@@ -36,7 +37,7 @@ def build_teacher(
     model = create_model(
         cfg.model.teacher, data.num_classes, image_size=data.image_size, key="model.teacher", **kwargs
     ).to(memory_format=torch.channels_last)
-    teacher = LiveTeacher(model, layers, _renormalize(cfg.model.teacher_normalize, data))
+    teacher = LiveTeacher(model, prepare(model), _renormalize(cfg.model.teacher_normalize, data))
     weights = cfg.model.teacher_weights
     if weights not in ("auto", "imagenet"):
         load_weights(model, weights)

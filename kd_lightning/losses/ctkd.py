@@ -1,0 +1,53 @@
+"""Curriculum temperature: an adversary chooses T."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.checks import UserError, number
+from kd_lightning.losses.functional import ctkd_temperature, kd
+from kd_lightning.losses.kd import logits
+from kd_lightning.losses.settings import Setting, flag
+from kd_lightning.types import Batch, Outputs
+
+
+class CTKD(nn.Module):
+    """KD at a temperature that is trained to make it harder, more and more so (CTKD, arXiv 2211.16231).
+
+    `T = t_start + t_range·sigmoid(θ)` starts at `temperature`; θ's gradient is reversed and multiplied by `strength`.
+    Standardized logits are refused: they are so even that T just falls to `t_start`. Raises UserError.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 15.62,
+        t_start: float = 1.0,
+        t_range: float = 20.0,
+        strength: Any = 1.0,
+        standardize: bool = False,
+    ):
+        super().__init__()
+        if flag("loss.standardize", standardize):
+            raise UserError(
+                "loss.standardize=true does not go with CTKD: its temperature would fall to its least; use loss=kd_std"
+            )
+        self.t_start, self.t_range = number("loss.t_start", t_start, above=0), number("loss.t_range", t_range, above=0)
+        share = (number("loss.temperature", temperature) - self.t_start) / self.t_range
+        if not 0 < share < 1:
+            top = self.t_start + self.t_range
+            raise UserError(f"loss.temperature must be between {self.t_start} and {top}, got {temperature!r}")
+        self.theta = nn.Parameter(torch.tensor(math.log(share / (1 - share))))
+        self.strength = Setting("loss.strength", strength, least=0)
+
+    def temperature(self) -> Tensor:
+        """T as it stands, a scalar."""
+        return ctkd_temperature(self.theta, self.t_start, self.t_range)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        strength = self.strength()
+        theta = (
+            1 + strength
+        ) * self.theta.detach() - strength * self.theta  # the value of θ, the gradient of −strength·θ
+        return kd(*logits(student, teacher), ctkd_temperature(theta, self.t_start, self.t_range))

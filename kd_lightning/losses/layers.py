@@ -1,0 +1,69 @@
+"""Which layers of student and teacher a method compares."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from kd_lightning.checks import UserError
+from kd_lightning.probe import Networks
+from kd_lightning.types import Outputs
+
+Shape = tuple[int, ...]
+
+
+class Layers(nn.Module):
+    """Pairs of layers, chosen by `student_layers` and `teacher_layers`; see `Probe.layers` for what these may be.
+
+    `dims` is the number of dimensions the method can compare, batch included: 4 for maps `[B, C, H, W]`, 2 for vectors.
+    Where the user chose `all`, and one network has more stages, its first ones are left out.
+    """
+
+    def __init__(self, student_layers: Any, teacher_layers: Any, dims: int | None = None):
+        super().__init__()
+        self.wanted = {"student": student_layers, "teacher": teacher_layers}
+        self.dims = dims
+        self.student: tuple[str, ...] = ()
+        self.teacher: tuple[str, ...] = ()
+
+    def find(self, networks: Networks) -> list[tuple[Shape, Shape]]:
+        """Resolves the names; returns the shapes of each pair, without the batch. Raises UserError."""
+        assert networks.teacher is not None
+        s = networks.student.layers(self.wanted["student"], "loss.student_layers")
+        t = networks.teacher.layers(self.wanted["teacher"], "loss.teacher_layers")
+        if "all" in self.wanted.values():
+            count = min(len(s), len(t))
+            s, t = s[-count:], t[-count:]
+        if len(s) != len(t):
+            raise UserError(
+                f"loss.student_layers and loss.teacher_layers must be as many, got {len(s)} ({', '.join(s)}) "
+                f"and {len(t)} ({', '.join(t)})"
+            )
+        self.student, self.teacher = s, t
+        shapes = networks.student.shapes(s), networks.teacher.shapes(t)
+        for whose, names, found in zip(("student", "teacher"), (s, t), shapes, strict=True):
+            for name, shape in zip(names, found, strict=True):
+                if self.dims is not None and len(shape) + 1 != self.dims:
+                    wants = "maps [B, C, H, W]" if self.dims == 4 else "vectors [B, D]"
+                    raise UserError(
+                        f"loss.{whose}_layers: {name} gives {['B', *shape]}, but this loss compares {wants}"
+                    )
+        return list(zip(*shapes, strict=True))
+
+    def pairs(self, student: Outputs, teacher: Outputs | None) -> list[tuple[Tensor, Tensor]]:
+        """The activations of each pair: the student's, the teacher's."""
+        assert teacher is not None
+        return [(student.features[s], teacher.features[t]) for s, t in zip(self.student, self.teacher, strict=True)]
+
+    def pair(self, student: Outputs, teacher: Outputs | None) -> tuple[Tensor, Tensor]:
+        """The activations of the only pair."""
+        return self.pairs(student, teacher)[0]
+
+
+def one(key: str, wanted: Any) -> Any:
+    """Returns `wanted` if it chooses a single layer. Raises UserError."""
+    if wanted == "all" or (isinstance(wanted, Sequence) and not isinstance(wanted, str) and len(wanted) != 1):
+        raise UserError(
+            f"{key} must be one layer for this loss: last, pooled, a stage's number or a name, got {wanted!r}"
+        )
+    return wanted

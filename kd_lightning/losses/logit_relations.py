@@ -1,0 +1,54 @@
+"""Methods that compare the logits of the samples of a batch with each other; gathered over all processes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.checks import UserError, number
+from kd_lightning.losses import functional as L
+from kd_lightning.losses.gather import gather_batch
+from kd_lightning.losses.kd import logits
+from kd_lightning.losses.settings import Setting, flag
+from kd_lightning.types import Batch, Outputs
+
+
+class DIST(nn.Module):
+    """Correlation of the probabilities (arXiv 2205.10536): `beta` of each sample's, `gamma` of each class's column."""
+
+    def __init__(self, temperature: Any = 4.0, beta: Any = 1.0, gamma: Any = 1.0, standardize: bool = False):
+        super().__init__()
+        self.temperature = Setting("loss.temperature", temperature, above=0)
+        self.beta = Setting("loss.beta", beta, least=0)
+        self.gamma = Setting("loss.gamma", gamma, least=0)
+        self.standardize = flag("loss.standardize", standardize)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        s, t = map(gather_batch, logits(student, teacher, self.standardize))
+        return L.dist(s, t, self.beta(), self.gamma(), self.temperature())
+
+
+class MLLD(nn.Module):
+    """Multi-level logit distillation (Jin et al., CVPR 2023): KD, class correlation and batch correlation, summed over
+    the temperatures `temperature + steps`.
+
+    One view of each image is compared: the paper's second, strongly augmented one, and the masks that its public code
+    multiplies by an already averaged loss, are left out.
+    """
+
+    def __init__(self, temperature: Any = 4.0, steps: Sequence[float] = (-2, -1, 0, 1, 2), standardize: bool = False):
+        super().__init__()
+        self.temperature = Setting("loss.temperature", temperature, above=0)
+        if not isinstance(steps, Sequence) or not steps:
+            raise UserError(f"loss.steps must be a list of numbers, got {steps!r}")
+        self.steps = [number("loss.steps", step) for step in steps]
+        lowest = min(self.temperature.start, self.temperature.end) + min(self.steps)
+        if lowest <= 0:
+            raise UserError(f"loss.temperature + loss.steps must stay above 0, got {lowest}")
+        self.standardize = flag("loss.standardize", standardize)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        s, t = map(gather_batch, logits(student, teacher, self.standardize))
+        levels = (L.kd, L.class_correlation, L.batch_correlation)
+        return torch.stack([level(s, t, self.temperature() + step) for step in self.steps for level in levels]).sum()

@@ -1,0 +1,59 @@
+"""The loss of a run: built from its configuration, and told about the networks before they are trained."""
+
+import inspect
+from typing import Any
+
+import hydra
+import lightning.pytorch as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kd_lightning.config import build
+from kd_lightning.losses import Distillation
+from kd_lightning.models import create_model
+from kd_lightning.probe import Networks, Probe
+
+WEIGHTS = ("alpha", "ce_weight")
+
+
+def build_loss(node: DictConfig) -> nn.Module:
+    """What `node` names is a method, given all keys but `alpha` and `ce_weight`: these weigh it and the cross-entropy.
+
+    A target with a `ce_weight` of its own, such as `CE`, is a whole loss and is left as it is. Raises UserError.
+    """
+    if "ce_weight" in _parameters(node):
+        return build(node, "loss")
+    weights: Any = OmegaConf.to_container(OmegaConf.masked_copy(node, [k for k in WEIGHTS if k in node]), resolve=True)
+    method = build(OmegaConf.masked_copy(node, [str(k) for k in node if k not in WEIGHTS]), "loss")
+    return Distillation(method, **weights)
+
+
+def _parameters(node: DictConfig) -> list[str]:
+    try:
+        return list(inspect.signature(hydra.utils.get_object(node._target_)).parameters)
+    except Exception:  # no such thing, or none with a signature: `build` says it better
+        return []
+
+
+def prepare_loss(
+    cfg: DictConfig, loss: Any, student: nn.Module, teacher: nn.Module | None, data: Any
+) -> tuple[str, ...]:
+    """Lets the loss find its layers and make its parameters; returns the layers of the teacher. Raises UserError."""
+    if hasattr(loss, "prepare"):
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever the teacher's initial weights drew
+        x = torch.zeros(2, 3, data.image_size, data.image_size)
+        about = {
+            "name": cfg.model.student,
+            "image_size": data.image_size,
+            "kwargs": OmegaConf.to_container(cfg.model.student_kwargs, resolve=True),
+        }
+
+        def new_student() -> nn.Module:
+            model = create_model(about["name"], data.num_classes, image_size=data.image_size, **about["kwargs"])
+            return model.to(memory_format=torch.channels_last)
+
+        probe = None if teacher is None else Probe(teacher, x)
+        loss.prepare(Networks(Probe(student, x), probe, data.sizes["train"], new_student, about))
+    layers: tuple[str, ...] = loss.teacher_layers
+    return layers
