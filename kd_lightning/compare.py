@@ -16,6 +16,7 @@ from rich.table import Table
 from kd_lightning import runs
 from kd_lightning.checks import UserError
 from kd_lightning.cli import clear_errors
+from kd_lightning.report.summary import teacher_name
 from kd_lightning.report.terminal import say
 from kd_lightning.runs import Run
 
@@ -115,7 +116,7 @@ def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _teacher(run: Run) -> tuple[str, str]:
-    return run.config.model.teacher, f"{100 * run.metrics['teacher']['test']['accuracy']:.2f}"
+    return teacher_name(run.config), f"{100 * run.metrics['teacher']['test']['accuracy']:.2f}"
 
 
 def _gain(setting: dict[int, Run], baseline: dict[int, Run]) -> str:

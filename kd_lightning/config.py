@@ -21,10 +21,13 @@ class ModelConfig:
     student_kwargs: dict[str, Any] = field(default_factory=dict)
     student_pretrained: bool = False
     teacher: Any = MISSING
-    teacher_kwargs: dict[str, Any] = field(default_factory=dict)
-    teacher_weights: str = "auto"
+    teacher_kwargs: Any = field(default_factory=dict)
+    teacher_weights: Any = "auto"
     teacher_cache: str = "auto"
     teacher_normalize: Any = None
+    teacher_input_size: Any = None
+    teacher_classes: Any = None
+    teacher_weighting: Any = None
 
 
 @dataclass

@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from kd_lightning.losses.functional import fuse_probabilities
 from kd_lightning.metrics import Scores
 from kd_lightning.taps import Tap
 from kd_lightning.teachers import Teacher
@@ -55,6 +56,10 @@ class Distiller(pl.LightningModule):
     def forward(self, x: Any) -> Tensor:
         return self.student(x)
 
+    def on_train_epoch_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher.start_epoch(self.current_epoch)
+
     def training_step(self, batch: Batch, i: int) -> dict[str, Tensor]:
         """Returns `loss`, its parts, and what is shown beside them; the loop logs their means."""
         student = self._tap(batch.x)
@@ -65,7 +70,8 @@ class Distiller(pl.LightningModule):
         predicted = student.logits.detach().argmax(1)
         terms["accuracy"] = (predicted == batch.y).float().mean()
         if teacher is not None:
-            terms["agreement"] = (predicted == teacher.logits.argmax(1)).float().mean()
+            told = teacher.logits if teacher.logits.dim() == 2 else fuse_probabilities(teacher.logits, 1.0)
+            terms["agreement"] = (predicted == told.argmax(1)).float().mean()
         return terms
 
     def validation_step(self, batch: Batch, i: int) -> None:
@@ -82,7 +88,7 @@ class Distiller(pl.LightningModule):
 
     def _evaluate(self, stage: str, batch: Batch, i: int) -> None:
         if self.teacher is not None and (stage, i) not in self._known:
-            self._known[stage, i] = self.teacher(batch).logits  # evaluation batches are the same every epoch
+            self._known[stage, i] = self.teacher.evaluate(batch).logits  # evaluation batches are the same every epoch
         self.scores.update(self.student(batch.x), self._known.get((stage, i)), batch.y)
 
     def _log_scores(self, stage: str) -> None:

@@ -6,27 +6,37 @@ from typing import Any
 import hydra
 import lightning.pytorch as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
+from kd_lightning.checks import UserError
 from kd_lightning.config import build
 from kd_lightning.losses import Distillation
+from kd_lightning.losses.fusion import Fusion
 from kd_lightning.models import create_model
 from kd_lightning.probe import Networks, Probe
 
 WEIGHTS = ("alpha", "ce_weight")
 
 
-def build_loss(node: DictConfig) -> nn.Module:
-    """What `node` names is a method, given all keys but `alpha` and `ce_weight`: these weigh it and the cross-entropy.
+def build_loss(node: DictConfig, model: DictConfig) -> nn.Module:
+    """What `node` names is a method, given all keys but `alpha` and `ce_weight`, which weigh it and the cross-entropy,
+    and `fusion`, which makes one teacher of several (`model.teacher`, `model.teacher_weighting`).
 
     A target with a `ce_weight` of its own, such as `CE`, is a whole loss and is left as it is. Raises UserError.
     """
     if "ce_weight" in _parameters(node):
         return build(node, "loss")
     weights: Any = OmegaConf.to_container(OmegaConf.masked_copy(node, [k for k in WEIGHTS if k in node]), resolve=True)
-    method = build(OmegaConf.masked_copy(node, [str(k) for k in node if k not in WEIGHTS]), "loss")
-    return Distillation(method, **weights)
+    method = build(OmegaConf.masked_copy(node, [str(k) for k in node if k not in (*WEIGHTS, "fusion")]), "loss")
+    several = isinstance(model.teacher, ListConfig)
+    weighting: Any = OmegaConf.to_container(OmegaConf.create({"w": model.teacher_weighting}))["w"]  # type: ignore[call-overload,index]
+    if weighting is not None and not several:
+        raise UserError(
+            f"model.teacher_weighting={weighting} is for several teachers, got model.teacher={model.teacher}"
+        )
+    fusion = Fusion(node.get("fusion", "probabilities"), weighting, len(model.teacher) if several else 1)
+    return Distillation(method, **weights, fusion=fusion)
 
 
 def _parameters(node: DictConfig) -> list[str]:

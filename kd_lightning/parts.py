@@ -43,7 +43,7 @@ def build_parts(cfg: DictConfig) -> Parts:
     """Builds and checks all but the teacher, cheap checks first. Raises UserError."""
     integer("seed", cfg.seed, least=0, most=MAX_SEED)
     trainer = resolve_trainer(cfg.trainer)
-    loss = build_loss(cfg.loss)
+    loss = build_loss(cfg.loss, cfg.model)
     optimizer, schedule = build_optimizer(cfg.optimizer, cfg.scheduler, trainer.max_epochs)
     data = build(cfg.data, "data")
     data.prepare_data()
@@ -84,7 +84,7 @@ def _try_trainer(node: DictConfig) -> None:
         plain = OmegaConf.create({"_target_": node._target_, "accelerator": node.accelerator})
         for key, value in node.items():  # it seldom says which of them it was
             try:
-                build(OmegaConf.merge(plain, {key: value}), f"trainer.{key}={value}", **(alone | {str(key): value}))
+                build(plain, f"trainer.{key!s}={value}", **(alone | {str(key): value}))
             except UserError as refused:
                 raise refused from e
         raise
@@ -101,7 +101,7 @@ def build_optimizer(
     try:
         optimizer([nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as e:
-        values = ", ".join(f"optimizer.{k}={v}" for k, v in optimizer_node.items() if not str(k).startswith("_"))
+        values = ", ".join(f"optimizer.{k!s}={v}" for k, v in optimizer_node.items() if not str(k).startswith("_"))
         raise UserError(f"optimizer: {e}; got {values}") from e
     try:
         schedule(0.0, max_epochs)
@@ -109,7 +109,7 @@ def build_optimizer(
     except UserError:
         raise
     except (TypeError, ValueError) as e:
-        values = ", ".join(f"scheduler.{k}={v}" for k, v in schedule_node.items() if not str(k).startswith("_"))
+        values = ", ".join(f"scheduler.{k!s}={v}" for k, v in schedule_node.items() if not str(k).startswith("_"))
         raise UserError(f"scheduler: {e}; got {values}") from e
     return optimizer, schedule
 

@@ -151,6 +151,7 @@ def save_student(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     partial = path / f".{RUN_WEIGHTS}.{os.getpid()}"
     save_file(state, partial, metadata={"kd_lightning": json.dumps(about)})
+    partial.chmod((path / CONFIG).stat().st_mode)  # safetensors keeps it to its owner
     partial.replace(path / RUN_WEIGHTS)
 
 

@@ -26,9 +26,9 @@ from kd_lightning.parts import Parts, about_student, build_parts, build_trainer
 from kd_lightning.quiet import quiet
 from kd_lightning.ranks import repeat_this_job_only
 from kd_lightning.report.pictures import log_pictures
-from kd_lightning.report.summary import heading, model_size, result_line, result_table
+from kd_lightning.report.summary import diversity, heading, model_size, result_line, result_table
 from kd_lightning.report.terminal import say
-from kd_lightning.teachers import Teacher
+from kd_lightning.teachers import Ensemble, Teacher
 from kd_lightning.teachers.source import build_teacher
 
 
@@ -43,7 +43,7 @@ def train(cfg: DictConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     prepare = partial(prepare_loss, cfg, parts.loss, parts.student, data=parts.data)
     get_teacher = None
     if parts.loss.needs_teacher:
-        get_teacher = build_teacher(cfg, parts.data, prepare, train)
+        get_teacher = build_teacher(cfg, parts.data, parts.trainer, prepare, train)
     else:
         prepare(None)
     checkpoint = runs.claim(out, cfg, resume)
@@ -93,6 +93,8 @@ def _check_teacher(trainer: pl.Trainer, distiller: Distiller, data: Any) -> None
     trainer.validate(distiller, loader, verbose=False)
     accuracy = float(trainer.callback_metrics["val/teacher_accuracy"])
     say(f"teacher: {accuracy:.2%} right on {split} images")
+    if isinstance(distiller.teacher, Ensemble):
+        say(diversity(distiller.teacher, float(trainer.callback_metrics["val/teacher_ece"])))
     chance, count = 1 / data.num_classes, data.sizes["val"] or 8 * data.batch_size
     if accuracy < chance + 3 * (chance * (1 - chance) / count) ** 0.5:
         raise UserError(
@@ -114,9 +116,9 @@ def _test(trainer: pl.Trainer, distiller: Distiller, data: Any, out: Path) -> di
             student[name]["val"], teacher["val"] = _scores(trainer, "val/")
         trainer.test(distiller, data, verbose=False)
         student[name]["test"], teacher["test"] = _scores(trainer, "test/")
-    metrics = {"student": model_size(distiller.student, data) | student}
+    metrics = {"student": model_size([distiller.student], data) | student}
     if distiller.teacher is not None:
-        metrics["teacher"] = model_size(distiller.teacher.model, data) | teacher
+        metrics["teacher"] = model_size(distiller.teacher.models, data) | teacher
     return metrics
 
 

@@ -71,7 +71,9 @@ class Distillation(nn.Module):
         parts = self._parts(student, teacher, batch)
         loss = loss + self.alpha() * sum(parts.values())
         own = None if teacher is None or teacher.logits.dim() == 2 else self.fusion.own_loss(teacher.logits, batch.y)
-        return {"loss": loss, "ce": ce, **parts} if own is None else {"loss": loss + own, "ce": ce, "fusion": own, **parts}
+        return (
+            {"loss": loss, "ce": ce, **parts} if own is None else {"loss": loss + own, "ce": ce, "fusion": own, **parts}
+        )
 
     def _parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """The method's parts; logits `[K, B, C]` of K teachers are fused first, or their losses afterwards."""

@@ -21,7 +21,7 @@ class Fusion(nn.Module):
     the fused teacher right on the labels, apart from the student. Raises UserError for anything else.
     """
 
-    def __init__(self, fusion: str = "probabilities", weighting: Any = None):
+    def __init__(self, fusion: str = "probabilities", weighting: Any = None, teachers: int = 1):
         super().__init__()
         self.fusion = choice("loss.fusion", fusion, FUSIONS)
         self.learned = weighting == "learned"
@@ -31,14 +31,9 @@ class Fusion(nn.Module):
         if self.learned and fusion == "losses":
             raise UserError("model.teacher_weighting=learned needs loss.fusion=probabilities or logits, got losses")
         self.fixed = torch.tensor(fixed) / sum(fixed) if fixed else None
-        self.theta = nn.Parameter(torch.zeros(0)) if self.learned else None
-
-    def prepare(self, teachers: int) -> None:
-        """Is told the number of teachers. Raises UserError if there are not as many weights."""
-        if self.fixed is not None and len(self.fixed) != teachers:
-            raise UserError(f"model.teacher_weighting has {len(self.fixed)} weights for {teachers} teachers")
-        if self.theta is not None:
-            self.theta = nn.Parameter(torch.zeros(teachers))
+        if fixed and len(fixed) != teachers:
+            raise UserError(f"model.teacher_weighting has {len(fixed)} weights for {teachers} teachers")
+        self.theta = nn.Parameter(torch.zeros(teachers)) if self.learned else None
 
     def weights(self, logits: Tensor, y: Tensor) -> Tensor:
         """Of each teacher for each sample, `[K, B]`, summing to 1 over the teachers."""
@@ -55,10 +50,14 @@ class Fusion(nn.Module):
     def forward(self, logits: Tensor, y: Tensor, temperature: float | Tensor) -> Tensor:
         """Logits `[B, C]` that stand for the K teachers `[K, B, C]` at temperature T; not for `losses`."""
         weights = self.weights(logits, y)
-        return fuse_logits(logits, weights) if self.fusion == "logits" else fuse_probabilities(logits, temperature, weights)
+        return (
+            fuse_logits(logits, weights)
+            if self.fusion == "logits"
+            else fuse_probabilities(logits, temperature, weights)
+        )
 
     def own_loss(self, logits: Tensor, y: Tensor) -> Tensor | None:
-        """What teaches learned weights: the fused teacher's cross-entropy on the labels, T = 1; None if there are none."""
+        """What teaches learned weights: the fused teacher's cross-entropy on the labels, T = 1; None for others."""
         if self.theta is None:
             return None
         weights = self.theta.softmax(0)[:, None].expand(logits.shape[:2])

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from kd_lightning.distiller import Distiller
+from kd_lightning.report.summary import teacher_name
 from kd_lightning.types import Batch
 
 SAMPLES = 12
@@ -28,7 +29,7 @@ def log_pictures(
     with torch.no_grad():
         answers = {"student": distiller.student.eval()(batch.x)}
         if distiller.teacher is not None:
-            answers["teacher"] = distiller.teacher(batch).logits
+            answers["teacher"] = distiller.teacher.evaluate(batch).logits
     pixels = _pixels(batch.x, data.normalize)
     figure = samples_figure(pixels, batch.y, {k: v.float().softmax(1).cpu() for k, v in answers.items()}, classes)
     writer.add_figure("test/samples", figure, trainer.global_step)
@@ -40,7 +41,7 @@ def _hparams(cfg: DictConfig, data: Any) -> dict[str, Any]:
     """The few columns that tell runs apart in the HParams tab."""
     loss = {f"loss.{key}": value for key, value in cfg.loss.items() if isinstance(value, (int, float, str))}
     loss["loss"] = str(loss.pop("loss._target_")).rpartition(".")[2].lower()
-    names = {"data": data.name, "student": cfg.model.student, "teacher": str(cfg.model.teacher)}
+    names = {"data": data.name, "student": cfg.model.student, "teacher": teacher_name(cfg)}
     return names | loss | {"lr": cfg.optimizer.get("lr"), "epochs": cfg.trainer.max_epochs, "seed": cfg.seed}
 
 

@@ -39,7 +39,7 @@ class CachedTeacher:
         dtype: torch.dtype,
         seed: int,
     ):
-        self.live, self.model = live, live.model
+        self.live, self.models = live, live.models
         self._folder, self._samples, self._classes, self._views = folder, samples, classes, views
         self._dtype, self._seed = dtype, seed
         self.asked = self.found = 0
@@ -83,9 +83,11 @@ def _view(batch: Batch) -> Tensor:
 def fingerprint(teacher: LiveTeacher, data: Any, precision: str) -> str:
     """12 hex digits of everything that decides a logit: weights, normalization, data, views, precision."""
     digest = hashlib.sha256(json.dumps([data.fingerprint(), precision]).encode())
-    modules: list[nn.Module] = [teacher.model] + ([teacher.renormalize] if teacher.renormalize else [])
+    modules: list[nn.Module] = [teacher.model, *([teacher.view] if teacher.view else [])]
     for module in modules:
-        digest.update(repr(module).encode())  # the layers, and options such as strides, that no tensor shows
+        digest.update(
+            repr((module, getattr(module, "size", None))).encode()
+        )  # the layers, and options such as strides, that no tensor shows
         for name, tensor in module.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kd_lightning import runs
 from kd_lightning.checks import UserError, integer
+from kd_lightning.config import ModelConfig
 from kd_lightning.data.module import MAX_SEED
 from kd_lightning.models import create_model
 from kd_lightning.parts import build_optimizer
@@ -75,10 +76,12 @@ def stage_config(cfg: DictConfig) -> DictConfig:
         config.optimizer, config.scheduler = stage.optimizer, stage.scheduler
         config.trainer.max_epochs = stage.max_epochs
         config.loss = {"_target_": "kd_lightning.losses.CE", "ce_weight": 1.0}
-        config.model.student, config.model.student_kwargs = cfg.model.teacher, cfg.model.teacher_kwargs
-        config.model.student_pretrained = cfg.model.teacher_weights == "imagenet"
-        config.model.teacher, config.model.teacher_kwargs, config.model.teacher_weights = None, {}, "auto"
-        config.model.teacher_normalize = None
+        config.model = ModelConfig(
+            student=cfg.model.teacher,
+            student_kwargs=cfg.model.teacher_kwargs,
+            student_pretrained=cfg.model.teacher_weights == "imagenet",
+            teacher=None,
+        )
     return config
 
 

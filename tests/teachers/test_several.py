@@ -1,0 +1,138 @@
+"""Several teachers: how they are stacked, fused and weighted, and teachers that were trained elsewhere."""
+
+import math
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from kd_lightning.checks import UserError
+from kd_lightning.data import Normalize
+from kd_lightning.losses import KD, Distillation
+from kd_lightning.losses.functional import kd
+from kd_lightning.losses.functional.fusion import confidence_weights, entropy_weights
+from kd_lightning.losses.fusion import Fusion
+from kd_lightning.teachers import Ensemble, LiveTeacher
+from kd_lightning.teachers.view import View
+from kd_lightning.types import Batch, Outputs
+
+S = 3 * torch.randn(16, 10, generator=torch.Generator().manual_seed(0))
+T = 4 * torch.randn(3, 16, 10, generator=torch.Generator().manual_seed(1))
+Y = torch.arange(16) % 10
+BATCH = Batch(S, Y, torch.arange(16))
+
+
+def total(fusion: str, weighting=None, teachers: int = 3, logits=T) -> float:
+    loss = Distillation(KD(temperature=4.0), ce_weight=0.0, fusion=Fusion(fusion, weighting, teachers))
+    return float(loss(Outputs(S), Outputs(logits), BATCH)["kd"])
+
+
+def test_each_fusion_is_what_its_name_says():
+    probabilities = (T / 4).softmax(-1)
+    for fusion, fused in {"probabilities": 4 * probabilities.mean(0).log(), "logits": T.mean(0)}.items():
+        assert total(fusion) == pytest.approx(float(kd(S, fused, 4.0)), rel=1e-5)
+    assert total("losses") == pytest.approx(sum(float(kd(S, t, 4.0)) for t in T) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["probabilities", "logits", "losses"])
+def test_weights_of_one_and_zero_leave_one_teacher(fusion):
+    assert total(fusion, [0, 1, 0]) == pytest.approx(float(kd(S, T[1], 4.0)), rel=1e-5)
+    assert total(fusion, [2, 2, 2]) == pytest.approx(total(fusion), rel=1e-5), "weights are relative"
+
+
+@pytest.mark.parametrize("fusion", ["probabilities", "logits", "losses", "confidence", "entropy"])
+def test_equal_teachers_are_as_good_as_one(fusion):
+    assert total(fusion, logits=T[:1].expand(3, -1, -1)) == pytest.approx(float(kd(S, T[0], 4.0)), rel=1e-4)
+
+
+def test_adaptive_weights_sum_to_one_and_prefer_the_better_teacher():
+    right, wrong, unsure = torch.zeros(3, 4, 10).unbind(0)
+    y = torch.arange(4)
+    right[y, y], wrong[y, y + 1] = 8.0, 8.0
+    logits = torch.stack([right, wrong, unsure])
+    weights = confidence_weights(logits, y)
+    assert torch.allclose(weights.sum(0), torch.ones(4)) and (weights.argmin(0) == 1).all()
+    assert (weights[0] > weights[2]).all()
+    weights = entropy_weights(logits)
+    assert torch.allclose(weights.sum(0), torch.ones(4)) and (weights.argmin(0) == 2).all()
+
+
+def test_learned_weights_find_the_teacher_that_is_right_and_do_not_touch_the_student():
+    right = torch.zeros(16, 10)
+    right[torch.arange(16), Y] = 5.0
+    logits = torch.stack([T[0], right])
+    loss = Distillation(KD(temperature=2.0), fusion=Fusion("probabilities", "learned", 2))
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.2)
+    for _ in range(50):
+        optimizer.zero_grad()
+        parts = loss(Outputs(S), Outputs(logits), BATCH)
+        parts["loss"].backward()
+        optimizer.step()
+    assert loss.fusion.weights(logits, Y)[1, 0] > 0.9
+    student = S.clone().requires_grad_()
+    parts = loss(Outputs(student), Outputs(logits), BATCH)
+    assert torch.autograd.grad(parts["fusion"], student, allow_unused=True, retain_graph=True)[0] is None
+    assert torch.autograd.grad(parts["kd"], loss.fusion.theta, allow_unused=True)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("means",), "loss.fusion must be one of probabilities"),
+        (("probabilities", [1, 2]), "2 weights for 3 teachers"),
+        (("probabilities", [1, -2, 1]), r"teacher_weighting\[1\] must be a number >= 0"),
+        (("probabilities", [0, 0, 0]), "a weight above 0"),
+        (("confidence", [1, 1, 1]), "finds the weights itself"),
+        (("losses", "learned"), "needs loss.fusion=probabilities or logits"),
+        (("probabilities", "best"), "null, learned, or a list"),
+    ],
+)
+def test_mistakes_name_the_key(arguments, words):
+    fusion, weighting = (*arguments, None)[:2]
+    with pytest.raises(UserError, match=words):
+        Fusion(fusion, weighting, 3)
+
+
+def test_an_ensemble_stacks_for_training_and_fuses_for_evaluation():
+    nets = [nn.Sequential(nn.Flatten(), nn.Linear(12, 5)) for _ in range(2)]
+    ensemble = Ensemble([LiveTeacher(net) for net in nets])
+    batch = Batch(torch.randn(6, 3, 2, 2), torch.zeros(6, dtype=torch.long), torch.arange(6))
+    logits = ensemble(batch).logits
+    assert logits.shape == (2, 6, 5) and torch.equal(logits[1], nets[1](batch.x))
+    fused = ensemble.evaluate(batch).logits
+    assert torch.allclose(fused.softmax(1), logits.softmax(2).mean(0), atol=1e-6)
+    same = (logits[0].argmax(1) == logits[1].argmax(1)).float().mean()
+    assert torch.allclose(ensemble.agreement(), torch.tensor([[1.0, same], [same, 1.0]]))
+    assert not any(p.requires_grad for net in nets for p in net.parameters())
+
+
+def test_a_teacher_from_elsewhere_gets_its_own_pixels_size_and_classes():
+    old, new = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), Normalize((0.1, 0.2, 0.3), (1.0, 0.5, 0.25))
+    pixels = torch.rand(2, 3, 8, 8)
+    x, wanted = (((pixels - torch.tensor(m).view(3, 1, 1)) / torch.tensor(s).view(3, 1, 1)) for m, s in (old, new))
+    view = View(old, new, 16, order=[2, 0])
+    assert torch.allclose(View(old, new).images(x), wanted, atol=1e-5)
+    assert view.images(x).shape == (2, 3, 16, 16)
+    assert math.isclose(float(view.images(x).mean()), float(wanted.mean()), abs_tol=0.05)
+    assert view.logits(torch.tensor([[1.0, 2.0, 3.0]])).tolist() == [[3.0, 1.0]]
+
+
+def test_one_value_serves_all_teachers_and_a_list_each_its_own():
+    from kd_lightning.teachers.source import _single
+
+    model = {
+        "teacher": ["a", "b"],
+        "teacher_kwargs": {},
+        "teacher_weights": ["x.pt", "y.pt"],
+        "teacher_normalize": "imagenet",
+        "teacher_input_size": None,
+        "teacher_classes": ["cat", "dog"],
+    }
+    (a, key_a), (b, key_b) = _single(OmegaConf.create({"model": model}))
+    assert (key_a, key_b) == ("[0]", "[1]") and a.model.teacher == "a"
+    assert (a.model.teacher_weights, b.model.teacher_weights) == ("x.pt", "y.pt")
+    assert a.model.teacher_normalize == b.model.teacher_normalize == "imagenet"
+    assert a.model.teacher_classes == b.model.teacher_classes == ["cat", "dog"]
+    with pytest.raises(UserError, match="teacher_weights has 1 values for 2 teachers"):
+        _single(OmegaConf.create({"model": model | {"teacher_weights": ["x.pt"]}}))
