@@ -19,7 +19,7 @@ class Scores(nn.Module):
         super().__init__()
         self.student = _classifier_metrics(num_classes)
         self.teacher = _classifier_metrics(num_classes)
-        self.fidelity = nn.ModuleDict({"agreement": MeanMetric(), "kl": MeanMetric()})
+        self.fidelity = nn.ModuleDict({"agreement": _mean(), "kl": _mean()})
         self._confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.confusion: Tensor | None = None
         """Counts `[C, C]` of the last evaluation: rows are true classes, columns what the student said."""
@@ -50,11 +50,15 @@ class Scores(nn.Module):
         return values
 
 
+def _mean() -> MeanMetric:
+    return MeanMetric(nan_strategy="disable")  # a student that diverged is not to look better than it is
+
+
 def _classifier_metrics(num_classes: int) -> nn.ModuleDict:
     metrics: dict[str, nn.Module] = {"accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False)}
     if num_classes > 5:
         metrics["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro", validate_args=False)
-    metrics["nll"] = MeanMetric()
+    metrics["nll"] = _mean()
     metrics["ece"] = MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False)
     return nn.ModuleDict(metrics)
 

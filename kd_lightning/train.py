@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from torch.utils.data import DataLoader
 
 from kd_lightning import hardware, runs
 from kd_lightning.checks import UserError
@@ -89,8 +90,11 @@ def _fit_and_test(
 def _check_teacher(trainer: pl.Trainer, distiller: Distiller, data: Any) -> None:
     """Measures the teacher before it teaches. Raises UserError if it knows no more than chance."""
     split = "validation" if data.sizes["val"] else "training"
-    loader = data.val_dataloader() or list(islice(data.train_dataloader(), 8))
-    trainer.validate(distiller, loader, verbose=False)
+    if data.sizes["val"]:
+        trainer.validate(distiller, data, verbose=False)  # through `data`, whose loaders then know their rank
+    else:
+        few = DataLoader(list(islice(data.train_dataloader(), 8)), batch_size=None)  # type: ignore[arg-type]
+        trainer.validate(distiller, few, verbose=False)
     accuracy = float(trainer.callback_metrics["val/teacher_accuracy"])
     say(f"teacher: {accuracy:.2%} right on {split} images")
     if isinstance(distiller.teacher, Ensemble):
@@ -157,6 +161,9 @@ def _main(cfg: DictConfig) -> float:
 def main() -> None:
     """The console script `kd-train`."""
     with clear_errors():
+        for flag in {"-m", "--multirun"} & set(sys.argv[2:]):  # between overrides, argparse would not take it
+            sys.argv.remove(flag)
+            sys.argv.insert(1, flag)
         resume = next((arg.partition("=")[2] for arg in sys.argv[1:] if arg.startswith("resume=")), "")
         if resume not in ("", "null"):  # the same folder again, before Hydra makes a new one
             runs.read_config(Path(resume))

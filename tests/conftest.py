@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kd_lightning.config import CONF_DIR
+from kd_lightning.quiet import quiet
 from kd_lightning.train import main, train
 
 TINY = (
@@ -41,6 +42,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_run() -> None:
+    """pytest makes warnings errors anew for each test; those that every run expects are not."""
+    quiet()
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out the figures for TensorBoard: they take longer than a tiny training."""
+    monkeypatch.setattr("kd_lightning.train.log_pictures", lambda *_: None)
 
 
 def compose(*overrides: str) -> DictConfig:
@@ -101,3 +114,8 @@ def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("teacher") / "run"
     train(compose("loss=ce", "trainer.max_epochs=4"), out)
     return out
+
+
+def environment() -> dict[str, str]:
+    """For processes of their own: one thread, and this checkout whatever the folder."""
+    return {"PYTHONPATH": str(Path(__file__).parents[1])} | os.environ | {"OMP_NUM_THREADS": "1"}

@@ -17,7 +17,7 @@ from torch import nn
 from kd_lightning import runs
 from kd_lightning.models import create_model
 from kd_lightning.taps import Tap
-from tests.conftest import TINY
+from tests.conftest import TINY, environment
 
 MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     # what was typed → what the message must say
@@ -297,7 +297,3 @@ def test_in_a_process_of_its_own(typed: str, tmp_path: Path) -> None:
     assert done.stdout == "" and len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
     assert time.monotonic() - started < 15 * (1 + os.getloadavg()[0])  # 15 s on a machine with nothing else to do
     assert left_behind(tmp_path) == []
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}

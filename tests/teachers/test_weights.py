@@ -1,0 +1,135 @@
+"""Checkpoints as people keep them: each is loaded whole, or refused with the reason."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kd_lightning.checks import UserError
+from kd_lightning.models import create_model
+from kd_lightning.teachers.weights import load_weights
+
+State = dict[str, Tensor]
+
+
+def net(seed: int = 0, num_classes: int = 10) -> nn.Module:
+    torch.manual_seed(seed)
+    return create_model("resnet8", num_classes, image_size=8)
+
+
+def prefixed(prefix: str) -> Callable[[State], State]:
+    return lambda state: {prefix + k: v for k, v in state.items()}
+
+
+def renamed_head(name: str) -> Callable[[State], State]:
+    return lambda state: {k.replace("fc.", f"{name}."): v for k, v in state.items()}
+
+
+FORMS: dict[str, Callable[[State], Any]] = {
+    "raw": lambda state: state,
+    **{prefix: prefixed(prefix) for prefix in ("module.", "model.", "_orig_mod.", "student.", "net.", "backbone.")},
+    "several prefixes": prefixed("module.model._orig_mod."),
+    "compiled inside": lambda state: {k.replace("layer1.", "layer1._orig_mod."): v for k, v in state.items()},
+    **{f"head {name}": renamed_head(name) for name in ("linear", "classifier", "head", "classifier.1")},
+    "head and prefix": lambda state: prefixed("module.")(renamed_head("linear")(state)),
+    "nested": lambda state: {"state_dict": state, "epoch": 3, "best_acc": 0.93},
+    "nested model": lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": []}},
+    "nested net": lambda state: {"net": prefixed("module.")(state), "acc": 93.0, "epoch": 1},
+    "nested, other name": lambda state: {"weights": state, "epoch": 3},
+    "beside other parts": lambda state: {
+        "state_dict": prefixed("student.")(state) | {"loss.weight": torch.ones(3), "scores.total": torch.zeros(())}
+    },
+    "without counters": lambda state: {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")},
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_loads_all(form: Callable[[State], Any], tmp_path: Path) -> None:
+    source, model = net(1), net(2)
+    torch.save(form(source.state_dict()), tmp_path / "weights.pt")
+    load_weights(model, tmp_path / "weights.pt")
+    assert same(model, source)
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    source, model = net(1), net(2)
+    save_file(prefixed("module.")(source.state_dict()), tmp_path / "w.safetensors")
+    load_weights(model, tmp_path / "w.safetensors")
+    assert same(model, source)
+
+
+def test_run_directory_and_its_files(teacher_run: Path) -> None:
+    models = [net(i) for i in range(3)]
+    for model, path in zip(models, (teacher_run, teacher_run / "student.safetensors", teacher_run / "best.ckpt")):
+        load_weights(model, path)
+    assert same(models[0], models[1]) and same(models[0], models[2])  # what a run keeps is its best student
+
+
+def test_checkpoint_of_a_strangers_lightning_module(tmp_path: Path) -> None:
+    class Theirs(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.extra = net(1), nn.Linear(2, 2)
+
+    theirs, model = Theirs(), net(2)
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
+    trainer.strategy.connect(theirs)
+    trainer.save_checkpoint(tmp_path / "theirs.ckpt")
+    load_weights(model, tmp_path / "theirs.ckpt")
+    assert same(model, theirs.net)
+
+
+def test_real_teacher_of_another_library(tmp_path: Path) -> None:
+    """`{"state_dict": {"module.…": …}}` with `linear` for the classifier, as in Idelbayev's CIFAR-10 ResNets."""
+    source, model = create_model("resnet56", 10), create_model("resnet56", 10)
+    state = prefixed("module.")(renamed_head("linear")(source.state_dict()))
+    torch.save({"state_dict": state, "best_prec1": 94.4}, tmp_path / "resnet56.th")
+    load_weights(model, tmp_path / "resnet56.th")
+    assert same(model, source)
+
+
+REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
+    "two classifiers": (
+        lambda s: {k: v for k, v in s.items() if k[:3] != "fc."} | head(s, "cls_a.") | head(s, "cls_b."),
+        "missing: fc.bias, fc.weight; unexpected: cls_a.bias, cls_a.weight, cls_b.bias, cls_b.weight",
+    ),
+    "no classifier": (lambda s: {k: v for k, v in s.items() if k[:3] != "fc."}, "missing: fc.bias, fc.weight"),
+    "other classifier": (
+        lambda s: s | {"fc.weight": torch.zeros(100, 64), "fc.bias": torch.zeros(100)},
+        r"wrong shape: fc.bias \[100\] instead of \[10\], fc.weight \[100, 64\] instead of \[10, 64\]",
+    ),
+    "other classifier by another name": (
+        lambda s: {k: v for k, v in s.items() if k[:3] != "fc."}
+        | {"linear.weight": torch.zeros(100, 64), "linear.bias": torch.zeros(100)},
+        r"wrong shape: fc.bias \[100\] instead of \[10\]",
+    ),
+    "one more layer": (lambda s: s | {"extra.weight": torch.zeros(1)}, "unexpected: extra.weight"),
+    "one layer less": (lambda s: {k: v for k, v in s.items() if "layer1.0.conv1" not in k}, "missing: layer1.0.conv1"),
+    "two models": (lambda s: {"ema": s, "raw": s}, "found 2 in: ema, raw"),
+    "none": (lambda s: {"epoch": 3}, "found 0 in: epoch"),
+    "a list": (lambda s: list(s.values()), "found 0 in: list"),
+}
+
+
+def head(state: State, prefix: str) -> State:
+    return {k.replace("fc.", prefix): v for k, v in state.items() if k.startswith("fc.")}
+
+
+@pytest.mark.parametrize("form, message", REFUSED.values(), ids=REFUSED)
+def test_refuses_what_is_ambiguous(form: Callable[[State], Any], message: str, tmp_path: Path) -> None:
+    torch.save(form(net(1).state_dict()), tmp_path / "weights.pt")
+    model = net(2)
+    with pytest.raises(UserError, match=message):
+        load_weights(model, tmp_path / "weights.pt")
+    assert same(model, net(2))  # nothing was loaded in part
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    theirs = b.state_dict()
+    ours = {k: v for k, v in a.state_dict().items() if not k.endswith("num_batches_tracked")}
+    return all(torch.equal(v, theirs[k]) for k, v in ours.items())

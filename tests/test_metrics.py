@@ -1,0 +1,93 @@
+"""The scores against their definitions, whatever the batches."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kd_lightning.metrics import Scores
+
+
+def logits(n: int = 37, classes: int = 10, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = (3 * torch.randn(n, classes, generator=generator) for _ in range(2))
+    return student, teacher, torch.randint(classes, (n,), generator=generator)
+
+
+def by_hand(student: Tensor, teacher: Tensor, y: Tensor) -> dict[str, float]:
+    p, q = student.double().softmax(1), teacher.double().softmax(1)
+    rows = torch.arange(len(y))
+    confidence, predicted = p.max(1)
+    right = (predicted == y).double()
+    ece = 0.0
+    for i in range(15):
+        inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
+        if inside.any():
+            ece += float(inside.double().mean() * (right[inside].mean() - confidence[inside].mean()).abs())
+    return {
+        "accuracy": float(right.mean()),
+        "top5": float((student.topk(5).indices == y[:, None]).any(1).double().mean()),
+        "nll": float(-p[rows, y].log().mean()),
+        "ece": ece,
+        "agreement": float((predicted == q.argmax(1)).double().mean()),
+        "kl": float((q * (q.log() - p.log())).sum(1).mean()),
+        "teacher_accuracy": float((q.argmax(1) == y).double().mean()),
+        "teacher_nll": float(-q[rows, y].log().mean()),
+    }
+
+
+@pytest.mark.parametrize("batch", [1, 5, 36, 37])
+def test_by_hand_for_any_batches(batch: int) -> None:
+    student, teacher, y = logits()
+    scores = Scores(10)
+    for s, t, labels in zip(student.split(batch), teacher.split(batch), y.split(batch), strict=True):
+        scores.update(s, t, labels)
+    computed = scores.compute()
+    assert {k: computed[k] for k in by_hand(student, teacher, y)} == pytest.approx(by_hand(student, teacher, y), 1e-5)
+
+
+def test_starts_afresh() -> None:
+    scores = Scores(10)
+    for seed in (0, 1):
+        student, teacher, y = logits(seed=seed)
+        scores.update(student, teacher, y)
+        assert scores.compute()["nll"] == pytest.approx(float(F.cross_entropy(student, y)))
+
+
+def test_without_a_teacher() -> None:
+    student, teacher, y = logits()
+    scores = Scores(10)
+    scores.update(student, teacher, y)
+    assert "agreement" in scores.compute()
+    scores.update(student, None, y)
+    assert set(scores.compute()) == {"accuracy", "top5", "nll", "ece"}
+
+
+def test_top5_needs_more_than_five_classes() -> None:
+    scores = Scores(5)
+    student, _, y = logits(classes=5)
+    scores.update(student, None, y)
+    assert "top5" not in scores.compute()
+
+
+def test_confusion() -> None:
+    scores = Scores(3)
+    scores.update(F.one_hot(torch.tensor([0, 1, 1, 2]), 3).float(), None, torch.tensor([0, 1, 2, 2]))
+    scores.compute()
+    assert scores.confusion is not None and scores.confusion.tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+
+
+def test_a_student_that_copies_its_teacher() -> None:
+    student, _, y = logits()
+    scores = Scores(10)
+    scores.update(student, student.clone(), y)
+    computed = scores.compute()
+    assert computed["agreement"] == 1 and computed["kl"] == pytest.approx(0, abs=1e-6)
+    assert computed["teacher_ece"] == computed["ece"]
+
+
+def test_half_precision_logits_are_scored_in_float32() -> None:
+    student, teacher, y = (t.bfloat16() if t.is_floating_point() else t for t in logits())
+    scores = Scores(10)
+    scores.update(student, teacher, y)
+    assert scores.compute()["kl"] == pytest.approx(by_hand(student.float(), teacher.float(), y)["kl"], 1e-5)
