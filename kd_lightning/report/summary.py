@@ -74,10 +74,11 @@ def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, 
     if teacher:
         gap = 100 * (last["test"]["accuracy"] - teacher["test"]["accuracy"])
         fewer, cheaper = teacher["parameters"] / student["parameters"], teacher["macs"] / student["macs"]
+        where = "above" if gap > 0 else "below"
         lines.append(
-            f"The student has {fewer:.1f}× fewer parameters and {cheaper:.1f}× fewer MACs, stands at {gap:+.2f} points "
-            f"to its teacher and agrees with it on {last['test']['agreement']:.1%} of the test images. What distilling "
-            "gained is told by the same command with loss=ce."
+            f"The student has {fewer:.1f}× fewer parameters and {cheaper:.1f}× fewer MACs, is {abs(gap):.2f} points "
+            f"{where} its teacher and agrees with it on {last['test']['agreement']:.1%} of the test images. "
+            "What distilling gained is told by the same command with loss=ce."
         )
     speed = f", {metrics['images_per_second']:,.0f} images/s" if metrics["images_per_second"] else ""
     lines.append(f"{metrics['epochs']} epochs in {_duration(metrics['seconds'])}{speed} on {metrics['device']}.")

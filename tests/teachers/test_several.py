@@ -14,6 +14,7 @@ from kd_lightning.losses.functional import kd
 from kd_lightning.losses.functional.fusion import confidence_weights, entropy_weights
 from kd_lightning.losses.fusion import Fusion
 from kd_lightning.teachers import Ensemble, LiveTeacher
+from kd_lightning.teachers.source import _single
 from kd_lightning.teachers.view import View
 from kd_lightning.types import Batch, Outputs
 
@@ -119,8 +120,6 @@ def test_a_teacher_from_elsewhere_gets_its_own_pixels_size_and_classes():
 
 
 def test_one_value_serves_all_teachers_and_a_list_each_its_own():
-    from kd_lightning.teachers.source import _single
-
     model = {
         "teacher": ["a", "b"],
         "teacher_kwargs": {},

@@ -104,8 +104,10 @@ REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
         r"wrong shape: fc.bias \[100\] instead of \[10\], fc.weight \[100, 64\] instead of \[10, 64\]",
     ),
     "other classifier by another name": (
-        lambda s: {k: v for k, v in s.items() if k[:3] != "fc."}
-        | {"linear.weight": torch.zeros(100, 64), "linear.bias": torch.zeros(100)},
+        lambda s: (
+            {k: v for k, v in s.items() if k[:3] != "fc."}
+            | {"linear.weight": torch.zeros(100, 64), "linear.bias": torch.zeros(100)}
+        ),
         r"wrong shape: fc.bias \[100\] instead of \[10\]",
     ),
     "one more layer": (lambda s: s | {"extra.weight": torch.zeros(1)}, "unexpected: extra.weight"),

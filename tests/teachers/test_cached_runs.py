@@ -1,0 +1,81 @@
+"""The teacher cache in whole runs: equal to the live teacher, shared by a sweep, filled ahead."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_lightning import runs
+from kd_lightning.cache import fill
+from kd_lightning.checks import UserError
+from kd_lightning.teachers.cached import CachedTeacher
+from kd_lightning.train import train
+from tests.conftest import compose
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[int]:
+    """How many images each call of the cache had to ask the live teacher about."""
+    counts = []
+    call = CachedTeacher.__call__
+
+    def counting(self, batch):
+        before = self.asked - self.found
+        answer = call(self, batch)
+        counts.append(self.asked - self.found - before)
+        return answer
+
+    monkeypatch.setattr(CachedTeacher, "__call__", counting)
+    return counts
+
+
+def run(out: Path, teacher: Path, *overrides: str) -> dict:
+    train(compose(f"model.teacher_weights={teacher}", *overrides), out)
+    return torch.load(out / runs.LAST, weights_only=True)["state_dict"]
+
+
+def test_a_cached_run_equals_a_live_one(tmp_path, teacher_run):
+    live = run(tmp_path / "live", teacher_run, "model.teacher_cache=off")
+    cold = run(tmp_path / "cold", teacher_run, f"model.teacher_cache={tmp_path / 'cache'}")
+    warm = run(tmp_path / "warm", teacher_run, f"model.teacher_cache={tmp_path / 'cache'}")
+    assert all(torch.equal(live[k], cold[k]) for k in live), "asking all of a batch is what a live teacher does"
+    assert all(torch.equal(live[k], warm[k]) for k in live), "fp32 storage loses nothing"
+
+
+def test_a_sweep_asks_the_teacher_once(tmp_path, teacher_run, asked):
+    where = f"model.teacher_cache={tmp_path / 'cache'}"
+    run(tmp_path / "a", teacher_run, where)
+    assert sum(asked) == 320
+    asked.clear()
+    for i, override in enumerate(("loss.temperature=8", "loss.alpha=0.9", "model.student=resnet14")):
+        run(tmp_path / str(i), teacher_run, where, override)
+    assert len(asked) == 15 and sum(asked) == 0
+    run(tmp_path / "b", teacher_run, where, "seed=1")
+    assert 0 < sum(asked) < 320, "another seed shows other views, some of which were asked about"
+
+
+def test_filled_ahead_nothing_is_left_to_ask(tmp_path, teacher_run, asked):
+    where = f"model.teacher_cache={tmp_path / 'cache'}"
+    fill(compose(f"model.teacher_weights={teacher_run}", where))
+    assert sum(asked) == 320 * 9
+    asked.clear()
+    run(tmp_path / "a", teacher_run, where, "seed=3")
+    assert len(asked) == 5 and sum(asked) == 0
+
+
+def test_a_full_disk_is_told_before_training(tmp_path, teacher_run, monkeypatch, capsys):
+    monkeypatch.setattr("kd_lightning.teachers.cached.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(UserError, match="teacher_cache=.*the full table takes"):
+        run(tmp_path / "a", teacher_run, f"model.teacher_cache={tmp_path / 'cache'}")
+    monkeypatch.chdir(tmp_path)
+    run(tmp_path / "b", teacher_run, "model.teacher_cache=auto")
+    assert "the teacher is run live" in capsys.readouterr().out
+
+
+def test_what_cannot_be_filled_is_said(teacher_run):
+    with pytest.raises(UserError, match="views are numbered"):
+        fill(compose("data.augment.cutout=2"))
+    with pytest.raises(UserError, match="teacher_cache=off"):
+        fill(compose("model.teacher_cache=off"))
