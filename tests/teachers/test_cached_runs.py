@@ -67,7 +67,7 @@ def test_filled_ahead_nothing_is_left_to_ask(tmp_path, teacher_run, asked):
 
 def test_a_full_disk_is_told_before_training(tmp_path, teacher_run, monkeypatch, capsys):
     monkeypatch.setattr("kd_lightning.teachers.cached.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(UserError, match="teacher_cache=.*the full table takes"):
+    with pytest.raises(UserError, match=r"teacher_cache=.*the full table takes"):
         run(tmp_path / "a", teacher_run, f"model.teacher_cache={tmp_path / 'cache'}")
     monkeypatch.chdir(tmp_path)
     run(tmp_path / "b", teacher_run, "model.teacher_cache=auto")
