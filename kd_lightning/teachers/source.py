@@ -40,13 +40,13 @@ def build_teacher(
     Raises UserError if a teacher or its weights do not exist or do not fit the data's classes.
     """
     check_given(cfg.model, "model")
-    each = [_one_teacher(one, data, trainer, prepare, train, key) for one, key in _single(cfg)]
+    each = [_one_teacher(one, data, trainer, prepare, train, key) for one, key in single_teachers(cfg)]
     if len(each) == 1:
         return each[0]
     return lambda: Ensemble([get() for get in each])
 
 
-def _single(cfg: DictConfig) -> list[tuple[DictConfig, str]]:
+def single_teachers(cfg: DictConfig) -> list[tuple[DictConfig, str]]:
     """A configuration with one teacher for each of `model.teacher`, and the suffix of its keys in messages."""
     if isinstance(cfg.model.teacher, str):
         return [(cfg, "")]

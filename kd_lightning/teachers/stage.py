@@ -25,7 +25,7 @@ def trained_teacher(cfg: DictConfig, data: Any, train: Callable[..., Any]) -> Pa
     Safe against two processes (one trains, the other waits) and against interruption (it goes on where it stopped).
     """
     config = stage_config(cfg)
-    path = _folder(cfg, config, data)
+    path = teacher_folder(cfg, config, data)
     if not is_first_rank():  # the other ranks of a training come here while the first holds the lock
         if not runs.is_finished(path):
             train(config, path, resume=(path / runs.LAST).is_file())
@@ -60,7 +60,7 @@ def check_stage(cfg: DictConfig, data: Any) -> None:
         Path(stage.dir).mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"teacher_stage.dir: cannot write to {stage.dir}: {e.strerror}; choose another folder") from e
-    if cfg.model.teacher_weights == "imagenet" and not runs.is_finished(_folder(cfg, stage_config(cfg), data)):
+    if cfg.model.teacher_weights == "imagenet" and not runs.is_finished(teacher_folder(cfg, stage_config(cfg), data)):
         kwargs, key = cfg.model.teacher_kwargs, "model.teacher_weights=imagenet"
         create_model(
             cfg.model.teacher, data.num_classes, image_size=data.image_size, pretrained=True, key=key, **kwargs
@@ -85,7 +85,7 @@ def stage_config(cfg: DictConfig) -> DictConfig:
     return config
 
 
-def _folder(cfg: DictConfig, config: DictConfig, data: Any) -> Path:
+def teacher_folder(cfg: DictConfig, config: DictConfig, data: Any) -> Path:
     return Path(cfg.teacher_stage.dir) / f"{data.name}-{slug(cfg.model.teacher)}-{_recipe_id(config, data)}"
 
 

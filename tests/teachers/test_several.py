@@ -14,7 +14,7 @@ from kd_lightning.losses.functional import kd
 from kd_lightning.losses.functional.fusion import confidence_weights, entropy_weights
 from kd_lightning.losses.fusion import Fusion
 from kd_lightning.teachers import Ensemble, LiveTeacher
-from kd_lightning.teachers.source import _single
+from kd_lightning.teachers.source import single_teachers
 from kd_lightning.teachers.view import View
 from kd_lightning.types import Batch, Outputs
 
@@ -128,10 +128,10 @@ def test_one_value_serves_all_teachers_and_a_list_each_its_own():
         "teacher_input_size": None,
         "teacher_classes": ["cat", "dog"],
     }
-    (a, key_a), (b, key_b) = _single(OmegaConf.create({"model": model}))
+    (a, key_a), (b, key_b) = single_teachers(OmegaConf.create({"model": model}))
     assert (key_a, key_b) == ("[0]", "[1]") and a.model.teacher == "a"
     assert (a.model.teacher_weights, b.model.teacher_weights) == ("x.pt", "y.pt")
     assert a.model.teacher_normalize == b.model.teacher_normalize == "imagenet"
     assert a.model.teacher_classes == b.model.teacher_classes == ["cat", "dog"]
     with pytest.raises(UserError, match="teacher_weights has 1 values for 2 teachers"):
-        _single(OmegaConf.create({"model": model | {"teacher_weights": ["x.pt"]}}))
+        single_teachers(OmegaConf.create({"model": model | {"teacher_weights": ["x.pt"]}}))

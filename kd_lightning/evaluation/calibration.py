@@ -1,0 +1,62 @@
+"""Whether a probability means what it says: Brier score, reliability, and temperature scaling."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BINS = 15
+HOTTEST = 100.0  # a network that errs on no validation image would be sharpened for ever
+
+
+class Reliability(NamedTuple):
+    """Predictions in `BINS` bins of equal width by their confidence; means are 0 in an empty bin."""
+
+    confidence: list[float]
+    """Mean largest probability."""
+    accuracy: list[float]
+    """Fraction that is right."""
+    count: list[int]
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: mean over the samples of |accuracy − confidence| of their bin."""
+        gaps = zip(self.confidence, self.accuracy, self.count, strict=True)
+        return sum(abs(a - c) * n for c, a, n in gaps) / max(1, sum(self.count))
+
+
+def reliability(probabilities: Tensor, y: Tensor) -> Reliability:
+    """Of probabilities `[N, C]` and labels `[N]`; bin m is ((m−1)/15, m/15] (Guo et al. 2017, arXiv 1706.04599, §2)."""
+    confidence, said = probabilities.double().max(1)
+    edges = torch.arange(1, BINS, dtype=torch.float64, device=confidence.device) / BINS
+    bins = torch.bucketize(confidence, edges)
+    count = torch.bincount(bins, minlength=BINS)
+
+    def mean(values: Tensor) -> list[float]:
+        return (torch.bincount(bins, values.double(), BINS) / count.clamp(min=1)).tolist()
+
+    return Reliability(mean(confidence), mean(said == y), count.tolist())
+
+
+def brier(probabilities: Tensor, y: Tensor) -> float:
+    """Mean over the samples of the squared distance of `[N, C]` to the one-hot labels, in [0, 2] (Brier 1950)."""
+    truth = F.one_hot(y, probabilities.shape[1])
+    return float((probabilities.double() - truth).square().sum(1).mean())
+
+
+def fit_temperature(logits: Tensor, y: Tensor) -> float:
+    """The T in [1/100, 100] for which softmax(z/T) has the least NLL on logits `[N, C]` and labels `[N]`
+    (temperature scaling, arXiv 1706.04599, §4.2).
+
+    The NLL is convex in 1/T and its slope there is mean(E[z] − z_y), E under softmax(z/T): its zero is bisected.
+    """
+    z = logits.double()
+    z_y = z.gather(1, y[:, None]).squeeze(1)
+    low, high = -math.log(HOTTEST), math.log(HOTTEST)  # of log(1/T)
+    for _ in range(50):
+        middle = (low + high) / 2
+        expected = ((z * math.exp(middle)).softmax(1) * z).sum(1)
+        low, high = (low, middle) if (expected - z_y).mean() > 0 else (middle, high)
+    return math.exp(-(low + high) / 2)
