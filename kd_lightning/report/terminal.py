@@ -14,6 +14,8 @@ log = logging.getLogger("kd_lightning")
 def say(content: Any) -> None:
     """Prints a line or a rich renderable once, not once a process, and logs it as plain text."""
     Console(highlight=False, soft_wrap=isinstance(content, str)).print(content, markup=False)
+    if not any(isinstance(handler, logging.FileHandler) for handler in logging.root.handlers):
+        return  # between the jobs of a sweep Hydra's own log is the terminal
     text = io.StringIO()
     Console(file=text, width=100, soft_wrap=isinstance(content, str)).print(content, markup=False)
     log.info(text.getvalue().rstrip())
