@@ -65,7 +65,8 @@ def test_safetensors(tmp_path: Path) -> None:
 
 def test_run_directory_and_its_files(teacher_run: Path) -> None:
     models = [net(i) for i in range(3)]
-    for model, path in zip(models, (teacher_run, teacher_run / "student.safetensors", teacher_run / "best.ckpt")):
+    paths = (teacher_run, teacher_run / "student.safetensors", teacher_run / "best.ckpt")
+    for model, path in zip(models, paths, strict=True):
         load_weights(model, path)
     assert same(models[0], models[1]) and same(models[0], models[2])  # what a run keeps is its best student
 
