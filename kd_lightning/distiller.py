@@ -92,8 +92,10 @@ class Distiller(pl.LightningModule):
         self.scores.update(self.student(batch.x), self._known.get((stage, i)), batch.y)
 
     def _log_scores(self, stage: str) -> None:
-        # already equal on all ranks; sync_dist only keeps Lightning from warning that they might not be
-        self.log_dict({f"{stage}/{name}": value for name, value in self.scores.compute().items()}, sync_dist=True)
+        # A validation by itself, of the teacher before or of a checkpoint after training, is no point of the curve.
+        # The values are equal on all ranks; sync_dist only keeps Lightning from warning that they might not be.
+        values = {f"{stage}/{name}": value for name, value in self.scores.compute().items()}
+        self.log_dict(values, sync_dist=True, logger=self.trainer.state.fn != "validate")
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.parameters())

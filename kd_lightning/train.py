@@ -77,6 +77,7 @@ def _fit_and_test(
     metrics = _test(trainer, distiller, parts.data, out)
     metrics |= {"epochs": trainer.current_epoch, "seconds": seconds, "images_per_second": log.mean_speed()}
     metrics |= {"seed": cfg.seed, "precision": trainer.precision, "devices": trainer.world_size}
+    metrics["resumed"] = checkpoint is not None  # then `seconds` are those of the last part alone
     metrics |= hardware.describe(parts.trainer.accelerator)
     if trainer.is_global_zero:
         runs.save_student(out, distiller.student, about_student(cfg, parts.data))
@@ -93,8 +94,8 @@ def _check_teacher(trainer: pl.Trainer, distiller: Distiller, data: Any) -> None
     if data.sizes["val"]:
         trainer.validate(distiller, data, verbose=False)  # through `data`, whose loaders then know their rank
     else:
-        few = DataLoader(list(islice(data.train_dataloader(), 8)), batch_size=None)  # type: ignore[arg-type]
-        trainer.validate(distiller, few, verbose=False)
+        few: Any = list(islice(data.train_dataloader(), 8))
+        trainer.validate(distiller, DataLoader(few, batch_size=None), verbose=False)
     accuracy = float(trainer.callback_metrics["val/teacher_accuracy"])
     say(f"teacher: {accuracy:.2%} right on {split} images")
     if isinstance(distiller.teacher, Ensemble):

@@ -18,6 +18,12 @@ from kd_lightning.parts import build_optimizer
 from kd_lightning.ranks import is_first_rank
 from kd_lightning.report.terminal import say
 
+# The keys of `trainer` that decide how much, and on what batches, a teacher learns.
+_BUDGET = (
+    *("max_epochs", "max_steps", "max_time", "limit_train_batches", "devices", "num_nodes"),
+    *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "sync_batchnorm"),
+)
+
 
 def trained_teacher(cfg: DictConfig, data: Any, train: Callable[..., Any]) -> Path:
     """The run directory of the teacher that `cfg` asks for; `train(config, folder, resume)` makes it if there is none.
@@ -93,7 +99,7 @@ def _recipe_id(config: DictConfig, data: Any) -> str:
     """8 hex digits of what decides which function the teacher learns; machine and speed settings do not."""
     keys = ["model", "optimizer", "scheduler", "seed"]
     recipe: list[Any] = [OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)]
-    recipe += [data.fingerprint(), data.batch_size, config.trainer.max_epochs]
+    recipe += [data.fingerprint(), data.batch_size, *(str(config.trainer[key]) for key in _BUDGET)]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 
 
