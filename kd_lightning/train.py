@@ -81,8 +81,8 @@ def _fit_and_test(
     metrics |= hardware.describe(parts.trainer.accelerator)
     if trainer.is_global_zero:
         runs.save_student(out, distiller.student, about_student(cfg, parts.data))
-        log_pictures(trainer, distiller, parts.data, cfg, metrics)
         runs.write_metrics(out, metrics)
+        log_pictures(trainer, distiller, parts.data, cfg, metrics)
     trainer.strategy.barrier()  # another rank may read the run as soon as it returns
     say(result_line(metrics, out))
     return metrics
