@@ -35,6 +35,7 @@ def log_pictures(
     writer.add_figure("test/samples", figure, trainer.global_step)
     test = metrics["student"].get("best", metrics["student"]["last"])["test"]
     logger.log_hyperparams(_hparams(cfg, data), {f"final/{name}": value for name, value in test.items()})
+    writer.flush()
 
 
 def _hparams(cfg: DictConfig, data: Any) -> dict[str, Any]:
