@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from kd_lightning.ranks import is_first_rank
 from kd_lightning.teachers.weights import RUN_WEIGHTS, load_weights
 
 CONFIG, METRICS, BEST, LAST = "config.yaml", "metrics.json", "best.ckpt", "last.ckpt"
+EVALUATION = "evaluation.json"  # of kd_lightning.evaluate
 SCHEMA = 1  # of metrics.json
 # Where files lie, and how long, fast and talkative a training is: what a run may change when it goes on.
 CHANGEABLE = ("trainer.", "data.root", "data.num_workers", "data.verify", "model.teacher_weights", "teacher_stage.dir")
@@ -165,6 +167,28 @@ def load_student(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     model = create_model(about["name"], about["num_classes"], image_size=about["image_size"], **about["kwargs"])
     load_weights(model, weights, key=str(path))
     return model.eval(), about
+
+
+def load_students(path: Path) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+    """The students `best` on validation (where there was any) and `last`, and what `save_student` was told.
+
+    One of them has the deployed weights; the other is missing if its checkpoint was deleted.
+    """
+    deployed, about = load_student(path)
+    if "best" not in read(path).metrics["student"]:
+        return {"last": deployed}, about
+    students = {"best": deployed}
+    if (path / LAST).is_file():
+        students["last"], _ = load_student(path)  # not a copy, whose hooks would remain the first one's
+        load_weights(students["last"], path / LAST, key=str(path))
+    return students, about
+
+
+def write_evaluation(path: Path, values: dict[str, Any]) -> None:
+    """Writes `evaluation.json`, whole or not at all; a list of numbers takes one line."""
+    text = json.dumps(values, indent=2)
+    text = re.sub(r"\[[^\[\]{}\"]*\]", lambda numbers: " ".join(numbers[0].split()), text)
+    _replace(path / EVALUATION, text + "\n")
 
 
 def _replace(path: Path, text: str) -> None:

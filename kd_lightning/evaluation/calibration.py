@@ -1,7 +1,7 @@
 """Whether a probability means what it says: Brier score, reliability, and temperature scaling."""
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,7 +11,8 @@ BINS = 15
 HOTTEST = 100.0  # a network that errs on no validation image would be sharpened for ever
 
 
-class Reliability(NamedTuple):
+@dataclass(frozen=True)
+class Reliability:
     """Predictions in `BINS` bins of equal width by their confidence; means are 0 in an empty bin."""
 
     confidence: list[float]

@@ -6,6 +6,7 @@ ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261); the strengths are 
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def _stored(pixels: Tensor) -> Tensor:
     return pixels.round().clamp(0, 255).to(torch.uint8)
 
 
-def _through_jpeg(pixels: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", quality: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+def _through_jpeg(pixels: Any, quality: int) -> Any:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))

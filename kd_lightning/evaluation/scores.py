@@ -1,5 +1,6 @@
 """Everything that logits and labels tell about a model, as plain numbers."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def _calibration(logits: Tensor, y: Tensor) -> dict[str, Any]:
     probabilities = logits.double().softmax(1)
     bins = reliability(probabilities, y)
     nll = float(F.cross_entropy(logits.double(), y))
-    return {"nll": nll, "brier": brier(probabilities, y), "ece": bins.ece, "reliability": bins._asdict()}
+    return {"nll": nll, "brier": brier(probabilities, y), "ece": bins.ece, "reliability": asdict(bins)}
 
 
 def fidelity(student: Tensor, teacher: Tensor) -> dict[str, float]:

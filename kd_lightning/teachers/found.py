@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import runs
 from kd_lightning.checks import UserError
+from kd_lightning.config import ModelConfig
 from kd_lightning.teachers.live import Teacher
 from kd_lightning.teachers.source import build_teacher, single_teachers
 from kd_lightning.teachers.stage import stage_config, teacher_folder
@@ -17,6 +18,8 @@ def find_teacher(cfg: DictConfig, data: Any) -> Teacher:
     Raises UserError if its weights are where they were no longer.
     """
     cfg = cfg.copy()
+    # A run of an older version lacks newer keys.
+    cfg.model = OmegaConf.unsafe_merge(OmegaConf.create(vars(ModelConfig())), cfg.model)
     cfg.model.teacher_cache = "off"
     ones = [one for one, _ in single_teachers(cfg)]
     weights = [_weights(one, data) for one in ones]

@@ -1,0 +1,93 @@
+"""What an evaluation says, in 80 columns."""
+
+from collections.abc import Callable, Mapping
+from statistics import mean
+from typing import Any
+
+from rich.table import Table
+
+from kd_lightning.evaluation.corruptions import CORRUPTIONS
+
+Scores = Mapping[str, Any]
+# Name, how to find it in a model's scores, and its form.
+TEST: list[tuple[str, Callable[[Scores], Any], str]] = [
+    ("accuracy, %", lambda s: 100 * s["accuracy"], ".2f"),
+    ("top-5, %", lambda s: 100 * s["top5"], ".2f"),
+    ("worst class, %", lambda s: 100 * min(a for a in s["per_class"] if a is not None), ".1f"),
+    ("NLL, nats", lambda s: s["nll"], ".4f"),
+    ("  calibrated", lambda s: s["calibrated"]["nll"], ".4f"),
+    ("Brier score", lambda s: s["brier"], ".4f"),
+    ("  calibrated", lambda s: s["calibrated"]["brier"], ".4f"),
+    ("ECE, 15 bins", lambda s: s["ece"], ".4f"),
+    ("  calibrated", lambda s: s["calibrated"]["ece"], ".4f"),
+    ("  temperature", lambda s: s["calibrated"]["temperature"], ".3f"),
+    ("agrees with teacher, %", lambda s: 100 * s["agreement"], ".2f"),
+    ("KL(teacher‖student), T 1", lambda s: s["kl_t1"], ".4f"),
+    ("                     T 4", lambda s: s["kl_t4"], ".4f"),
+]
+COST: list[tuple[str, Callable[[Scores], Any], str]] = [
+    ("parameters, M", lambda m: m["parameters"] / 1e6, ",.3f"),
+    ("MACs, M", lambda m: m["macs"] / 1e6, ",.1f"),
+    ("size on disk, MB", lambda m: m["bytes"] / 1e6, ",.2f"),
+    ("latency of 1, ms", lambda m: _latency(m, "1"), ""),
+    ("latency of 64, ms", lambda m: _latency(m, "64"), ""),
+    ("throughput, images/s", lambda m: m["latency"]["64"]["images_per_second"], ",.0f"),
+]
+
+
+def evaluation_table(values: Mapping[str, Any]) -> Table:
+    """Teacher and student side by side, of what `evaluation.json` holds."""
+    student, teacher = values["student"], values["teacher"]
+    columns: dict[str, tuple[Scores, Scores]] = {}
+    if teacher is not None:
+        columns[f"teacher\n{teacher['name']}"] = (teacher, teacher)
+    same = "best" in student and "last" in student and student["best"]["epoch"] == student["last"]["epoch"]
+    for name in ["best"] if same else [n for n in ("best", "last") if n in student]:
+        title = f"{'best = last' if same else name}, epoch {student[name]['epoch']}"
+        columns[f"student {student['name']}\n{title}"] = (student, student[name])
+    table = Table(
+        title=f"{values['run']} · {values['data']['name']}", title_justify="left", caption_justify="left", width=80
+    )
+    table.add_column("test")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for label, get, form in TEST:
+        _add(table, label, [(get, scores["test"]) for _, scores in columns.values()], form)
+    table.add_section()
+    for kind in CORRUPTIONS:
+        _add(table, f"{kind}, %", [(_mean_of(kind), scores) for _, scores in columns.values()], ".2f")
+    table.add_section()
+    for label, get, form in COST:  # once for best and last, which are the same network
+        _add(table, label, [(get, model) for model in {id(m): m for m, _ in columns.values()}.values()], form)
+    table.caption = _conditions(values)
+    return table
+
+
+def _add(table: Table, label: str, cells: list[tuple[Callable[[Scores], Any], Scores]], form: str) -> None:
+    words = []
+    for get, scores in cells:
+        try:
+            words.append(format(get(scores), form))
+        except KeyError:  # not measured: no teacher, no validation, few classes
+            words.append("–")
+    if any(word != "–" for word in words):
+        table.add_row(label, *words)
+
+
+def _conditions(values: Mapping[str, Any]) -> str:
+    sizes = values["data"]["sizes"]
+    lines = [
+        f"{sizes['test']:,} test images; calibrated by a temperature fitted on {sizes['val']:,} validation images."
+    ]
+    if values["images"]:
+        lines.append(f"Corruptions: mean accuracy over 3 strengths, on {values['images']:,} test images.")
+    return "\n".join([*lines, f"Latency: median and 95th percentile of one batch, no autocast, on {values['device']}."])
+
+
+def _mean_of(kind: str) -> Callable[[Scores], float]:
+    return lambda scores: 100 * mean(scores["robustness"][kind])
+
+
+def _latency(model: Scores, batch: str) -> str:
+    times = model["latency"][batch]
+    return f"{times['median_ms']:.2f} (p95 {times['p95_ms']:.2f})"
