@@ -21,6 +21,7 @@ from kd_lightning.data.split import stratified_fraction
 from kd_lightning.data.stream import StreamedImages
 
 IMAGENET = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+MARGIN = 8 / 7  # what is cut off around the middle in evaluation
 DEFAULT_AUGMENT: Mapping[str, Any] = {"min_area": 0.08, "flip": True}
 
 
@@ -102,7 +103,7 @@ class ImageFolderDataModule(DataModule):
                 photos["train"], photos[split] = self._hold_out(photos["train"], split, fraction)
         size, min_area, flip = self.image_size, self.augment["min_area"], self.augment["flip"]
         train = v2.Compose([v2.RandomResizedCrop(size, scale=(min_area, 1.0)), v2.RandomHorizontalFlip(0.5 * flip)])
-        plain = v2.Compose([v2.Resize(round(size * 8 / 7)), v2.CenterCrop(size)])
+        plain = center(size, MARGIN)
         splits: tuple[Split, ...] = ("train", "val", "test")
         self.splits = {
             split: StreamedImages(
@@ -144,3 +145,8 @@ class ImageFolderDataModule(DataModule):
             "split_seed": self.split_seed,
             "files": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
         }
+
+
+def center(size: int, margin: float = 1.0) -> v2.Transform:
+    """A photo to its middle, `size` pixels square, after its shorter side was made `margin · size` pixels long."""
+    return v2.Compose([v2.Resize(round(size * margin)), v2.CenterCrop(size)])

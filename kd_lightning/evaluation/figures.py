@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 
 from kd_lightning.evaluation.corruptions import CORRUPTIONS
 
-STUDENT, TEACHER, RIGHT = "#1f77b4", "#ff7f0e", "#2ca02c"
+STUDENT, TEACHER = "#1f77b4", "#ff7f0e"
+UNITS = {
+    "noise": "standard deviation",
+    "blur": "sigma, pixels",
+    "contrast": "factor",
+    "jpeg": "quality",
+    "brightness": "added, of 1",
+}
 COLORS = {"student": STUDENT, "teacher": TEACHER}
 
 
@@ -47,7 +54,8 @@ def _reliability(top: Any, below: Any, title: str, scores: Mapping[str, Any], co
     n = len(bins["count"])
     centers, full = (np.arange(n) + 0.5) / n, bins["count"] > 0
     top.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1)
-    top.bar(centers[full], bins["accuracy"][full], 0.9 / n, color=color, label="accuracy")
+    for some, alpha, label in ((bins["count"] >= 10, 1.0, "accuracy"), (full & (bins["count"] < 10), 0.3, "of < 10")):
+        top.bar(centers[some], bins["accuracy"][some], 0.9 / n, color=color, alpha=alpha, label=label)
     top.plot(bins["confidence"][full], bins["confidence"][full], "_", color="black", markersize=10, label="confidence")
     top.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"{title}: ECE {scores['ece']:.3f}")
     top.legend(loc="upper left", frameon=False)
@@ -117,14 +125,14 @@ def _matrix(
 
 def corruption_figure(robustness: Mapping[str, Mapping[str, Sequence[float]]], images: int) -> Figure:
     """Accuracy over the strength of each corruption; strength 0 is the clean image."""
-    figure = Figure(figsize=(12, 2.9), layout="constrained")
+    figure = Figure(figsize=(12, 3.1), layout="constrained")
     panels = figure.subplots(1, len(CORRUPTIONS), sharey=True)
     for axes, (kind, (_, strengths)) in zip(panels, CORRUPTIONS.items(), strict=True):
         for name, accuracies in robustness.items():
             points = [100 * a for a in (*accuracies["clean"], *accuracies[kind])]
             axes.plot(range(len(points)), points, "o-", color=COLORS[name], label=name, markersize=4)
         axes.set_xticks(range(4), ["clean", *(f"{s:g}" for s in strengths)])
-        axes.set(title=kind, ylim=(0, 101))
+        axes.set(title=kind, ylim=(0, 101), xlabel=UNITS[kind])
         axes.grid(axis="y", alpha=0.3)
     panels[0].set_ylabel("accuracy, %")
     panels[0].legend(loc="lower left", frameon=False)

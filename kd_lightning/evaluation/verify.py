@@ -84,21 +84,16 @@ def verify(path: Path, overrides: list[str] | None = None) -> Verification:
     nats = factor * NATS
     tolerances = {"nll": nats, "kl": nats, "ece": fraction + nats}
     checks = []
-    for name in subject.students:
+    recorded = {name: metrics["student"][name]["test"] for name in subject.students}
+    if subject.teacher is not None:
+        recorded = {"teacher": metrics["teacher"]["test"]} | recorded
+    for name, values in recorded.items():
         scores = Scores(subject.data.num_classes)
-        scores.update(logits[name], logits.get("teacher"), y)
+        scores.update(logits[name], None if name == "teacher" else logits.get("teacher"), y)
         now = scores.compute()
-        recorded = dict(metrics["student"][name]["test"])
-        if subject.teacher is not None and name == next(iter(subject.students)):
-            recorded |= {f"teacher_{key}": value for key, value in metrics["teacher"]["test"].items()}
         checks += [
-            Check(
-                key.replace("teacher_", "teacher ") if key.startswith("teacher_") else f"{name} {key}",
-                value,
-                now[key],
-                tolerances.get(key.removeprefix("teacher_"), fraction),
-            )
-            for key, value in recorded.items()
+            Check(f"{name} {key}", value, now[key], tolerances.get(key, fraction))
+            for key, value in values.items()
             if key in now
         ]
     notes = [f"{len(y):,} test images, {inference.precision} on {inference.accelerator}."]

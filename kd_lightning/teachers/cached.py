@@ -101,11 +101,11 @@ def with_cache(teacher: LiveTeacher, cfg: DictConfig, data: Any, trainer: DictCo
     if a place that was asked for cannot hold it.
     """
     where = str(cfg.model.teacher_cache)
+    if where == "off":
+        return teacher
     samples, views, classes = data.sizes["train"], data.num_views, data.num_classes
     # Autocast answers in half precision, which fp16 holds without loss.
     dtype = torch.float32 if trainer.precision in ("32-true", "64-true") else torch.float16
-    if where == "off":
-        return teacher
     if where == "memory":
         if views is None:
             raise UserError("model.teacher_cache=memory needs numbered views (crop and flip only); use a folder or off")
