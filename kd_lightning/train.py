@@ -162,9 +162,8 @@ def _main(cfg: DictConfig) -> float:
 def main() -> None:
     """The console script `kd-train`."""
     with clear_errors():
-        for flag in {"-m", "--multirun"} & set(sys.argv[2:]):  # between overrides, argparse would not take it
-            sys.argv.remove(flag)
-            sys.argv.insert(1, flag)
+        # argparse takes no flag between overrides, where people write `-m` and `--config-dir`
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: "=" in arg and not arg.startswith("-"))
         resume = next((arg.partition("=")[2] for arg in sys.argv[1:] if arg.startswith("resume=")), "")
         if resume not in ("", "null"):  # the same folder again, before Hydra makes a new one
             runs.read_config(Path(resume))

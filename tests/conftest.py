@@ -1,4 +1,4 @@
-"""Tiny runs on real digits, in this process: importing torch and Lightning anew for each would take most of the time."""
+"""Tiny runs on real digits, in this process: importing torch anew for each would take most of the time."""
 
 import logging
 import os

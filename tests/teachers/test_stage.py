@@ -1,0 +1,152 @@
+"""`model.teacher_weights=auto`: a teacher is trained once for a recipe, whoever asks for it and however often."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kd_lightning import runs
+from kd_lightning.checks import UserError
+from kd_lightning.config import build
+from kd_lightning.models import create_model
+from kd_lightning.teachers import stage
+from kd_lightning.teachers.source import build_teacher
+from kd_lightning.train import train
+from tests.conftest import compose
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+@pytest.fixture
+def auto(tmp_path: Path) -> Any:
+    def auto(*overrides: str) -> Any:
+        return compose(f"teacher_stage.dir={tmp_path / 'teachers'}", *overrides)
+
+    return auto
+
+
+def folders(tmp_path: Path) -> list[Path]:
+    return sorted(p for p in (tmp_path / "teachers").iterdir() if p.is_dir())
+
+
+def test_trained_once_then_reused(auto: Any, tmp_path: Path, capfd: Any) -> None:
+    first = train(auto(), tmp_path / "a")
+    [folder] = folders(tmp_path)
+    assert "trained first, once, for 3 epochs" in capfd.readouterr().out
+    before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+    second = train(auto("loss.temperature=4", "seed=1", "trainer.max_epochs=2"), tmp_path / "b")
+    assert "trained before" in capfd.readouterr().out
+    assert folders(tmp_path) == [folder] and {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before
+    assert first["teacher"] == second["teacher"]  # its accuracy on val and test, its size
+    own = runs.read(folder).metrics["student"]["best"]
+    assert own["val"]["accuracy"] == first["teacher"]["val"]["accuracy"]
+    assert own["test"]["nll"] == pytest.approx(first["teacher"]["test"]["nll"])
+
+
+@pytest.mark.parametrize(
+    "change, same",
+    [
+        ("teacher_stage.max_epochs=4", False),
+        ("teacher_stage.optimizer.lr=0.2", False),
+        ("teacher_stage.seed=1", False),
+        ("model.teacher=resnet14", False),
+        ("model.teacher_kwargs={}", True),
+        ("data.augment.pad=0", False),
+        ("data.split_seed=1", False),
+        ("data.normalize.mean=[0,0,0]", False),
+        ("data.batch_size=32", False),
+        ("seed=5", True),
+        ("loss.temperature=8", True),
+        ("optimizer.lr=0.3", True),
+        ("model.student=resnet14", True),
+        ("trainer.max_epochs=7", True),
+        ("trainer.log_every_n_steps=1", True),
+        ("trainer.enable_progress_bar=true", True),
+    ],
+)
+def test_another_recipe_is_another_folder(change: str, same: bool, auto: Any) -> None:
+    def folder(*overrides: str) -> Path:
+        cfg = auto(*overrides)
+        return stage.teacher_folder(cfg, stage.stage_config(cfg), build(cfg.data, "data"))
+
+    assert (folder(change) == folder()) is same
+
+
+def test_two_at_once_train_one(auto: Any, monkeypatch: Any) -> None:
+    """The second process finds the lock held, waits, and takes what the first has trained."""
+    cfg, trained, waits = auto(), [], threading.Event()
+    monkeypatch.setattr(stage, "say", lambda text: waits.set() if "another process is training" in text else None)
+
+    def slow(config: Any, path: Path, resume: bool) -> None:
+        trained.append(threading.current_thread().name)
+        path.mkdir(parents=True)
+        assert waits.wait(60)
+        runs.write_metrics(path, {"epochs": 3})
+
+    data, found = build(cfg.data, "data"), []
+    stage.check_stage(cfg, data)
+    ask = lambda: found.append(stage.trained_teacher(cfg, data, slow))  # noqa: E731
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(trained) == 1 and len(found) == 2 and found[0] == found[1]
+
+
+def test_goes_on_where_it_was_interrupted(auto: Any, tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
+    whole = train(auto(), tmp_path / "a")["teacher"]
+    weights = (folders(tmp_path)[0] / "student.safetensors").read_bytes()
+    epochs: list[int] = []
+
+    def stop(self: Any, *args: Any) -> None:
+        epochs.append(self.current_epoch)
+        if self.current_epoch == 2 and epochs.count(2) == 1:
+            raise MemoryError
+
+    monkeypatch.setattr("kd_lightning.distiller.Distiller.on_train_epoch_start", stop)
+    other = tmp_path / "other"
+    with pytest.raises(MemoryError):
+        train(auto(f"teacher_stage.dir={other}"), tmp_path / "b")
+    [folder] = [p for p in other.iterdir() if p.is_dir()]
+    assert not runs.is_finished(folder) and epochs == [0, 1, 2]
+    capfd.readouterr()
+    metrics = train(auto(f"teacher_stage.dir={other}"), tmp_path / "c")
+    assert "going on" in capfd.readouterr().out
+    assert epochs == [0, 1, 2, 2, 0]  # the last one is the student's
+    assert metrics["teacher"] == whole and (folder / "student.safetensors").read_bytes() == weights
+
+
+def test_stage_is_an_ordinary_run(auto: Any, tmp_path: Path) -> None:
+    """A teacher's folder serves as `model.teacher_weights` of another machine, with the same result."""
+    auto_run = train(auto(), tmp_path / "a")
+    [folder] = folders(tmp_path)
+    run = runs.read(folder)
+    assert run.config.model.student == "resnet8" and run.metrics["epochs"] == 3
+    by_path = train(auto(f"model.teacher_weights={folder}"), tmp_path / "b")
+    assert by_path["student"] == auto_run["student"] and by_path["teacher"] == auto_run["teacher"]
+
+
+def test_imagenet_without_network(auto: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    cfg = auto("model.teacher=resnet18", "model.teacher_weights=imagenet")
+    data = build(cfg.data, "data")
+    with pytest.raises(UserError, match=r"model.teacher_weights=imagenet: .*'resnet18'.*Name or service not known"):
+        build_teacher(cfg, data, cfg.trainer, lambda model: (), train)
+
+
+def test_imagenet_weights_start_the_stage(auto: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    asked: list[bool] = []
+
+    def spy(*args: Any, pretrained: bool = False, **kwargs: Any) -> Any:
+        asked.append(pretrained)
+        return create_model(*args, **kwargs)
+
+    monkeypatch.setattr("kd_lightning.parts.create_model", spy)
+    monkeypatch.setattr("kd_lightning.teachers.stage.create_model", spy)
+    train(auto("model.teacher_weights=imagenet"), tmp_path / "a")
+    assert asked == [False, True, True]  # the student; the check whether there are weights; the stage
