@@ -134,11 +134,13 @@ def read(path: Path) -> Run:
     config = read_config(path, "run")
     if not is_finished(path):
         raise UserError(f"{path} has no {METRICS}: that run did not finish; go on with resume={path}")
-    metrics = json.loads((path / METRICS).read_text())
-    if metrics.get("schema") != SCHEMA:
-        raise UserError(
-            f"{path / METRICS} has schema {metrics.get('schema')}, this version reads {SCHEMA}; run it again"
-        )
+    try:
+        metrics = json.loads((path / METRICS).read_text())
+        schema = metrics.get("schema")
+    except (ValueError, AttributeError) as e:
+        raise UserError(f"{path / METRICS} is damaged; run it again") from e
+    if schema != SCHEMA:
+        raise UserError(f"{path / METRICS} has schema {schema}, this version reads {SCHEMA}; run it again")
     return Run(path, config, metrics)
 
 
