@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument(
         "--verify", action="store_true", help="only check that metrics.json's test numbers come out again"
     )
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     status = 0
     with clear_errors():
         quiet()

@@ -11,10 +11,12 @@ from pathlib import Path
 from kd_lightning.checks import UserError, integer
 from kd_lightning.cli import clear_errors
 from kd_lightning.evaluation.figures import save
-from kd_lightning.evaluation.prediction import Predictor, find_images, predict
+from kd_lightning.evaluation.prediction import Prediction, Predictor, find_images, predict
 from kd_lightning.evaluation.sheet import as_json, sheet, table
 from kd_lightning.quiet import quiet
 from kd_lightning.report.terminal import say
+
+__all__ = ["Prediction", "Predictor", "find_images", "predict"]
 
 ON_SHEET = 30  # images
 
@@ -28,7 +30,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="a line of JSON an image instead of a table")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default %(default)s)")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help=f"a picture sheet of the first {ON_SHEET} images")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     with clear_errors():
         quiet()
         status = _run(args)

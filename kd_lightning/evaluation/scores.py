@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.evaluation.calibration import brier, reliability
+from kd_lightning.losses.functional.logits import kl
 
 FIDELITY_TEMPERATURES = (1, 4)
 
@@ -47,10 +48,5 @@ def fidelity(student: Tensor, teacher: Tensor) -> dict[str, float]:
     `kl_t4`: mean KL(teacher ‖ student) in nats of the softmax at T 1 and 4, without the factor T².
     """
     same = float((student.argmax(1) == teacher.argmax(1)).double().mean())
-    return {"agreement": same} | {f"kl_t{t}": kl(student, teacher, t) for t in FIDELITY_TEMPERATURES}
-
-
-def kl(student: Tensor, teacher: Tensor, temperature: float) -> float:
-    """Mean KL(teacher ‖ student) in nats of logits `[N, C]` softened by `temperature`."""
-    log_s, log_t = ((z.double() / temperature).log_softmax(1) for z in (student, teacher))
-    return float(F.kl_div(log_s, log_t, reduction="batchmean", log_target=True))
+    s, t = student.double(), teacher.double()
+    return {"agreement": same} | {f"kl_t{k}": float(kl(s, t, k).mean()) for k in FIDELITY_TEMPERATURES}

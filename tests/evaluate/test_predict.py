@@ -1,0 +1,102 @@
+"""Predictions for images of any size and format."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from kd_lightning import predict
+from tests.conftest import Finished
+
+Command = Callable[..., Finished]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Eight digits in as many guises."""
+    folder = tmp_path / "images"
+    (folder / "more").mkdir(parents=True)
+    pixels = np.round(load_digits().images[:8] * 15.9375).astype(np.uint8)
+    digits = [Image.fromarray(p) for p in pixels]
+    digits[0].save(folder / "0.png")
+    digits[1].convert("RGBA").save(folder / "1.png")
+    digits[2].convert("P").save(folder / "2.gif")
+    digits[3].resize((60, 40)).convert("CMYK").save(folder / "3.jpg")
+    digits[4].convert("1").save(folder / "4.bmp")
+    Image.fromarray(pixels[5].astype(np.uint16) * 256).save(folder / "5.tiff")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    digits[6].rotate(90).save(folder / "6.png", exif=exif)
+    digits[7].save(folder / "more" / "7.png")
+    (folder / "notes.txt").write_text("not an image, and not asked for")
+    return folder
+
+
+def test_json_lines_hold_the_top_classes_of_every_image(distilled: Path, images: Path, command: Command) -> None:
+    done = command(predict, distilled, images, "--json", "--teacher", "--top", 3)
+    assert done.status == 0, done.err
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [Path(line["image"]).name[0] for line in lines] == list("01234567")
+    for line in lines:
+        for model in ("student", "teacher"):
+            p = [best["probability"] for best in line[model]]
+            assert len(p) == 3 and p == sorted(p, reverse=True) and 0 <= sum(p) <= 1 + 1e-5
+
+
+def test_a_picture_turned_by_exif_is_seen_upright(distilled: Path, images: Path) -> None:
+    predictor = predict.Predictor(distilled)
+    Image.fromarray(np.round(load_digits().images[6] * 15.9375).astype(np.uint8)).save(images / "upright.png")
+    assert (predictor.read(images / "6.png") == predictor.read(images / "upright.png")).all()
+
+
+def test_predictions_are_what_the_student_says_of_its_test_set(distilled: Path, images: Path) -> None:
+    predictor = predict.Predictor(distilled)
+    path = images / "0.png"
+    (told,) = predict.predict(predictor, [path], 10)
+    assert isinstance(told, predict.Prediction)
+    pixels = np.round(load_digits().images[0] * 15.9375).astype(np.uint8)
+    assert (told.pixels.numpy() == pixels[..., None]).all()
+    assert sum(p for _, p in told.top["student"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_table_and_a_sheet(distilled: Path, images: Path, tmp_path: Path, command: Command) -> None:
+    done = command(predict, distilled, images / "0.png", images / "more", "--sheet", tmp_path / "sheet.png")
+    assert done.status == 0 and "%" in done.out and "7.png" in done.out
+    assert all(len(line) <= 80 for line in done.out.splitlines())
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert min(sheet.size) > 100
+
+
+def test_an_unreadable_image_is_one_line_and_the_others_are_done(
+    distilled: Path, images: Path, command: Command
+) -> None:
+    (images / "broken.png").write_bytes(b"\x89PNG no")
+    done = command(predict, distilled, images, images / "missing.png", "--json")
+    assert done.status == 1 and len(done.out.splitlines()) == 8
+    assert len(done.err.splitlines()) == 2
+    assert "broken.png is not an image" in done.err and "missing.png: No such file" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["RUN", "EMPTY"], "no images in the folder"),
+        (["EMPTY", "IMAGE"], "is not a run directory"),
+        (["TEACHER", "IMAGE", "--teacher"], "--teacher: the run in .* had no teacher"),
+        (["RUN", "IMAGE", "--top", "0"], "--top must be a whole number >= 1"),
+        (["RUN", "IMAGE", "--sheet", "nowhere/x.png"], "--sheet: there is no folder nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: list[str], message: str, distilled: Path, teacher_run: Path, images: Path, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "EMPTY").mkdir()
+    places = {"RUN": distilled, "TEACHER": teacher_run, "IMAGE": images / "0.png", "EMPTY": tmp_path / "EMPTY"}
+    done = command(predict, *(places.get(word, word) for word in words))
+    assert done.status == 2 and re.search(message, done.err), done
+    assert done.err.count("\n") == 1
