@@ -31,8 +31,8 @@ class Inference:
     def like(metrics: Mapping[str, Any], accelerator: str = "auto") -> "Inference":
         """As the run of `metrics` did; in float32 if its accelerator is not here. Raises UserError."""
         if accelerator == "auto":
-            present = hardware.resolve_accelerator("auto") != "cpu" or metrics["accelerator"] == "cpu"
-            accelerator = metrics["accelerator"] if present else "cpu"
+            here = ("cpu", hardware.resolve_accelerator("auto"))
+            accelerator = metrics["accelerator"] if metrics["accelerator"] in here else "cpu"
         accelerator = hardware.resolve_accelerator(accelerator)
         return Inference(accelerator, metrics["precision"] if accelerator == metrics["accelerator"] else "32-true")
 

@@ -50,7 +50,8 @@ def open_subject(path: Path, overrides: list[str]) -> Subject:
     run = runs.read(path)
     students, about = runs.load_students(path)
     config = overridden(run.config, overrides)
-    if config.data._target_ != run.config.data._target_:
+    same_data = config.data._target_ == run.config.data._target_
+    if not same_data:
         config.data.normalize = about["normalize"]
     data = build(config.data, "data")
     data.prepare_data()
@@ -63,17 +64,11 @@ def open_subject(path: Path, overrides: list[str]) -> Subject:
     teacher, note = None, None
     if "teacher" in run.metrics:
         try:
-            teacher = find_teacher(config, original(run.config, data))
+            trained_on = data if same_data else build(run.config.data, "data")  # its fingerprint names the teacher
+            teacher = find_teacher(config, trained_on)
         except UserError as e:
             note = f"the teacher could not be rebuilt, the student is evaluated alone: {e}"
     return Subject(run, config, data, students, about, teacher, note)
-
-
-def original(config: DictConfig, data: Any) -> Any:
-    """The data that the run was trained on, for its fingerprint; `data` where it is the same or the first is gone."""
-    if config.data._target_ == f"kd_lightning.data.{type(data).__name__}":
-        return data
-    return build(config.data, "data")
 
 
 def overridden(config: DictConfig, overrides: list[str]) -> DictConfig:
