@@ -27,6 +27,20 @@ SCHEMA = 1  # of metrics.json
 # Where files lie, and how long, fast and talkative a training is: what a run may change when it goes on.
 CHANGEABLE = ("trainer.", "data.root", "data.num_workers", "data.verify", "model.teacher_weights", "teacher_stage.dir")
 
+# What changes nothing in the numbers that a run ends with.
+INCIDENTAL = (
+    "data.root",
+    "data.num_workers",
+    "data.verify",
+    "model.teacher_cache",
+    "teacher_stage.dir",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+    "resume",
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -42,7 +56,9 @@ def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
 
     Raises UserError if `path` holds a run already (finished, where `resume`), or cannot be written.
     """
-    if is_first_rank() and not resume:
+    if not is_first_rank():
+        resume = resume or (path / LAST).is_file()  # as the first rank does, which began before
+    elif not resume:
         _create(path, config)
     if not resume:
         return None
@@ -58,6 +74,30 @@ def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
     except Exception as e:  # whatever a damaged zip or pickle raises
         raise UserError(f"resume: {last} is damaged ({str(e).splitlines()[0][:80]}); delete it to start anew") from e
     return last
+
+
+def holds(path: Path, config: DictConfig) -> bool:
+    """Whether `path` holds a run of `config`, finished or not. Raises UserError if it holds one of another."""
+    if not (path / CONFIG).is_file():
+        return False
+    there, wanted = flatten(read_config(path)), flatten(OmegaConf.create(OmegaConf.to_yaml(config, resolve=True)))
+    differing = [k for k in {**there, **wanted} if k not in INCIDENTAL and there.get(k) != wanted.get(k)]
+    if differing:
+        k = differing[0]
+        raise UserError(
+            f"{path} holds a run with {k}={there.get(k)}, not {wanted.get(k)}; choose another hydra.sweep.dir"
+        )
+    return True
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as one dictionary, `loss.temperature` → 4.0; lists stay values."""
+    if isinstance(node, DictConfig):
+        node = OmegaConf.to_container(node)
+    if not isinstance(node, dict):
+        return {prefix: node}
+    parts = [flatten(child, f"{prefix}.{name}" if prefix else str(name)) for name, child in node.items()]
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def _create(path: Path, config: DictConfig) -> None:
@@ -146,8 +186,13 @@ def read(path: Path) -> Run:
 
 def find(folder: Path) -> list[Run]:
     """All finished runs below `folder`, in order of their paths (numbers as numbers)."""
-    paths = (p.parent for p in folder.rglob(METRICS))
-    return [read(p) for p in sorted(paths, key=lambda p: [(len(s), s) if s.isdigit() else (99, s) for s in p.parts])]
+    return [read(path) for path in below(folder) if is_finished(path)]
+
+
+def below(folder: Path) -> list[Path]:
+    """All run directories below `folder`, finished or not, in order of their paths (numbers as numbers)."""
+    paths = {p.parent for name in (CONFIG, METRICS) for p in folder.rglob(name)}
+    return sorted(paths, key=lambda p: [(len(s), s) if s.isdigit() else (99, s) for s in p.parts])
 
 
 def save_student(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
@@ -191,6 +236,15 @@ def write_evaluation(path: Path, values: dict[str, Any]) -> None:
     text = json.dumps(values, indent=2)
     text = re.sub(r"\[[^\[\]{}\"]*\]", lambda numbers: " ".join(numbers[0].split()), text)
     _replace(path / EVALUATION, text + "\n")
+
+
+def read_evaluation(path: Path) -> dict[str, Any] | None:
+    """What `kd_lightning.evaluate` wrote of the run in `path`, if it did and the file is whole."""
+    try:
+        values: dict[str, Any] = json.loads((path / EVALUATION).read_text())
+    except (OSError, ValueError):
+        return None
+    return values
 
 
 def _replace(path: Path, text: str) -> None:

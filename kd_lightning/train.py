@@ -145,6 +145,11 @@ def _main(cfg: DictConfig) -> float:
             if run.mode != RunMode.RUN:
                 raise UserError("resume goes on with one run; leave out -m and what makes a sweep")
             cfg = runs.resumed_config(Path(cfg.resume), list(run.overrides.task))
+        elif run.mode == RunMode.MULTIRUN and runs.holds(out, cfg):  # the same sweep, once more
+            if runs.is_finished(out):
+                say(f"finished before, not run again: {out}")
+                return _selected_accuracy(runs.read(out).metrics)
+            resume = True
         with repeat_this_job_only(out):
             metrics = train(cfg, out, resume)
     except (UserError, OmegaConfBaseException) as e:
@@ -155,6 +160,11 @@ def _main(cfg: DictConfig) -> float:
         raise  # the sweep goes on with its other jobs, and ends with this error
     if run.mode == RunMode.RUN:
         say(result_table(cfg, metrics, out))
+    return _selected_accuracy(metrics)
+
+
+def _selected_accuracy(metrics: dict[str, Any]) -> float:
+    """What a sweeper may optimize: on validation, where there is any."""
     student = metrics["student"].get("best", metrics["student"]["last"])
     return float(student.get("val", student["test"])["accuracy"])
 

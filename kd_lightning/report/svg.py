@@ -1,0 +1,40 @@
+"""Figures as inline SVG that takes the colours of the page around it, light or dark."""
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+from cycler import cycler
+from matplotlib.figure import Figure
+
+INK = "#010203"  # drawn with it, shown in the colour of the page's text
+COLORS = ("#3b82c4", "#dd7a26", "#3d9e62", "#c2527c", "#8a6fd1", "#a48a1e", "#2f9aa8", "#8a8a8a")
+WIDTH = 4.5  # inches, so that text stays readable on a phone
+_STYLE: Any = {
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=COLORS),
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "font.size": 10,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.fonttype": "none",
+    "axes.unicode_minus": False,
+}
+
+
+def draw(name: str, make: Callable[..., Figure | None], *args: Any) -> str:
+    """The SVG element of the figure that `make(*args)` returns; empty if it returns None. `name` keeps ids apart."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = make(*args)
+        if figure is None:
+            return ""
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    return re.sub(r'width="\S+" height="\S+"', f'role="img" aria-label="{name}"', text, count=1)
