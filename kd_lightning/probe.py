@@ -19,9 +19,14 @@ class Probe:
         self.model, self.x = model, x
 
     @property
+    def head_name(self) -> str:
+        """Name of the classifier. Raises UserError if there is none."""
+        return head(self.model)
+
+    @property
     def head(self) -> nn.Linear:
         """The classifier. Raises UserError if there is none."""
-        found = self.model.get_submodule(head(self.model))
+        found = self.model.get_submodule(self.head_name)
         assert isinstance(found, nn.Linear)
         return found
 

@@ -1,0 +1,62 @@
+"""Methods that compare maps before their ReLU."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.checks import number
+from kd_lightning.losses import functional as L
+from kd_lightning.losses.hints import resize
+from kd_lightning.losses.layers import Layers
+from kd_lightning.probe import Networks
+from kd_lightning.types import Batch, Outputs
+
+
+class AB(nn.Module):
+    """Activation boundaries (arXiv 1811.03233): the student is to be active just where the teacher is."""
+
+    def __init__(self, student_layers: Any = "before_relu", teacher_layers: Any = "before_relu", margin: float = 1.0):
+        super().__init__()
+        self.layers = Layers(student_layers, teacher_layers, dims=4)
+        self.margin = number("loss.margin", margin, above=0)
+        self.connectors = nn.ModuleList()
+
+    def prepare(self, networks: Networks) -> None:
+        self.connectors.extend(_connector(s[0], t[0]) for s, t in self.layers.find(networks))
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        pairs = zip(self.connectors, self.layers.pairs(student, teacher), strict=True)
+        return torch.stack([L.activation_boundary(resize(c(s), t), t, self.margin) for c, (s, t) in pairs]).sum()
+
+
+class OFD(nn.Module):
+    """Overhaul of feature distillation (arXiv 1904.01866); deeper layers count double of those before them.
+
+    The margins are those of the teacher's BatchNorms, read where they stand: the teacher is neither copied nor changed.
+    Its layers must end in BatchNorm and ReLU, or be BatchNorms themselves (for WRN `layer2.0.bn1`, `layer3.0.bn1`,
+    `last.0`).
+    """
+
+    def __init__(self, student_layers: Any = "before_relu", teacher_layers: Any = "before_relu"):
+        super().__init__()
+        self.layers = Layers(student_layers, teacher_layers, dims=4)
+        self.connectors = nn.ModuleList()
+
+    def prepare(self, networks: Networks) -> None:
+        assert networks.teacher is not None
+        self.connectors.extend(_connector(s[0], t[0]) for s, t in self.layers.find(networks))
+        # In a tuple, so that they do not become this module's own
+        self._norms = tuple(networks.teacher.norm(name, "loss.teacher_layers") for name in self.layers.teacher)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        values = []
+        for i, (s, t) in enumerate(self.layers.pairs(student, teacher)):
+            norm: Any = self._norms[i]
+            margin = L.ofd_margin(norm.weight.detach(), norm.bias.detach())
+            values.append(L.ofd(resize(self.connectors[i](s), t), t, margin) / 2 ** (len(self._norms) - 1 - i))
+        return torch.stack(values).sum()
+
+
+def _connector(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))

@@ -1,0 +1,34 @@
+"""Deep mutual learning."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kd_lightning.losses.functional import kd
+from kd_lightning.losses.settings import Setting
+from kd_lightning.probe import Networks
+from kd_lightning.types import Batch, Outputs
+
+
+class DML(nn.Module):
+    """Two students teach each other (arXiv 1706.00384), without a teacher: the peer is another student of the same kind
+    with initial weights of its own, trained beside and, like all parameters of a loss, not deployed."""
+
+    needs_teacher = False
+
+    def __init__(self, temperature: Any = 1.0):
+        super().__init__()
+        self.temperature = Setting("loss.temperature", temperature, above=0)
+
+    def prepare(self, networks: Networks) -> None:
+        self.peer = networks.new_student()
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        """`student_kd` teaches the student; `peer_ce` and `peer_kd` teach the peer and do not reach the student."""
+        peer, t = self.peer(batch.x), self.temperature()
+        return {
+            "student_kd": kd(student.logits, peer.detach(), t),
+            "peer_kd": kd(peer, student.logits.detach(), t),
+            "peer_ce": F.cross_entropy(peer.float(), batch.y),
+        }

@@ -1,0 +1,35 @@
+"""Flow of solution procedure."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from kd_lightning.checks import UserError
+from kd_lightning.losses import functional as L
+from kd_lightning.losses.layers import Layers
+from kd_lightning.probe import Networks
+from kd_lightning.types import Batch, Outputs
+
+
+class FSP(nn.Module):
+    """Products of two maps that follow each other (Yim et al., CVPR 2017); both networks need the same widths there."""
+
+    def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all"):
+        super().__init__()
+        self.layers = Layers(student_layers, teacher_layers, dims=4)
+
+    def prepare(self, networks: Networks) -> None:
+        """Raises UserError if the channels differ or there are fewer than two layers."""
+        shapes = self.layers.find(networks)
+        if len(shapes) < 2:
+            raise UserError(f"loss.student_layers must be 2 or more for this loss, got {len(shapes)}")
+        for name, (s, t) in zip(self.layers.student, shapes, strict=True):
+            if s[0] != t[0]:
+                raise UserError(
+                    f"loss.student_layers: {name} has {s[0]} channels and its teacher's layer {t[0]}, but FSP wants as "
+                    "many; name other layers, or a student of the teacher's widths"
+                )
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        s, t = zip(*self.layers.pairs(student, teacher), strict=True)
+        return L.fsp(s, t)

@@ -1,0 +1,67 @@
+"""Methods that map the student's features to the teacher's and compare them element by element."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kd_lightning.checks import number
+from kd_lightning.losses import functional as L
+from kd_lightning.losses.layers import Layers
+from kd_lightning.probe import Networks
+from kd_lightning.types import Batch, Outputs
+
+
+class FitNets(nn.Module):
+    """Hints (arXiv 1412.6550): mean squared error of the teacher's map and the student's after a 1×1 convolution."""
+
+    def __init__(self, student_layers: Any = 2, teacher_layers: Any = 2):
+        super().__init__()
+        self.layers = Layers(student_layers, teacher_layers, dims=4)
+        self.regressors = nn.ModuleList()
+
+    def prepare(self, networks: Networks) -> None:
+        for s, t in self.layers.find(networks):
+            self.regressors.append(nn.Sequential(nn.Conv2d(s[0], t[0], 1, bias=False), nn.BatchNorm2d(t[0])))
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        pairs = zip(self.regressors, self.layers.pairs(student, teacher), strict=True)
+        return torch.stack([L.hint(resize(regress(s), t), t) for regress, (s, t) in pairs]).sum()
+
+
+class VID(nn.Module):
+    """Variational information distillation (arXiv 1904.05835): three 1×1 convolutions give the mean of a Gaussian for
+    the teacher's map, and a trained number per channel its variance, `variance` at first."""
+
+    def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all", variance: float = 5.0):
+        super().__init__()
+        self.layers = Layers(student_layers, teacher_layers, dims=4)
+        self.variance = number("loss.variance", variance, above=1e-5)
+        self.regressors = nn.ModuleList()
+        self.log_scales = nn.ParameterList()
+
+    def prepare(self, networks: Networks) -> None:
+        start = math.log(math.expm1(self.variance - 1e-5))  # of softplus(log_scale) + 1e-5
+        for s, t in self.layers.find(networks):
+            widths = (s[0], t[0], t[0], t[0])
+            layers: list[nn.Module] = []
+            for a, b in zip(widths, widths[1:], strict=False):
+                layers += [nn.Conv2d(a, b, 1, bias=False), nn.ReLU()]
+            self.regressors.append(nn.Sequential(*layers[:-1]))
+            self.log_scales.append(nn.Parameter(torch.full((t[0],), start)))
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        values = []
+        for i, (s, t) in enumerate(self.layers.pairs(student, teacher)):
+            values.append(L.vid(resize(self.regressors[i](s), t), t, self.log_scales[i]))
+        return torch.stack(values).sum()
+
+
+def resize(f: Tensor, like: Tensor) -> Tensor:
+    """A map `[B, C, H, W]` at the height and width of another: averaged if larger, nearest pixels if smaller."""
+    size = tuple(like.shape[2:])
+    if f.shape[2] >= size[0]:
+        return f if tuple(f.shape[2:]) == size else F.adaptive_avg_pool2d(f, size)
+    return F.interpolate(f, size)

@@ -1,0 +1,41 @@
+"""Methods that compare feature maps as they are; nothing is trained but the student."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.checks import number
+from kd_lightning.losses import functional as L
+from kd_lightning.losses.layers import Layers
+from kd_lightning.probe import Networks
+from kd_lightning.types import Batch, Outputs
+
+
+class Attention(nn.Module):
+    """Attention transfer (AT, arXiv 1612.03928), summed over the pairs of layers; `p` sharpens the attention."""
+
+    def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all", p: float = 2.0):
+        super().__init__()
+        self.layers = Layers(student_layers, teacher_layers, dims=4)
+        self.p = number("loss.p", p, above=0)
+
+    def prepare(self, networks: Networks) -> None:
+        self.layers.find(networks)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        return torch.stack([L.attention(s, t, self.p) for s, t in self.layers.pairs(student, teacher)]).sum()
+
+
+class NST(nn.Module):
+    """Neuron selectivity transfer (arXiv 1707.01219), summed over the pairs of layers."""
+
+    def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all"):
+        super().__init__()
+        self.layers = Layers(student_layers, teacher_layers, dims=4)
+
+    def prepare(self, networks: Networks) -> None:
+        self.layers.find(networks)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        return torch.stack([L.nst(s, t) for s, t in self.layers.pairs(student, teacher)]).sum()

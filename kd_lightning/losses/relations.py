@@ -1,0 +1,97 @@
+"""Methods that compare the samples of a batch with each other by their features; gathered over all processes."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from kd_lightning.checks import integer
+from kd_lightning.losses import functional as L
+from kd_lightning.losses.gather import gather_batch
+from kd_lightning.losses.layers import Layers, one
+from kd_lightning.losses.settings import Setting
+from kd_lightning.probe import Networks
+from kd_lightning.types import Batch, Outputs
+
+
+class SP(nn.Module):
+    """Similarity preserving (arXiv 1907.09682)."""
+
+    def __init__(self, student_layers: Any = "last", teacher_layers: Any = "last"):
+        super().__init__()
+        self.layers = pair_of_layers(student_layers, teacher_layers)
+
+    def prepare(self, networks: Networks) -> None:
+        self.layers.find(networks)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        return L.similarity(*map(gather_batch, self.layers.pair(student, teacher)))
+
+
+class PKT(nn.Module):
+    """Probabilistic knowledge transfer (arXiv 1803.10837)."""
+
+    def __init__(self, student_layers: Any = "pooled", teacher_layers: Any = "pooled"):
+        super().__init__()
+        self.layers = pair_of_layers(student_layers, teacher_layers)
+
+    def prepare(self, networks: Networks) -> None:
+        self.layers.find(networks)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        s, t = map(gather_batch, self.layers.pair(student, teacher))
+        return L.pkt(s.flatten(1), t.flatten(1))
+
+
+class RKD(nn.Module):
+    """Relational distillation (arXiv 1904.05068): `distance` times that of pairs, `angle` times that of triples."""
+
+    def __init__(
+        self,
+        student_layers: Any = "pooled",
+        teacher_layers: Any = "pooled",
+        distance: Any = 25.0,
+        angle: Any = 50.0,
+    ):
+        super().__init__()
+        self.layers = pair_of_layers(student_layers, teacher_layers)
+        self.distance = Setting("loss.distance", distance, least=0)
+        self.angle = Setting("loss.angle", angle, least=0)
+
+    def prepare(self, networks: Networks) -> None:
+        self.layers.find(networks)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        s, t = (gather_batch(f).flatten(1) for f in self.layers.pair(student, teacher))
+        return {"distance": self.distance() * L.rkd_distance(s, t), "angle": self.angle() * L.rkd_angle(s, t)}
+
+
+class CC(nn.Module):
+    """Correlation congruence (arXiv 1904.01802) of linear embeddings of both networks' features."""
+
+    def __init__(self, student_layers: Any = "pooled", teacher_layers: Any = "pooled", width: int = 128):
+        super().__init__()
+        self.layers = pair_of_layers(student_layers, teacher_layers)
+        self.width = integer("loss.width", width, least=1)
+        self.embeddings = nn.ModuleList()
+
+    def prepare(self, networks: Networks) -> None:
+        ((s, t),) = self.layers.find(networks)
+        self.embeddings.extend(embedding(shape, self.width) for shape in (s, t))
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        pair = self.layers.pair(student, teacher)
+        s, t = (gather_batch(embed(f)) for embed, f in zip(self.embeddings, pair, strict=True))
+        return L.correlation(s, t)
+
+
+def pair_of_layers(student_layers: Any, teacher_layers: Any, dims: int | None = None) -> Layers:
+    """`Layers` of one pair. Raises UserError if several are named."""
+    return Layers(one("loss.student_layers", student_layers), one("loss.teacher_layers", teacher_layers), dims)
+
+
+def embedding(shape: tuple[int, ...], width: int) -> nn.Module:
+    """From an activation `[B, *shape]` to `[B, width]`, linear."""
+    inputs = 1
+    for n in shape:
+        inputs *= n
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, width))

@@ -1,0 +1,61 @@
+"""Knowledge review."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kd_lightning.checks import integer
+from kd_lightning.losses import functional as L
+from kd_lightning.losses.hints import resize
+from kd_lightning.losses.layers import Layers
+from kd_lightning.probe import Networks
+from kd_lightning.types import Batch, Outputs
+
+
+class ReviewKD(nn.Module):
+    """Deep student features, fused step by step into the shallower ones, match the teacher's (arXiv 2104.09044).
+
+    Compared are the stages and, as a map of one pixel, the pooled features. `width`: channels of the fused map.
+    """
+
+    def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all", width: int = 64):
+        super().__init__()
+        self.layers = Layers(student_layers, teacher_layers, dims=4)
+        self.pooled = Layers("pooled", "pooled", dims=2)
+        self.width = integer("loss.width", width, least=1)
+        self.fusions = nn.ModuleList()  # from deep to shallow, as they run
+
+    def prepare(self, networks: Networks) -> None:
+        shapes = self.layers.find(networks) + self.pooled.find(networks)
+        for deepest, (s, t) in zip([True] + [False] * len(shapes), reversed(shapes), strict=False):
+            self.fusions.append(Fusion(s[0], self.width, t[0], deepest))
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        pooled = [(s[:, :, None, None], t[:, :, None, None]) for s, t in self.pooled.pairs(student, teacher)]
+        fused, answers, targets = None, [], []
+        for fusion, (s, t) in zip(self.fusions, reversed(self.layers.pairs(student, teacher) + pooled), strict=True):
+            fused, answer = fusion(s, fused)
+            answers.append(resize(answer, t))
+            targets.append(t)
+        return L.hierarchical_context(answers, targets)
+
+
+class Fusion(nn.Module):
+    """ABF (section 3.3): attention chooses, pixel by pixel, between a map and the deeper one, enlarged to its size."""
+
+    def __init__(self, inputs: int, width: int, outputs: int, deepest: bool):
+        super().__init__()
+        self.reduce = nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width))
+        self.attend = None if deepest else nn.Sequential(nn.Conv2d(2 * width, 2, 1), nn.Sigmoid())
+        self.answer = nn.Sequential(nn.Conv2d(width, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, f: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The fused map `[B, width, H, W]`, for the next, and the answer `[B, outputs, H, W]`, for the teacher."""
+        f = self.reduce(f)
+        if self.attend is not None and deeper is not None:
+            deeper = F.interpolate(deeper, f.shape[2:])
+            weight = self.attend(torch.cat([f, deeper], dim=1))
+            f = f * weight[:, :1] + deeper * weight[:, 1:]
+        return f, self.answer(f)

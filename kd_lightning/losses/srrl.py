@@ -1,0 +1,36 @@
+"""Softmax regression representation learning."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kd_lightning.losses import functional as L
+from kd_lightning.losses.layers import Layers
+from kd_lightning.losses.settings import Setting
+from kd_lightning.probe import Networks
+from kd_lightning.types import Batch, Outputs
+
+
+class SRRL(nn.Module):
+    """The student's features, projected, match the teacher's pooled ones and do as well in the teacher's classifier
+    (Yang et al., ICLR 2021): `feature` times the first error, `head` times that of the logits."""
+
+    def __init__(self, student_layers: Any = "last", feature: Any = 1.0, head: Any = 1.0):
+        super().__init__()
+        self.layers = Layers(student_layers, "pooled")
+        self.feature, self.head = Setting("loss.feature", feature, least=0), Setting("loss.head", head, least=0)
+
+    def prepare(self, networks: Networks) -> None:
+        assert networks.teacher is not None
+        ((s, t),) = self.layers.find(networks)
+        self.projector = nn.Sequential(nn.Conv2d(s[0], t[0], 1, bias=False), nn.BatchNorm2d(t[0]), nn.ReLU())
+        self._classifier = (networks.teacher.head,)  # in a tuple, so that it does not become this module's own
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        s, t = self.layers.pair(student, teacher)
+        assert teacher is not None
+        (classifier,) = self._classifier
+        s = self.projector(s[:, :, None, None] if s.dim() == 2 else s).mean((2, 3))
+        logits = F.linear(s, classifier.weight, classifier.bias)
+        return {"feature": self.feature() * L.hint(s, t), "head": self.head() * L.hint(logits, teacher.logits)}
