@@ -25,7 +25,7 @@ def main() -> None:
     """Exit status 0; 1 if an image could not be read, the others are done; 2 if nothing could be."""
     parser = argparse.ArgumentParser(prog="python -m kd_lightning.predict", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them; also data.root=…")
     parser.add_argument("--teacher", action="store_true", help="the teacher's answer beside the student's")
     parser.add_argument("--json", action="store_true", help="a line of JSON an image instead of a table")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default %(default)s)")
@@ -41,8 +41,9 @@ def _run(args: argparse.Namespace) -> int:
     integer("--top", args.top, least=1)
     if args.sheet and not args.sheet.parent.is_dir():
         raise UserError(f"--sheet: there is no folder {args.sheet.parent}")
-    paths = find_images(args.images)
-    predictor = Predictor(args.run, args.teacher)
+    overrides = [word for word in args.images if "=" in word and not Path(word).exists()]
+    paths = find_images([Path(word) for word in args.images if word not in overrides])
+    predictor = Predictor(args.run, args.teacher, overrides)
     status, done = 0, []
     for answer in predict(predictor, paths, args.top):
         if isinstance(answer, UserError):

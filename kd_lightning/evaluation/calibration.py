@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BINS = 15
-HOTTEST = 100.0  # a network that errs on no validation image would be sharpened for ever
+MOST = 10.0  # a network that errs on no validation image would be sharpened for ever
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ def brier(probabilities: Tensor, y: Tensor) -> float:
 
 
 def fit_temperature(logits: Tensor, y: Tensor) -> float:
-    """The T in [1/100, 100] for which softmax(z/T) has the least NLL on logits `[N, C]` and labels `[N]`
+    """The T in [1/10, 10] for which softmax(z/T) has the least NLL on logits `[N, C]` and labels `[N]`
     (temperature scaling, arXiv 1706.04599, §4.2).
 
     The NLL is convex in 1/T and its slope there is mean(E[z] − z_y), E under softmax(z/T): its zero is bisected.
     """
     z = logits.double()
     z_y = z.gather(1, y[:, None]).squeeze(1)
-    low, high = -math.log(HOTTEST), math.log(HOTTEST)  # of log(1/T)
+    low, high = -math.log(MOST), math.log(MOST)  # of log(1/T)
     for _ in range(50):
         middle = (low + high) / 2
         expected = ((z * math.exp(middle)).softmax(1) * z).sum(1)

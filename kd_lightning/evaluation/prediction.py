@@ -1,6 +1,6 @@
 """The classes that a run's models see in image files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from kd_lightning.data.folder import open_rgb
 from kd_lightning.data.image_folder import MARGIN, center
 from kd_lightning.data.normalize import Normalize
 from kd_lightning.evaluation.inference import Answer, Inference
+from kd_lightning.evaluation.subject import overridden
 from kd_lightning.teachers.found import find_teacher
 from kd_lightning.types import Batch
 
@@ -33,9 +34,12 @@ class Prediction(NamedTuple):
 
 
 class Predictor:
-    """The deployed student of the run in `path`, and its teacher on demand. Raises UserError."""
+    """The deployed student of the run in `path`, and its teacher on demand; `overrides` tell where its things lie.
 
-    def __init__(self, path: Path, teacher: bool = False):
+    Raises UserError.
+    """
+
+    def __init__(self, path: Path, teacher: bool = False, overrides: Sequence[str] = ()):
         run = runs.read(path)
         student, about = runs.load_student(path)
         self.classes, self.normalize = about["classes"], Normalize.parse(about["normalize"])
@@ -46,7 +50,8 @@ class Predictor:
         if teacher:
             if "teacher" not in run.metrics:
                 raise UserError(f"--teacher: the run in {path} had no teacher (loss {run.config.loss._target_})")
-            self.answers["teacher"] = inference.teacher(find_teacher(run.config, build(run.config.data, "data")))
+            config = overridden(run.config, list(overrides))
+            self.answers["teacher"] = inference.teacher(find_teacher(config, build(config.data, "data")))
 
     def read(self, path: Path) -> Tensor:
         """The image as the models see it, uint8 `[H, W, 3]`. Raises UserError if it cannot be read."""
