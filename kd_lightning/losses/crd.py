@@ -15,7 +15,8 @@ from kd_lightning.types import Batch, Outputs
 
 
 class CRD(nn.Module):
-    """Tells a sample's partner in the other network's memory from `negatives` samples of other classes (arXiv 1910.10699).
+    """Tells a sample's partner in the other network's memory from `negatives` samples of other classes
+    (arXiv 1910.10699).
 
     The memories hold an embedding of every training image (`Batch.index`), moved by `momentum` each time it is seen.
     A sample whose label was not seen yet counts as of another class. Gathered over all processes. The negatives drawn

@@ -1,6 +1,7 @@
 """Methods that map the student's features to the teacher's and compare them element by element."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class VID(nn.Module):
         for s, t in self.layers.find(networks):
             widths = (s[0], t[0], t[0], t[0])
             layers: list[nn.Module] = []
-            for a, b in zip(widths, widths[1:], strict=False):
+            for a, b in pairwise(widths):
                 layers += [nn.Conv2d(a, b, 1, bias=False), nn.ReLU()]
             self.regressors.append(nn.Sequential(*layers[:-1]))
             self.log_scales.append(nn.Parameter(torch.full((t[0],), start)))
@@ -61,7 +62,7 @@ class VID(nn.Module):
 
 def resize(f: Tensor, like: Tensor) -> Tensor:
     """A map `[B, C, H, W]` at the height and width of another: averaged if larger, nearest pixels if smaller."""
-    size = tuple(like.shape[2:])
+    size = (like.shape[2], like.shape[3])
     if f.shape[2] >= size[0]:
         return f if tuple(f.shape[2:]) == size else F.adaptive_avg_pool2d(f, size)
     return F.interpolate(f, size)

@@ -14,8 +14,8 @@ from kd_lightning.types import Batch, Outputs
 
 
 class SimKD(nn.Module):
-    """The student's last map, projected to the teacher's width and pooled, matches the teacher's pooled features, and the
-    teacher's own classifier, frozen, makes the logits (arXiv 2203.14001). Projector and classifier are deployed.
+    """The student's last map, projected to the teacher's width and pooled, matches the teacher's pooled features, and
+    the teacher's own classifier, frozen, makes the logits (arXiv 2203.14001). Projector and classifier are deployed.
 
     `reduction` divides the projector's inner channels.
     """
@@ -31,7 +31,12 @@ class SimKD(nn.Module):
         head = networks.teacher.head
         self.layers.student = ("head:input",)  # of the student on top of the backbone
         about, classes = networks.about_student, head.out_features
-        kwargs = {"inputs": s[0], "width": t[0], "inner": max(1, t[0] // self.reduction), "layer": _last(networks)}
+        kwargs: dict[str, Any] = {
+            "inputs": s[0],
+            "width": t[0],
+            "inner": max(1, t[0] // self.reduction),
+            "layer": _last(networks),
+        }
         student = Reusing(networks.student.model, **kwargs, num_classes=classes)
         student.head = head  # the teacher's own, frozen, whatever weights it is given
         student.rebuild = {
