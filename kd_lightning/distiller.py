@@ -95,7 +95,8 @@ class Distiller(pl.LightningModule):
         # A validation by itself, of the teacher before or of a checkpoint after training, is no point of the curve.
         # The values are equal on all ranks; sync_dist only keeps Lightning from warning that they might not be.
         values = {f"{stage}/{name}": value for name, value in self.scores.compute().items()}
-        self.log_dict(values, sync_dist=True, logger=self.trainer.state.fn != "validate")
+        alone = self.trainer.state.fn == "validate"
+        self.log_dict(values, sync_dist=True, logger=False if alone else None)
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.parameters())

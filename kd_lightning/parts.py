@@ -139,11 +139,13 @@ def _checkpoint(out: Path, file: str, **how: Any) -> ModelCheckpoint:
     return ModelCheckpoint(out, name, save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True, **how)
 
 
-def about_student(cfg: DictConfig, data: Any) -> dict[str, Any]:
-    """What rebuilds the student around its weights."""
+def about_student(cfg: DictConfig, data: Any, student: nn.Module) -> dict[str, Any]:
+    """What rebuilds the student around its weights; a loss may have put something on it (`rebuild`, as SimKD does)."""
+    kwargs = OmegaConf.to_container(cfg.model.student_kwargs, resolve=True)
+    rebuild: Any = getattr(student, "rebuild", {"name": cfg.model.student, "kwargs": kwargs})
     return {
-        "name": cfg.model.student,
-        "kwargs": OmegaConf.to_container(cfg.model.student_kwargs, resolve=True),
+        "name": rebuild["name"],
+        "kwargs": rebuild["kwargs"],
         "num_classes": data.num_classes,
         "image_size": data.image_size,
         "classes": list(data.classes),

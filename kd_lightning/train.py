@@ -80,7 +80,7 @@ def _fit_and_test(
     metrics["resumed"] = checkpoint is not None  # then `seconds` are those of the last part alone
     metrics |= hardware.describe(parts.trainer.accelerator)
     if trainer.is_global_zero:
-        runs.save_student(out, distiller.student, about_student(cfg, parts.data))
+        runs.save_student(out, distiller.student, about_student(cfg, parts.data, distiller.student))
         runs.write_metrics(out, metrics)
         log_pictures(trainer, distiller, parts.data, cfg, metrics)
     trainer.strategy.barrier()  # another rank may read the run as soon as it returns
@@ -101,7 +101,7 @@ def _check_teacher(trainer: pl.Trainer, distiller: Distiller, data: Any) -> None
     if isinstance(distiller.teacher, Ensemble):
         say(diversity(distiller.teacher, float(trainer.callback_metrics["val/teacher_ece"])))
     chance, count = 1 / data.num_classes, data.sizes["val"] or 8 * data.batch_size
-    if accuracy < chance + 3 * (chance * (1 - chance) / count) ** 0.5:
+    if accuracy < chance + min(3 * (chance * (1 - chance) / count) ** 0.5, (1 - chance) / 2):
         raise UserError(
             f"model.teacher_weights: the teacher is right on {accuracy:.1%} of the {split} images, and chance is "
             f"{chance:.1%}; check its weights, model.teacher_normalize and the order of its classes"

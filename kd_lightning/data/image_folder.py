@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 from torchvision.transforms import v2
 
 from kd_lightning.checks import UserError, integer, number
@@ -126,7 +126,7 @@ class ImageFolderDataModule(DataModule):
                 f"too few images to hold out a {split} split: class {name} of {self.root / 'train'} would have none "
                 f"left to train; add images, make a folder {self.root / split}, or lower data.{split}_size"
             )
-        rank_zero_info(
+        rank_zero_only(print)(
             f"{self.root / split} is missing: held out {len(taken)} of {len(photos)} training images as {split} "
             f"(data.{split}_size={fraction}, data.split_seed={self.split_seed})"
         )

@@ -42,7 +42,7 @@ class SimKD(nn.Module):
         student.rebuild = {
             "name": "kd_lightning.losses.simkd.rebuild",
             "kwargs": {"backbone": about["name"], "backbone_kwargs": about["kwargs"]}
-            | {"image_size": about["image_size"]}
+            | {"size": about["image_size"]}
             | kwargs,
         }
         self._student = (student,)  # in a tuple, so that it does not become this module's own
@@ -83,11 +83,9 @@ class Reusing(nn.Module):
         return self.head(self.projector(self._tap(x).features[self._layer]).mean((2, 3)))
 
 
-def rebuild(
-    num_classes: int, *, backbone: str, backbone_kwargs: dict[str, Any], image_size: int, **shape: Any
-) -> Reusing:
+def rebuild(num_classes: int, *, backbone: str, backbone_kwargs: dict[str, Any], size: int, **shape: Any) -> Reusing:
     """The deployed student of a run with SimKD, for its weights to be loaded into."""
-    net = create_model(backbone, num_classes, image_size=image_size, **backbone_kwargs)
+    net = create_model(backbone, num_classes, image_size=size, **backbone_kwargs)
     return Reusing(net, **shape, num_classes=num_classes)
 
 

@@ -43,27 +43,34 @@ class CachedTeacher:
         self._folder, self._samples, self._classes, self._views = folder, samples, classes, views
         self._dtype, self._seed = dtype, seed
         self.asked = self.found = 0
-        self._table = self._open("views", samples * views) if views else self._open(f"seed{seed}-epoch0", samples)
-
-    def _open(self, name: str, rows: int) -> LogitTable:
-        path = self._folder / f"{name}.bin" if self._folder else None
-        return LogitTable(path, rows, self._classes, self._dtype)
+        self._name = ""
+        self._table: LogitTable | None = None
+        self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
         """Turns to the table of this epoch, where there is one an epoch."""
-        if self._views is None:
-            self._table = self._open(f"seed{self._seed}-epoch{epoch}", self._samples)
+        name = f"seed{self._seed}-epoch{epoch}" if self._views is None else "views"
+        if self._table is None or name != self._name:
+            self._name, self._table = name, None
+
+    def table(self) -> LogitTable:
+        """Made when the first answer is wanted: a teacher that is refused before leaves no file behind."""
+        if self._table is None:
+            path = self._folder / f"{self._name}.bin" if self._folder else None
+            self._table = LogitTable(path, self._samples * (self._views or 1), self._classes, self._dtype)
+        return self._table
 
     def __call__(self, batch: Batch) -> Outputs:
         keys = batch.index if self._views is None else batch.index * self._views + _view(batch)
-        logits, there = self._table.read(keys.cpu())
+        table = self.table()
+        logits, there = table.read(keys.cpu())
         self.asked += len(there)
         self.found += int(there.sum())
         if not there.all():
             missing = ~there
             some = batch._replace(x=batch.x[missing.to(batch.x.device)])
             answer = self.live(some).logits
-            self._table.write(keys.cpu()[missing], answer)
+            table.write(keys.cpu()[missing], answer)
             logits[missing] = answer.to(logits)
         return Outputs(logits.to(batch.y.device))
 

@@ -38,12 +38,11 @@ def make(root: Path, **values) -> ImageFolderDataModule:
     return ImageFolderDataModule(root, **{"image_size": 16, "num_workers": 0, "batch_size": 4, **values})
 
 
-def test_batches_and_held_out_splits(root, caplog):
+def test_batches_and_held_out_splits(root, capsys):
     data = make(root)
     data.prepare_data()
-    with caplog.at_level("INFO"):
-        data.setup()
-    assert [m for m in caplog.messages if "held out 2 of 20 training images as test" in m]
+    data.setup()
+    assert "held out 2 of 20 training images as test" in capsys.readouterr().out
     assert data.sizes == {"train": 16, "val": 2, "test": 2}
     assert (data.classes, data.num_classes, data.num_views) == (["cat", "dog"], 2, None)
     batch = next(iter(data.train_dataloader()))
@@ -73,6 +72,7 @@ def shown(data: ImageFolderDataModule, epoch: int) -> dict[int, torch.Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # where there is one core
 def test_same_pixels_for_any_workers_and_batches(root):
     torch.manual_seed(1)
     before = torch.get_rng_state()

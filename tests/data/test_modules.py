@@ -23,7 +23,7 @@ def test_digits():
     data.prepare_data()
     assert (data.name, data.num_classes, data.image_size, data.num_views) == ("digits", 10, 8, 9)
     train, val, test = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
-    assert (len(train), len(val), len(test)) == (13, 1, 1)
+    assert (len(train), len(val), len(test)) == (13, 1, 2)
     batch = next(iter(train))
     assert batch.x.shape == (100, 3, 8, 8) and batch.x.dtype == torch.float32
     assert batch.x.is_contiguous(memory_format=torch.channels_last)
