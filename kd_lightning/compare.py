@@ -18,12 +18,17 @@ from kd_lightning.checks import UserError
 from kd_lightning.cli import clear_errors
 from kd_lightning.ranks import is_first_rank
 from kd_lightning.report.comparison import Comparison, compare_folders
+from kd_lightning.report.sweep import announcement
 from kd_lightning.report.tables import csv_text, markdown, terminal_table
 from kd_lightning.report.terminal import say
 
 
 class SweepTable(Callback):
-    """Ends a Hydra multirun with the comparison of its runs."""
+    """Begins a Hydra multirun with what it will cost, and ends it with the comparison of its runs."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if words := announcement(config):
+            say(words)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)

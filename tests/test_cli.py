@@ -254,7 +254,8 @@ def test_cfg_job(cli: Cli, tmp_path: Path) -> None:
 
 def test_every_usual_trainer_key_needs_no_plus(cli: Cli) -> None:
     keys = "max_epochs accelerator devices strategy precision accumulate_grad_batches gradient_clip_val "
-    keys += "limit_train_batches max_steps max_time check_val_every_n_epoch log_every_n_steps deterministic benchmark profiler num_nodes"
+    keys += "limit_train_batches max_steps max_time check_val_every_n_epoch log_every_n_steps deterministic benchmark "
+    keys += "profiler num_nodes"
     assert set(keys.split()) <= set(yaml.safe_load(cli("--cfg", "job", tiny=False).out)["trainer"])
 
 

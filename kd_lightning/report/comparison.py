@@ -11,7 +11,7 @@ from kd_lightning.checks import UserError
 from kd_lightning.report.settings import Setting, group
 from kd_lightning.report.summary import teacher_name
 from kd_lightning.runs import Run
-from kd_lightning.statistics import Difference, holm, paired_difference, verdict, welch_difference
+from kd_lightning.statistics import TOO_FEW, Difference, holm, paired_difference, verdict, welch_difference
 
 _SPLIT = ("data._target_", "data.val_size", "data.test_size", "data.split_seed")
 
@@ -85,9 +85,11 @@ def compare_runs(found: Sequence[Run], notes: Sequence[str] = ()) -> Comparison:
     for row in comparison.rows:
         _add_gain(comparison, row, baselines.get(row.setting.budget))
         _add_marks(comparison, row)
-    tested = [row for row in comparison.rows if row.gain and row.gain.p is not None]
-    for row, p in zip(tested, holm([row.gain.p for row in tested if row.gain and row.gain.p is not None]), strict=True):
-        row.corrected_p = p
+    tested = {
+        i: r.gain.p for i, r in enumerate(comparison.rows) if r.gain and r.gain.p is not None and r.gain.n >= TOO_FEW
+    }
+    for i, p in zip(tested, holm(list(tested.values())), strict=True):
+        comparison.rows[i].corrected_p = p
     for row in comparison.rows:
         row.verdict = "baseline" if row.setting.is_baseline else verdict(row.gain, row.corrected_p) if row.gain else "–"
     _mark_unequal(comparison)
@@ -131,14 +133,17 @@ def _add_marks(comparison: Comparison, row: Row) -> None:
 
 def _mark_unequal(comparison: Comparison) -> None:
     """Marks the rows whose data, budget, machine or code is not that of the most."""
-    for key, consequence in (
-        *((k, "not comparable") for k in _SPLIT),
-        *((k, "unequal budget") for k in _budget(comparison)),
-    ):
-        _mark_minority(comparison, key, consequence, [row.setting.values.get(key) for row in comparison.rows])
+    for key in [*_SPLIT, *_budget(comparison)]:
+        consequence = "not comparable" if key in _SPLIT else "unequal budget"
+        for row, word, usual in _minority(
+            comparison.rows, [_word(row.setting.values.get(key)) for row in comparison.rows]
+        ):
+            comparison.mark(row, f"{consequence}: {key} is {word}, elsewhere {usual}")
     for key in ("precision", "device", "git_revision"):
-        seen = [{str(run.metrics.get(key)) for run in row.runs} for row in comparison.rows]
-        _mark_minority(comparison, key, "not the same machine or code", [" and ".join(sorted(s)) for s in seen])
+        seen = [sorted({str(run.metrics.get(key)) for run in row.runs}) for row in comparison.rows]
+        every = ", ".join(sorted({word for words in seen for word in words}))
+        for row, _, usual in _minority(comparison.rows, [" and ".join(words) for words in seen]):
+            comparison.mark(row, f"{key} differs ({every}); here it is not the usual {usual}")
 
 
 def _budget(comparison: Comparison) -> list[str]:
@@ -147,15 +152,14 @@ def _budget(comparison: Comparison) -> list[str]:
     return [k for k in values[0] if k not in _SPLIT and all(k in v for v in values)]
 
 
-def _mark_minority(comparison: Comparison, key: str, consequence: str, values: Sequence[Any]) -> None:
-    words = [str(value).rpartition(".")[2] if key.endswith("_target_") else str(value) for value in values]
-    counts = Counter(words)
-    if len(counts) < 2:
-        return
-    usual = counts.most_common(1)[0][0]
-    for row, word in zip(comparison.rows, words, strict=True):
-        if word != usual:
-            comparison.mark(row, f"{consequence}: {key} is {word}, elsewhere {usual}")
+def _minority(rows: Sequence[Row], words: Sequence[str]) -> list[tuple[Row, str, str]]:
+    """(row, its word, the usual word) of the rows whose word is not the most frequent one."""
+    usual = Counter(words).most_common(1)[0][0]
+    return [(row, word, usual) for row, word in zip(rows, words, strict=True) if word != usual]
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).rpartition(".")[2]
 
 
 def _test(run: Run, name: str) -> dict[str, float]:

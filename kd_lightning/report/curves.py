@@ -1,5 +1,6 @@
 """Learning curves of settings, out of the TensorBoard events of their runs."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ _PANELS = (("val/accuracy", "validation accuracy, %", 100.0), ("train/ce", "cros
 
 def read_curves(path: Path, tags: Sequence[str]) -> dict[str, dict[int, float]]:
     """Tag → epoch (from 1) → value, of the tags that the run in `path` has logged."""
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # Hydra would print its every file
     events = EventAccumulator(str(path), size_guidance={"scalars": 0, "images": 1, "histograms": 1})
     events.Reload()
     there = events.Tags()["scalars"]

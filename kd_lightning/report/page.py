@@ -50,12 +50,16 @@ def findings(comparison: Comparison) -> str:
     """What came out, in a sentence, null results included."""
     verdicts = Counter(row.verdict for row in comparison.rows if row.gain)
     count = sum(len(row.last) for row in comparison.rows)
-    scope = f"{count} finished runs in {len(comparison.rows)} settings"
+    scope = f"{_count(count, 'finished run')} in {_count(len(comparison.rows), 'setting')}"
     if not verdicts:
         return f"{scope}; none has a baseline (loss=ce, same student and budget) to be compared with."
     words = ("better", "worse", "no difference shown", "too few seeds")
     told = ", ".join(f"{word}: {verdicts[word]}" for word in words if verdicts[word])
     return f"{scope}. Of {sum(verdicts.values())} compared with plain training at equal budget, {told}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _table(comparison: Comparison) -> str:

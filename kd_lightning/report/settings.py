@@ -62,7 +62,8 @@ def group(found: Sequence[Run]) -> list[Setting]:
 
 def _relevant(flat: Mapping[str, Any], has_teacher: bool, teacher_follows_seed: bool) -> dict[str, Any]:
     without = _REPEAT + runs.INCIDENTAL + (("teacher_stage.seed",) if teacher_follows_seed else ())
-    return {k: v for k, v in flat.items() if k not in without and (has_teacher or not k.startswith(_TEACHER))}
+    kept = {k: v for k, v in flat.items() if k not in without and (has_teacher or not k.startswith(_TEACHER))}
+    return {k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in kept.items()}  # 4 is 4.0
 
 
 def _seed(flat: Mapping[str, Any]) -> str:
@@ -98,7 +99,8 @@ def _rank(key: str) -> tuple[bool, bool, str]:
 
 
 def _word(key: str, value: Any) -> str:
-    """`resnet8`, `kd`, `temperature=4.0`."""
+    """`resnet8`, `kd`, `temperature=4`."""
+    value = f"{value:g}" if isinstance(value, float) else value
     if key.endswith("_target_"):
         return str(value).rpartition(".")[2].removesuffix("DataModule").lower()
     if key.startswith("teacher_stage."):

@@ -17,7 +17,7 @@ from kd_lightning.statistics import mean_std
 CAPTION = (
     "Test accuracy in %, mean ± standard deviation over n seeds, of the last epoch and of the best on validation. "
     "Gain: last epoch over loss=ce of the same student and budget, in points, with its 95 % interval. "
-    "Verdict: t test at 5 %, paired by seed where seeds pair, corrected for all gains in this table (Holm)."
+    "Verdict: t test at 5 %, paired by seed where seeds pair, corrected for all gains tested here (Holm)."
 )
 HEADER = ("setting", "n", "last", "best", "gain", "95 % interval", "p (Holm)", "verdict", "agreement %", "seconds")
 

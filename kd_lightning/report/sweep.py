@@ -1,0 +1,29 @@
+"""What a sweep will cost, told before it starts, as far as the configuration knows it."""
+
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from kd_lightning import runs
+
+
+def announcement(config: DictConfig) -> str:
+    """Runs, epochs, what is finished already, and how to go on; empty for a sweeper that decides as it goes."""
+    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+        return ""
+    typed = [*(f"{k}={v}" for k, v in (config.hydra.sweeper.params or {}).items()), *config.hydra.overrides.task]
+    overrides = OverridesParser.create().parse_overrides(typed)
+    [jobs] = BasicSweeper.split_arguments(overrides, None)
+    swept = {o.get_key_element() for o in overrides if o.is_sweep_override()}
+    words = [f"{len(jobs)} runs"]
+    if not swept & {"trainer", "trainer.max_epochs", "experiment"}:
+        each = config.trainer.max_epochs
+        words[0] += f" of {each} epochs" + (f", {len(jobs) * each:,} in all" if isinstance(each, int) else "")
+        if str(config.model.teacher_weights) in ("auto", "imagenet"):
+            words.append(f"a teacher that is not kept yet takes {config.teacher_stage.max_epochs} more")
+    folder = Path(config.hydra.sweep.dir)
+    if done := sum(runs.is_finished(path) for path in runs.below(folder)):
+        words.append(f"{done} are finished and not run again")
+    return f"sweep: {'; '.join(words)}. After a stop, the same command goes on with hydra.sweep.dir={folder}"

@@ -1,0 +1,123 @@
+"""What is compared with what, and what is flagged instead of mixed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from kd_lightning import runs
+from kd_lightning.checks import UserError
+from kd_lightning.report.comparison import Comparison, Row, compare_folders
+from kd_lightning.statistics import holm
+
+Fake = Callable[..., Path]
+CE, KD = (0.80, 0.81, 0.79), (0.84, 0.845, 0.836)
+
+
+def study(fake_run: Fake, values: tuple[float, ...], *overrides: str, seeds: tuple[int, ...] = (0, 1, 2)) -> Path:
+    paths = [fake_run(v, *overrides, f"seed={s}") for v, s in zip(values, seeds, strict=True)]
+    return paths[0].parent
+
+
+def notes_of(comparison: Comparison, row: Row) -> str:
+    return "; ".join(comparison.notes[m - 1] for m in row.marks)
+
+
+def test_seeds_are_pooled_and_paired(fake_run: Fake) -> None:
+    study(fake_run, CE, "loss=ce")
+    found = compare_folders([study(fake_run, KD, "loss=kd")])
+    ce, kd = found.rows
+    assert (ce.label, ce.verdict, kd.label, kd.verdict) == ("ce", "baseline", "kd", "better")
+    assert kd.last == pytest.approx([84, 84.5, 83.6]) and kd.gain is not None and kd.gain.paired
+    assert kd.corrected_p == pytest.approx(stats.ttest_rel(KD, CE).pvalue)
+    assert not found.notes
+
+
+def test_p_is_corrected_for_the_methods(fake_run: Fake) -> None:
+    for loss, values in (("ce", CE), ("kd", KD), ("dkd", (0.80, 0.815, 0.79)), ("dist", (0.76, 0.785, 0.75))):
+        folder = study(fake_run, values, f"loss={loss}")
+    rows = {row.label: row for row in compare_folders([folder]).rows}
+    methods = ("kd", "dkd", "dist")
+    raw = [rows[m].gain.p for m in methods]  # type: ignore[union-attr]
+    assert [rows[m].corrected_p for m in methods] == pytest.approx(holm(raw))  # type: ignore[arg-type]
+    assert [rows[m].verdict for m in methods] == ["better", "no difference shown", "worse"]
+
+
+def test_other_seeds_are_compared_by_welch(fake_run: Fake) -> None:
+    study(fake_run, CE, "loss=ce")
+    found = compare_folders([study(fake_run, KD, "loss=kd", seeds=(5, 6, 7))])
+    kd = found.rows[1]
+    assert kd.gain is not None and not kd.gain.paired
+    assert kd.gain.p == pytest.approx(stats.ttest_ind(KD, CE, equal_var=False).pvalue)
+    assert "Welch" in notes_of(found, kd)
+
+
+def test_a_pair_is_the_same_seed_whatever_the_order(fake_run: Fake) -> None:
+    study(fake_run, CE, "loss=ce")
+    found = compare_folders([study(fake_run, CE[::-1], "loss=kd", seeds=(2, 1, 0))])
+    assert found.rows[1].gain is not None and found.rows[1].gain.mean == pytest.approx(0)
+    assert found.rows[1].verdict == "no difference shown"
+
+
+def test_unequal_budgets_have_no_gain(fake_run: Fake) -> None:
+    study(fake_run, CE, "loss=ce")
+    found = compare_folders([study(fake_run, KD, "loss=kd", "trainer.max_epochs=7")])
+    kd = next(row for row in found.rows if "kd" in row.label)
+    assert kd.gain is None and "max_epochs=7" in kd.label
+    assert "trainer.max_epochs is 7, elsewhere 1" in notes_of(found, kd) and "no run with loss=ce" in notes_of(
+        found, kd
+    )
+
+
+@pytest.mark.parametrize("key", ["data.split_seed=3", "data.val_size=100", "data.train_size=200", "data.batch_size=32"])
+def test_other_data_are_flagged(fake_run: Fake, key: str) -> None:
+    study(fake_run, CE, "loss=ce")
+    found = compare_folders([study(fake_run, KD, "loss=kd", key)])
+    marked = next(row for row in found.rows if row.marks and "kd" in row.label)
+    assert marked.gain is None and key.partition("=")[0] in notes_of(found, marked)
+
+
+def test_what_changes_no_number_makes_no_setting(fake_run: Fake) -> None:
+    fake_run(0.8, "loss=kd", "loss.temperature=4", "seed=0")
+    path = fake_run(0.8, "loss=kd", "loss.temperature=4.0", "seed=1", "trainer.log_every_n_steps=5")
+    assert [row.label for row in compare_folders([path.parent]).rows] == ["kd"]
+
+
+def test_a_baseline_serves_every_teacher(fake_run: Fake) -> None:
+    study(fake_run, CE, "loss=ce", "model.teacher=resnet8")
+    study(fake_run, KD, "loss=kd", "model.teacher=resnet8")
+    found = compare_folders([study(fake_run, KD, "loss=kd", "model.teacher=resnet20")])
+    assert [row.label for row in found.rows] == ["ce", "kd teacher=resnet8", "kd teacher=resnet20"]
+    assert [row.verdict for row in found.rows] == ["baseline", "better", "better"]
+
+
+def test_unfinished_old_and_damaged_runs_are_told_and_the_rest_is_shown(fake_run: Fake) -> None:
+    stopped, old, damaged = fake_run(None, "loss=kd"), fake_run(0.8, "loss=kd"), fake_run(0.8, "loss=kd")
+    (old / runs.METRICS).write_text(json.dumps({"schema": 0}))
+    (damaged / runs.METRICS).write_text("{")
+    fake_run(0.8, "loss=ce", best=False)
+    found = compare_folders([stopped.parent])
+    assert len(found.rows) == 1 and found.rows[0].best == []
+    text = "; ".join(found.notes)
+    for words in (f"not finished, left out: {stopped}", "schema 0", "damaged", "one seed only", "no validation split"):
+        assert words in text
+
+
+def test_the_same_seed_twice_is_told(fake_run: Fake) -> None:
+    fake_run(0.8, "loss=ce", "seed=3")
+    found = compare_folders([fake_run(0.9, "loss=ce", "seed=3").parent])
+    assert found.rows[0].last == pytest.approx([90.0]) and "same seed (3)" in notes_of(found, found.rows[0])
+
+
+def test_a_folder_given_twice_counts_once(fake_run: Fake) -> None:
+    path = fake_run(0.8, "loss=ce")
+    assert compare_folders([path, path.parent]).rows[0].setting.repeated == ()
+
+
+def test_nothing_to_compare_is_one_line(tmp_path: Path, fake_run: Fake) -> None:
+    with pytest.raises(UserError, match="no finished run below"):
+        compare_folders([tmp_path])
+    with pytest.raises(UserError, match="not finished, left out"):
+        compare_folders([fake_run(None, "loss=kd")])

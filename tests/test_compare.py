@@ -1,0 +1,81 @@
+"""The command, the end of a sweep, and a sweep that is run again."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kd_lightning import runs
+from kd_lightning.compare import main
+from tests.conftest import Finished, compose
+
+Cli = Callable[..., Finished]
+SWEEP = ("-m", "loss=ce", "seed=0,1", "hydra.sweep.dir=sweep")
+
+
+def test_an_empty_folder_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path)])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.startswith("error: no finished run below") and err.count("\n") == 1
+
+
+def test_the_report_goes_where_it_is_told(teacher_run: Path, tmp_path: Path) -> None:
+    main([str(teacher_run), "--out", str(tmp_path / "new" / "out")])
+    files = sorted(path.name for path in (tmp_path / "new" / "out").iterdir())
+    assert files == ["comparison.csv", "comparison.html", "comparison.md"]
+
+
+def test_an_unwritable_folder_is_one_line(
+    teacher_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main([str(teacher_run), "--out", str(tmp_path / "file")])
+    assert stop.value.code == 2 and "--out" in capsys.readouterr().err
+
+
+def test_a_sweep_is_announced_compared_and_goes_on(cli: Cli) -> None:
+    first = cli(*SWEEP)
+    assert first.status == 0 and "sweep: 2 runs of 1 epochs, 2 in all" in first.out
+    assert "report: sweep/comparison.html" in first.out and Path("sweep/comparison.csv").is_file()
+    done, stopped = Path("sweep/0"), Path("sweep/1")
+    weights = (done / "student.safetensors").stat().st_mtime_ns
+    metrics = runs.read(stopped).metrics
+    (stopped / runs.METRICS).unlink()  # as if it had been killed in its tests
+
+    again = cli(*SWEEP)
+    assert again.status == 0 and "1 are finished and not run again" in again.out
+    assert "finished before, not run again: sweep/0" in again.out
+    assert (done / "student.safetensors").stat().st_mtime_ns == weights
+    resumed = runs.read(stopped).metrics
+    assert resumed["resumed"] and resumed["student"] == metrics["student"]
+
+    other = cli(*SWEEP, "optimizer.lr=0.01")
+    assert other.status != 0 and "sweep/0 holds a run with optimizer.lr=0.05, not 0.01" in other.err
+
+
+def test_a_run_is_recognized_by_what_is_learned(tmp_path: Path) -> None:
+    config = compose("loss=kd", "loss.temperature=4")
+    assert not runs.holds(tmp_path, config)
+    runs.claim(tmp_path, config, resume=False)
+    assert runs.holds(tmp_path, config)
+    assert runs.holds(tmp_path, compose("loss=kd", "loss.temperature=4.0", "trainer.log_every_n_steps=3"))
+    with pytest.raises(runs.UserError, match="temperature=4"):
+        runs.holds(tmp_path, compose("loss=kd", "loss.temperature=2"))
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10", "cifar100"])
+def test_the_benchmarks_have_baseline_and_seeds(name: str) -> None:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    from kd_lightning.config import CONF_DIR
+
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = hydra_compose("train", overrides=[f"experiment=benchmark_{name}"], return_hydra_config=True)
+    params = config.hydra.sweeper.params
+    assert params.loss.startswith("ce,") and params.seed == "0,1,2,3,4"
+    assert config.hydra.sweep.dir.startswith(f"outputs/benchmark/{name}")
+    text = (CONF_DIR / "experiment" / f"benchmark_{name}.yaml").read_text()
+    assert f"python -m kd_lightning.train experiment=benchmark_{name}" in text.splitlines()[1]
