@@ -75,7 +75,7 @@ def test_quickstart(cli: Cli) -> None:
     [sweep] = Path("outputs/sweep").iterdir()
     found = runs.find(sweep)
     assert len(found) == 6 and {r.config.seed for r in found} == {0, 1, 2}
-    assert "gain over CE" in done.out and "teacher resnet20" in done.out
+    assert "verdict" in done.out and "resnet20" in done.out
     assert len(runs.find(Path("outputs/teachers"))) == 1
 
 
