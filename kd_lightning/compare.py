@@ -17,7 +17,7 @@ from kd_lightning import runs
 from kd_lightning.checks import UserError
 from kd_lightning.cli import clear_errors
 from kd_lightning.ranks import is_first_rank
-from kd_lightning.report.comparison import Comparison, compare_folders
+from kd_lightning.report.comparison import Comparison, compare_runs
 from kd_lightning.report.sweep import announcement
 from kd_lightning.report.tables import csv_text, markdown, terminal_table
 from kd_lightning.report.terminal import say
@@ -47,6 +47,26 @@ def compare(folders: Sequence[Path], out: Path | None = None) -> Comparison:
     say(f"report: {write_report(comparison, out, folders)}")
     say(f"again: python -m kd_lightning.compare {' '.join(map(str, folders))}")
     return comparison
+
+
+def compare_folders(folders: Sequence[Path]) -> Comparison:
+    """Compares the finished runs below `folders`; the others become notes. Raises UserError if none is finished."""
+    where = " ".join(map(str, folders)) or "nothing"
+    paths = list({path.resolve(): path for folder in folders for path in runs.below(folder)}.values())
+    found, unfinished, unreadable = [], [], []
+    for path in paths:
+        if not runs.is_finished(path):
+            unfinished.append(path)
+            continue
+        try:
+            found.append(runs.read(path))
+        except UserError as e:
+            unreadable.append(f"left out: {e}")
+    left = [f"not finished, left out: {', '.join(map(str, unfinished))}"] if unfinished else []
+    if not found:
+        hint = "; ".join(left + unreadable) or "give run directories, or folders of them"
+        raise UserError(f"no finished run below {where}; {hint}")
+    return compare_runs(found, left + unreadable)
 
 
 def write_report(comparison: Comparison, out: Path, folders: Sequence[Path]) -> Path:

@@ -1,12 +1,14 @@
 """The command, the end of a sweep, and a sweep that is run again."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kd_lightning import runs
-from kd_lightning.compare import main
+from kd_lightning.compare import compare_folders, main
+from kd_lightning.report.page import repeat_command
 from tests.conftest import Finished, compose
 
 Cli = Callable[..., Finished]
@@ -24,6 +26,14 @@ def test_the_report_goes_where_it_is_told(teacher_run: Path, tmp_path: Path) -> 
     main([str(teacher_run), "--out", str(tmp_path / "new" / "out")])
     files = sorted(path.name for path in (tmp_path / "new" / "out").iterdir())
     assert files == ["comparison.csv", "comparison.html", "comparison.md"]
+
+
+def test_the_command_of_a_row_repeats_its_run(cli: Cli, teacher_run: Path) -> None:
+    words = shlex.split(repeat_command(compare_folders([teacher_run]).rows[0]))
+    assert cli(*words[3:], tiny=False).status == 0
+    again = runs.read(Path("outputs/train/again"))
+    assert again.config == runs.read(teacher_run).config
+    assert again.metrics["student"] == runs.read(teacher_run).metrics["student"]
 
 
 def test_an_unwritable_folder_is_one_line(

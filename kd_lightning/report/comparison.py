@@ -3,11 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from kd_lightning import runs
-from kd_lightning.checks import UserError
 from kd_lightning.report.settings import Setting, group
 from kd_lightning.report.summary import teacher_name
 from kd_lightning.runs import Run
@@ -54,26 +51,6 @@ class Comparison:
             self.notes.append(note)
         if self.notes.index(note) + 1 not in row.marks:
             row.marks.append(self.notes.index(note) + 1)
-
-
-def compare_folders(folders: Sequence[Path]) -> Comparison:
-    """Compares the finished runs below `folders`; the others become notes. Raises UserError if none is finished."""
-    where = " ".join(map(str, folders)) or "nothing"
-    paths = list({path.resolve(): path for folder in folders for path in runs.below(folder)}.values())
-    found, unfinished, unreadable = [], [], []
-    for path in paths:
-        if not runs.is_finished(path):
-            unfinished.append(path)
-            continue
-        try:
-            found.append(runs.read(path))
-        except UserError as e:
-            unreadable.append(f"left out: {e}")
-    left = [f"not finished, left out: {', '.join(map(str, unfinished))}"] if unfinished else []
-    if not found:
-        hint = "; ".join(left + unreadable) or "give run directories, or folders of them"
-        raise UserError(f"no finished run below {where}; {hint}")
-    return compare_runs(found, left + unreadable)
 
 
 def compare_runs(found: Sequence[Run], notes: Sequence[str] = ()) -> Comparison:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -54,7 +55,9 @@ def curves_figure(comparison: Comparison) -> Figure | None:
             if not epochs:
                 continue
             values = factor * np.array([[run[epoch] for epoch in epochs] for run in some])
-            axes.plot(epochs, values.mean(0), color=color, linewidth=1.6, label=row.label)
+            axes.plot(
+                epochs, values.mean(0), color=color, linewidth=1.6, label=fill(row.label, 48, break_long_words=False)
+            )
             axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
         axes.set(xlabel="epoch", ylabel=title)
         axes.grid(color=INK, alpha=0.1)

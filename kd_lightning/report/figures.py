@@ -1,6 +1,7 @@
 """Pictures of a comparison: accuracy by setting, a grid of temperature and alpha, accuracy against cost."""
 
 from collections.abc import Callable, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -18,27 +19,41 @@ MAX_ROWS = 60
 def accuracy_figure(comparison: Comparison) -> Figure:
     """A line a setting: a dot for each seed, the mean and its 95 % interval, and the mean of its baseline dashed."""
     rows = comparison.rows[:MAX_ROWS]
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(rows)), layout="constrained")
+    labels = [fill(row.label, 26, break_long_words=False) for row in rows]
+    lines = max(label.count("\n") for label in labels) + 1
+    figure = Figure(figsize=(WIDTH, 0.9 + (0.2 + 0.17 * lines) * len(rows)), layout="constrained")
     axes = figure.subplots()
     baselines = {row.setting.budget: mean_std(row.last)[0] for row in comparison.rows if row.setting.is_baseline}
-    seen = [value for row in rows for value in row.last]
+    low, high = _range(rows)
     for y, row in enumerate(rows):
         color = COLORS[7] if row.setting.is_baseline else COLORS[0]
         mean, bounds = mean_std(row.last)[0], interval(row.last)
+        if row.setting.budget in baselines:
+            axes.plot([baselines[row.setting.budget]] * 2, [y - 0.5, y + 0.5], "--", color=COLORS[7], linewidth=1)
+        if mean < low:
+            axes.text(low, y, f" ← {mean:.1f}", color=color, va="center")
+            continue
         if bounds:
             axes.plot(bounds, [y, y], color=color, linewidth=5, alpha=0.35, solid_capstyle="butt")
         axes.plot([mean, mean], [y - 0.22, y + 0.22], color=color, linewidth=2.5)
         axes.plot(row.last, np.full(len(row.last), y), "o", color=color, markersize=5, markeredgewidth=0, alpha=0.8)
-        if row.setting.budget in baselines:
-            axes.plot([baselines[row.setting.budget]] * 2, [y - 0.5, y + 0.5], "--", color=COLORS[7], linewidth=1)
-    margin = 0.15 * (max(seen) - min(seen)) or 0.5
-    axes.set_xlim(min(seen) - margin, max(seen) + margin)  # an interval of two seeds may reach from 0 to 100
-    axes.set_yticks(range(len(rows)), [_broken(row.label) for row in rows])
+    axes.set_xlim(low, high)
+    axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("test accuracy of the last epoch, %")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     return figure
+
+
+def _range(rows: Sequence[Row]) -> tuple[float, float]:
+    """Of the seeds, not of intervals, which may reach from 0 to 100; settings that failed would squeeze the others."""
+    means = [mean_std(row.last)[0] for row in rows]
+    first, third = np.quantile(means, [0.25, 0.75])
+    usual = [row for row, mean in zip(rows, means, strict=True) if mean >= first - 5 * max(third - first, 0.5)]
+    seen = [value for row in usual for value in row.last]
+    margin = 0.15 * (max(seen) - min(seen)) or 0.5
+    return min(seen) - margin, max(seen) + margin
 
 
 def grids(comparison: Comparison) -> dict[str, list[Row]]:
@@ -131,15 +146,3 @@ def _latency(run: Any, model: str) -> float | None:
     values = (runs.read_evaluation(run.path) or {}).get(model) or {}
     median: float | None = values.get("latency", {}).get("1", {}).get("median_ms")
     return median
-
-
-def _broken(label: str, width: int = 24) -> str:
-    """In lines short enough to stand beside an axis."""
-    lines = [""]
-    for word in label.split():
-        lines = (
-            [*lines, word]
-            if lines[-1] and len(lines[-1]) + len(word) >= width
-            else [*lines[:-1], f"{lines[-1]} {word}".strip()]
-        )
-    return "\n".join(lines)

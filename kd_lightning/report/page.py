@@ -1,7 +1,6 @@
 """The comparison as one HTML file that needs no network and no script; light and dark, desktop and phone."""
 
 import shlex
-from collections import Counter
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -10,7 +9,7 @@ from kd_lightning import runs
 from kd_lightning.report import curves, evaluations, figures
 from kd_lightning.report.comparison import Comparison, Row
 from kd_lightning.report.svg import draw
-from kd_lightning.report.tables import CAPTION, cells, interval_words, score_words, teacher_accuracy
+from kd_lightning.report.tables import CAPTION, cells, findings, interval_words, score_words, teacher_accuracy
 
 _COLUMNS = (
     "setting",
@@ -44,22 +43,6 @@ def page(comparison: Comparison, title: str) -> str:
 {"".join(map(_details, comparison.rows))}
 </body></html>
 """
-
-
-def findings(comparison: Comparison) -> str:
-    """What came out, in a sentence, null results included."""
-    verdicts = Counter(row.verdict for row in comparison.rows if row.gain)
-    count = sum(len(row.last) for row in comparison.rows)
-    scope = f"{_count(count, 'finished run')} in {_count(len(comparison.rows), 'setting')}"
-    if not verdicts:
-        return f"{scope}; none has a baseline (loss=ce, same student and budget) to be compared with."
-    words = ("better", "worse", "no difference shown", "too few seeds")
-    told = ", ".join(f"{word}: {verdicts[word]}" for word in words if verdicts[word])
-    return f"{scope}. Of {sum(verdicts.values())} compared with plain training at equal budget, {told}."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _table(comparison: Comparison) -> str:
@@ -101,8 +84,8 @@ def _figures(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
     yield (
         "Accuracy by setting",
         draw("accuracy", figures.accuracy_figure, comparison),
-        "A dot is a seed, the stroke their mean, the band its 95 % interval; dashed: plain training at equal budget."
-        + cut,
+        "A dot is a seed, the stroke their mean, the band its 95 % interval; dashed: plain training at equal budget. "
+        "An arrow: far below the others." + cut,
     )
     for number, (name, rows) in enumerate(figures.grids(comparison).items()):
         svg = draw(f"grid{number}", figures.grid_figure, rows)
@@ -140,7 +123,7 @@ def repeat_command(row: Row) -> str:
     """Trains the row's first run again, in a new folder."""
     folder = row.runs[0].path.resolve()
     words = ["python", "-m", "kd_lightning.train", "--config-path", str(folder), "--config-name", runs.CONFIG]
-    return shlex.join([*words, "hydra.run.dir=outputs/train/again"])
+    return shlex.join([*words, "hydra.output_subdir=null", "hydra.run.dir=outputs/train/again"])
 
 
 def _details(row: Row) -> str:

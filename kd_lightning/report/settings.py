@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kd_lightning import runs
+from kd_lightning.report.presets import plain, preset_names
 from kd_lightning.runs import Run
 
 BASELINE = "kd_lightning.losses.CE"
@@ -63,7 +64,7 @@ def group(found: Sequence[Run]) -> list[Setting]:
 def _relevant(flat: Mapping[str, Any], has_teacher: bool, teacher_follows_seed: bool) -> dict[str, Any]:
     without = _REPEAT + runs.INCIDENTAL + (("teacher_stage.seed",) if teacher_follows_seed else ())
     kept = {k: v for k, v in flat.items() if k not in without and (has_teacher or not k.startswith(_TEACHER))}
-    return {k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in kept.items()}  # 4 is 4.0
+    return {k: plain(v) for k, v in kept.items()}
 
 
 def _seed(flat: Mapping[str, Any]) -> str:
@@ -72,7 +73,11 @@ def _seed(flat: Mapping[str, Any]) -> str:
 
 
 def _labels(values: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What tells the settings apart: the loss, and every key that differs among the runs it can be compared in."""
+    """What tells the settings apart: the loss, and every key that differs among the runs it can be compared in.
+
+    The loss is named by its preset where all runs of its class have one.
+    """
+    names = preset_names(values)
     differs = set()  # (key, what it belongs to)
     for key in dict.fromkeys(k for flat in values for k in flat):
         seen: dict[str, set[str]] = {}
@@ -81,9 +86,10 @@ def _labels(values: Sequence[Mapping[str, Any]]) -> list[str]:
                 seen.setdefault(_target(key, flat), set()).add(str(flat.get(key)))
         differs |= {(key, target) for target, found in seen.items() if len(found) > 1}
     labels = []
-    for flat in values:
+    for flat, name in zip(values, names, strict=True):
         keys = {LOSS, *(k for k in flat if (k, _target(k, flat)) in differs)}
-        labels.append(" ".join(_word(k, flat[k]) for k in sorted(keys, key=_rank)))
+        kept = [k for k in sorted(keys, key=_rank) if name is None or k == LOSS or not k.startswith("loss.")]
+        labels.append(" ".join(name if name and k == LOSS else _word(k, flat[k]) for k in kept))
     return labels
 
 

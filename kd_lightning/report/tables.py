@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from kd_lightning.statistics import mean_std
 
 CAPTION = (
     "Test accuracy in %, mean ± standard deviation over n seeds, of the last epoch and of the best on validation. "
-    "Gain: last epoch over loss=ce of the same student and budget, in points, with its 95 % interval. "
+    "Gain: last epoch over loss=ce of the same student and budget, in points, with its own 95 % interval. "
     "Verdict: t test at 5 %, paired by seed where seeds pair, corrected for all gains tested here (Holm)."
 )
 HEADER = ("setting", "n", "last", "best", "gain", "95 % interval", "p (Holm)", "verdict", "agreement %", "seconds")
@@ -24,7 +25,7 @@ HEADER = ("setting", "n", "last", "best", "gain", "95 % interval", "p (Holm)", "
 
 def terminal_table(comparison: Comparison) -> Group:
     """Fits 80 columns."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
     table.add_column("setting", overflow="fold", min_width=14)
     for column in ("n", "last %", "best %", "gain"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -32,23 +33,40 @@ def terminal_table(comparison: Comparison) -> Group:
     for name, run in comparison.teachers.items():
         table.add_row(f"teacher {name}", "", teacher_accuracy(run), "", "", "")
     for row in comparison.rows:
-        gain, bounds = gain_words(row), interval_words(row)
+        gain, bounds = gain_words(row), interval_words(row).replace(" ", "")
         label = Text(row.label + "".join(f" [{m}]" for m in row.marks))
         last, best = score_words(row.last), score_words(row.best)
         table.add_row(label, str(len(row.last)), last, best, f"{gain}\n{bounds}" if bounds else gain, row.verdict)
     notes = [f"[{i}] {note}" for i, note in enumerate(comparison.notes, 1)]
-    return Group(table, Text("\n".join([*notes, CAPTION])))
+    return Group(Text(findings(comparison)), "", table, "", Text("\n".join([*notes, CAPTION])))
 
 
 def markdown(comparison: Comparison, title: str) -> str:
     """A table with its caption and notes."""
-    lines = [f"# {title}", "", CAPTION, "", f"| {' | '.join(HEADER)} |", "|---|" + "---:|" * 6 + "---|---:|---:|"]
+    rule = "|---|" + "---:|" * 6 + "---|---:|---:|"
+    lines = [f"# {title}", "", findings(comparison), "", CAPTION, "", f"| {' | '.join(HEADER)} |", rule]
     for name, run in comparison.teachers.items():
         lines.append(f"| teacher {name} |  | {teacher_accuracy(run)} |  |  |  |  |  |  |  |")
     for row in comparison.rows:
         marks = "".join(f" [{m}]" for m in row.marks)
         lines.append("| " + " | ".join([f"`{row.label}`{marks}", *cells(row)[1:]]) + " |")
     return "\n".join([*lines, "", *(f"{i}. {note}" for i, note in enumerate(comparison.notes, 1))]).rstrip() + "\n"
+
+
+def findings(comparison: Comparison) -> str:
+    """What came out, in a sentence, null results included."""
+    verdicts = Counter(row.verdict for row in comparison.rows if row.gain)
+    count = sum(len(row.last) for row in comparison.rows)
+    scope = f"{_count(count, 'finished run')} in {_count(len(comparison.rows), 'setting')}"
+    if not verdicts:
+        return f"{scope}; none has a baseline (loss=ce, same student and budget) to be compared with."
+    words = ("better", "worse", "no difference shown", "too few seeds")
+    told = ", ".join(f"{word}: {verdicts[word]}" for word in words if verdicts[word])
+    return f"{scope}. Of {sum(verdicts.values())} compared with plain training at equal budget, {told}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def cells(row: Row) -> list[str]:

@@ -9,7 +9,8 @@ from scipy import stats
 
 from kd_lightning import runs
 from kd_lightning.checks import UserError
-from kd_lightning.report.comparison import Comparison, Row, compare_folders
+from kd_lightning.compare import compare_folders
+from kd_lightning.report.comparison import Comparison, Row
 from kd_lightning.statistics import holm
 
 Fake = Callable[..., Path]
@@ -83,6 +84,15 @@ def test_what_changes_no_number_makes_no_setting(fake_run: Fake) -> None:
     fake_run(0.8, "loss=kd", "loss.temperature=4", "seed=0")
     path = fake_run(0.8, "loss=kd", "loss.temperature=4.0", "seed=1", "trainer.log_every_n_steps=5")
     assert [row.label for row in compare_folders([path.parent]).rows] == ["kd"]
+
+
+def test_a_loss_is_named_by_its_preset_unless_a_grid_left_it(fake_run: Fake) -> None:
+    for loss in ("ce", "kd", "kd_cifar", "dkd"):
+        path = fake_run(0.8, f"loss={loss}")
+    assert [row.label for row in compare_folders([path.parent]).rows] == ["ce", "kd", "kd_cifar", "dkd"]
+    fake_run(0.8, "loss=kd", "loss.temperature=8")
+    labels = [row.label for row in compare_folders([path.parent]).rows]
+    assert labels[0] == "ce" and labels[3] == "dkd" and all("temperature=" in label for label in labels[1:3])
 
 
 def test_a_baseline_serves_every_teacher(fake_run: Fake) -> None:
