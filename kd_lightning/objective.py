@@ -60,7 +60,9 @@ def prepare_loss(
         }
 
         def new_student() -> nn.Module:
-            model = create_model(about["name"], data.num_classes, image_size=data.image_size, **about["kwargs"])
+            with torch.random.fork_rng():
+                torch.manual_seed(2**32 + cfg.seed)  # the run's own seed would give the very same weights again
+                model = create_model(about["name"], data.num_classes, image_size=data.image_size, **about["kwargs"])
             return model.to(memory_format=torch.channels_last)
 
         probe = None if teacher is None else Probe(teacher, x)

@@ -1,11 +1,11 @@
 """Networks before training, as a loss sees them: what layers they have and what shapes these give."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kd_lightning.checks import UserError, integer
 from kd_lightning.models import head, stages
@@ -58,29 +58,37 @@ class Probe:
         raise UserError(f"{key} must be all, last, pooled, a stage's number, a layer's name or a list, got {wanted!r}")
 
     def _before_relu(self, name: str) -> str:
-        """Linear stages (MobileNetV2, WRN) give what is before a ReLU as it is."""
+        """Where no ReLU ends a stage, the BatchNorm that it is given to (WRN), else the stage itself (MobileNetV2)."""
         try:
             self.shapes((name + BEFORE_RELU,))
         except UserError:
-            return name
+            return self._norm_of(name) or name
         return name + BEFORE_RELU
+
+    def _norm_of(self, stage: str) -> str | None:
+        norms = [n for n, m in self.model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        features = self._run((stage, *(n + INPUT for n in norms)))
+        return next((n for n in norms if features[n + INPUT] is features[stage]), None)
 
     def shapes(self, layers: Sequence[str]) -> list[tuple[int, ...]]:
         """Shapes of these layers' activations without the batch. Raises UserError if there is no such layer."""
+        features = self._run(layers)
+        return [tuple(features[name].shape[1:]) for name in layers]
+
+    def _run(self, layers: Sequence[str]) -> Mapping[str, Tensor]:
         tap = Tap(self.model, layers)
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()  # running statistics stay as they are
         try:
             with torch.no_grad():
-                features = tap(self.x).features
+                return tap(self.x).features
         finally:
             tap.remove()
             for module, training in modes:
                 module.training = training
-        return [tuple(features[name].shape[1:]) for name in layers]
 
     def norm(self, layer: str, key: str) -> nn.Module:
-        """The BatchNorm whose output `layer` is, or the last before the ReLU that ends it. Raises UserError."""
+        """The BatchNorm that `layer` is, or the last one on the way to the ReLU that ends it. Raises UserError."""
         module = self.model.get_submodule(layer.removesuffix(BEFORE_RELU))
         found = [
             m

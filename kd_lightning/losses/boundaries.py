@@ -34,8 +34,7 @@ class OFD(nn.Module):
     """Overhaul of feature distillation (arXiv 1904.01866); deeper layers count double of those before them.
 
     The margins are those of the teacher's BatchNorms, read where they stand: the teacher is neither copied nor changed.
-    Its layers must end in BatchNorm and ReLU, or be BatchNorms themselves (for WRN `layer2.0.bn1`, `layer3.0.bn1`,
-    `last.0`).
+    Its layers must end in BatchNorm and ReLU, or be BatchNorms themselves (as is found for WRN).
     """
 
     def __init__(self, student_layers: Any = "before_relu", teacher_layers: Any = "before_relu"):

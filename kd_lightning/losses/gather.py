@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def gather_batch(x: Tensor) -> Tensor:
-    """Shards `[B, …]` of all ranks as `[ranks·B, …]`, in rank order; `x` itself where no process group is running.
+    """Shards `[B_r, …]` of all ranks as `[Σ B_r, …]`, in rank order; `x` itself where no process group is running.
 
     The gradient of a shard is the sum of what all ranks found for it. If every rank computes the same loss of the whole
     batch, the average over ranks that DDP takes afterwards is therefore the gradient of one process on the whole batch.
-    All ranks must call it together, with shards of one shape.
+    All ranks must call it together. Their shards may differ in length, as in the last batch of an epoch.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
@@ -23,12 +23,17 @@ def gather_batch(x: Tensor) -> Tensor:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        shards = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-        dist.all_gather(shards, x.contiguous())
-        return torch.cat(shards)
+        lengths = [torch.zeros((), dtype=torch.int64, device=x.device) for _ in range(dist.get_world_size())]
+        dist.all_gather(lengths, torch.tensor(len(x), device=x.device))
+        ctx.lengths = torch.stack(lengths).tolist()
+        padded = x.new_zeros(max(ctx.lengths), *x.shape[1:])  # a collective wants one shape
+        padded[: len(x)] = x
+        shards = [torch.empty_like(padded) for _ in ctx.lengths]
+        dist.all_gather(shards, padded)
+        return torch.cat([shard[:n] for shard, n in zip(shards, ctx.lengths, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         grad = grad.clone(memory_format=torch.contiguous_format)  # the sum is written into it
         dist.all_reduce(grad)
-        return grad.chunk(dist.get_world_size())[dist.get_rank()]
+        return grad.split(ctx.lengths)[dist.get_rank()]

@@ -10,13 +10,14 @@ from kd_lightning.probe import Networks
 from kd_lightning.types import Outputs
 
 Shape = tuple[int, ...]
+EACH_STAGE = {"all", "before_relu"}
 
 
 class Layers(nn.Module):
     """Pairs of layers, chosen by `student_layers` and `teacher_layers`; see `Probe.layers` for what these may be.
 
     `dims` is the number of dimensions the method can compare, batch included: 4 for maps `[B, C, H, W]`, 2 for vectors.
-    Where the user chose `all`, and one network has more stages, its first ones are left out.
+    Where every stage is compared (`all`, `before_relu`) and one network has more, its first ones are left out.
     """
 
     def __init__(self, student_layers: Any, teacher_layers: Any, dims: int | None = None):
@@ -31,7 +32,7 @@ class Layers(nn.Module):
         assert networks.teacher is not None
         s = networks.student.layers(self.wanted["student"], "loss.student_layers")
         t = networks.teacher.layers(self.wanted["teacher"], "loss.teacher_layers")
-        if "all" in self.wanted.values():
+        if EACH_STAGE & {w for w in self.wanted.values() if isinstance(w, str)}:
             count = min(len(s), len(t))
             s, t = s[-count:], t[-count:]
         if len(s) != len(t):
@@ -45,8 +46,9 @@ class Layers(nn.Module):
             for name, shape in zip(names, found, strict=True):
                 if self.dims is not None and len(shape) + 1 != self.dims:
                     wants = "maps [B, C, H, W]" if self.dims == 4 else "vectors [B, D]"
+                    found_shape = ", ".join(["B", *map(str, shape)])
                     raise UserError(
-                        f"loss.{whose}_layers: {name} gives {['B', *shape]}, but this loss compares {wants}"
+                        f"loss.{whose}_layers: {name} gives [{found_shape}], but this loss compares {wants}"
                     )
         return list(zip(*shapes, strict=True))
 

@@ -36,10 +36,7 @@ def trained_teacher(cfg: DictConfig, data: Any, train: Callable[..., Any]) -> Pa
         if not runs.is_finished(path):
             train(config, path, resume=(path / runs.LAST).is_file())
         return path
-    lock = FileLock(f"{path}.lock")
-    if _is_held(lock):
-        say(f"another process is training the teacher in {path}; waiting for it")
-    with lock:
+    with _alone(FileLock(f"{path}.lock"), f"another process is training the teacher in {path}; waiting for it"):
         if runs.is_finished(path):
             say(f"teacher: {cfg.model.teacher}, trained before, from {path}")
         else:
@@ -103,12 +100,13 @@ def _recipe_id(config: DictConfig, data: Any) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _is_held(lock: FileLock) -> bool:
+def _alone(lock: FileLock, waiting: str) -> Any:
+    """Holds the lock; says `waiting` if another process does. The first try is the test, or two would miss each other."""
     try:
-        with lock.acquire(timeout=0):
-            return False
+        return lock.acquire(timeout=0)
     except TimeoutError:
-        return True
+        say(waiting)
+        return lock.acquire()
 
 
 def slug(name: str) -> str:
