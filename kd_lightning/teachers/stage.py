@@ -101,7 +101,7 @@ def _recipe_id(config: DictConfig, data: Any) -> str:
 
 
 def _alone(lock: FileLock, waiting: str) -> Any:
-    """Holds the lock; says `waiting` if another process does. The first try is the test, or two would miss each other."""
+    """Holds the lock; says `waiting` if another does. The first try is the test, or two would miss each other."""
     try:
         return lock.acquire(timeout=0)
     except TimeoutError:

@@ -163,7 +163,7 @@ def test_defaults_fit_nets_of_other_kinds(preset: str, teacher: str, student: st
 
 
 def test_the_module_tree_holds_no_teacher() -> None:
-    """Its classifier and BatchNorms are used where they stand, so nothing of it is saved or trained with the student."""
+    """Its classifier and BatchNorms are used where they stand: nothing of it is saved, or trained with the student."""
     for preset in ("ofd", "srrl"):
         run = Learner(preset)
         inside = {id(p) for p in run.loss.parameters()}
