@@ -14,7 +14,7 @@ from kd_lightning.config import CONF_DIR
 from kd_lightning.parts import build_parts
 from kd_lightning.quiet import quiet
 from kd_lightning.report.terminal import say
-from kd_lightning.teachers import LiveTeacher
+from kd_lightning.teachers.cached import CachedTeacher
 from kd_lightning.teachers.source import build_teacher
 from kd_lightning.train import train
 from kd_lightning.types import Batch
@@ -32,7 +32,8 @@ def fill(cfg: DictConfig) -> None:
     if cfg.model.teacher_cache in ("off", "memory"):
         raise UserError(f"model.teacher_cache={cfg.model.teacher_cache} leaves nothing to fill; use auto or a folder")
     teacher = build_teacher(cfg, data, node, lambda model: (), train)()
-    if isinstance(teacher, LiveTeacher):
+    teachers = [one for one in getattr(teacher, "members", [teacher]) if isinstance(one, CachedTeacher)]
+    if not teachers:
         return  # `auto` has said why there is no table
     fabric = Fabric(accelerator=node.accelerator, devices=1, precision=node.precision)
     images = data.splits["train"].to(fabric.device)
@@ -42,7 +43,9 @@ def fill(cfg: DictConfig) -> None:
     with bar, fabric.autocast():
         for row in bar.track(rows, description="filling, in batches"):
             index, view = row // data.num_views, row % data.num_views
-            teacher(Batch(images.render(index, view), images.labels[index], index, view))
+            batch = Batch(images.render(index, view), images.labels[index], index, view)
+            for one in teachers:
+                one.look_up(batch)
     say(f"every view of {len(images):,} images is in the teacher cache")
 
 

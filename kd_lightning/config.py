@@ -51,6 +51,7 @@ class Config:
     trainer: Any = MISSING
     teacher_stage: TeacherStageConfig = MISSING
     seed: int = 0
+    compile: Any = "auto"
     resume: str | None = None
 
 

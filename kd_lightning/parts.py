@@ -24,6 +24,8 @@ OPTIMIZER_BOUNDS: dict[str, dict[str, float]] = {  # torch lets NaN pass, and so
     "weight_decay": {"least": 0},
     "momentum": {"least": 0, "most": 1},
 }
+ALONE = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+"""For a Trainer that is asked something and trains nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,11 @@ def build_parts(cfg: DictConfig) -> Parts:
     integer("seed", cfg.seed, least=0, most=MAX_SEED)
     trainer = resolve_trainer(cfg.trainer)
     loss = build_loss(cfg.loss, cfg.model)
-    optimizer, schedule = build_optimizer(cfg.optimizer, cfg.scheduler, trainer.max_epochs)
     data = build(cfg.data, "data")
+    shares = build(trainer, "trainer", **ALONE).world_size * trainer.accumulate_grad_batches
+    data.share_batch(shares)
+    batch = data.batch_size * shares
+    optimizer, schedule = build_optimizer(cfg.optimizer, cfg.scheduler, trainer.max_epochs, batch)
     data.prepare_data()
     data.setup()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)  # the same student for the same seed, whatever its loss
@@ -77,26 +82,29 @@ def resolve_trainer(node: DictConfig) -> DictConfig:
 
 def _try_trainer(node: DictConfig) -> None:
     """Finds a value that the Trainer refuses now, not after a teacher was trained for hours. Raises UserError."""
-    alone = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     try:
-        build(node, "trainer", **alone)
+        build(node, "trainer", **ALONE)
     except UserError as e:
         plain = OmegaConf.create({"_target_": node._target_, "accelerator": node.accelerator})
         for key, value in node.items():  # it seldom says which of them it was
             try:
-                build(plain, f"trainer.{key!s}={value}", **(alone | {str(key): value}))
+                build(plain, f"trainer.{key!s}={value}", **(ALONE | {str(key): value}))
             except UserError as refused:
                 raise refused from e
         raise
 
 
 def build_optimizer(
-    optimizer_node: DictConfig, schedule_node: DictConfig, max_epochs: int
+    optimizer_node: DictConfig, schedule_node: DictConfig, max_epochs: int, batch: int
 ) -> tuple[Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], Callable[[float, int], float]]:
-    """Builds and tries both: a wrong learning rate is found now, not after a teacher was trained for hours."""
+    """Builds and tries both: a wrong learning rate is found now, not after a teacher was trained for hours.
+
+    `batch` is the global batch, to which the learning rate is scaled if `lr_batch_size` says what it is for.
+    """
     for key, bounds in OPTIMIZER_BOUNDS.items():
         if key in optimizer_node:
             number(f"optimizer.{key}", optimizer_node[key], **bounds)
+    optimizer_node = _scaled(optimizer_node, batch)
     optimizer, schedule = build(optimizer_node, "optimizer"), build(schedule_node, "scheduler")
     try:
         optimizer([nn.Parameter(torch.zeros(1))])
@@ -112,6 +120,14 @@ def build_optimizer(
         values = ", ".join(f"scheduler.{k!s}={v}" for k, v in schedule_node.items() if not str(k).startswith("_"))
         raise UserError(f"scheduler: {e}; got {values}") from e
     return optimizer, schedule
+
+
+def _scaled(node: DictConfig, batch: int) -> DictConfig:
+    """The linear scaling rule (arXiv 1706.02677, sec. 2.1): lr for `lr_batch_size` images, times batch / that."""
+    scaled = OmegaConf.masked_copy(node, [str(key) for key in node if key != "lr_batch_size"])
+    if node.get("lr_batch_size") is not None:
+        scaled.lr = node.lr * batch / integer("optimizer.lr_batch_size", node.lr_batch_size, least=1)
+    return scaled
 
 
 def build_trainer(node: DictConfig, out: Path, has_val: bool) -> tuple[pl.Trainer, TrainLog]:

@@ -1,4 +1,4 @@
-"""Crop, flip and cutout as a pure function of (seed, epoch, sample index): no generator, no worker, no batch matters.
+"""Crop, flip, cutout and mixing as a pure function of (seed, epoch, sample index): no generator, no worker, no batch matters.
 
 A crop out of an image padded by `pad` pixels, flipped or not, is one of finitely many *views*, numbered
 `(y · span + x) · flips + flip` with offsets y, x in [0, span), span = 2·pad + 1: 162 of them for pad 4 with flip.
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kd_lightning.checks import UserError, did_you_mean, integer
 from kd_lightning.data.hashing import random_bits
+from kd_lightning.data.mixing import Mixing
 
 _VIEW, _CUTOUT_Y, _CUTOUT_X = 1, 2, 3  # salts: independent numbers for the same (seed, epoch, index)
 
@@ -30,6 +31,8 @@ class Augment:
     """Mirror every second view left to right."""
     cutout: int = 0
     """Side of a square, centred anywhere in the image, that is set to the mean; 0: none."""
+    mixing: Mixing = Mixing()
+    """What of another image is in it."""
 
     def __post_init__(self) -> None:
         integer("data.augment.pad", self.pad, least=0)
@@ -42,8 +45,10 @@ class Augment:
         """From the keys of `data.augment`; those left out mean "not done". Raises UserError."""
         if isinstance(values, Augment):
             return values
-        check_keys("data.augment", values, ("pad", "flip", "cutout"))
-        return Augment(**{str(key): value for key, value in values.items()})
+        check_keys("data.augment", values, ("pad", "flip", "cutout", "mixup", "cutmix"))
+        mixing = Mixing(**{str(key): value for key, value in values.items() if key in ("mixup", "cutmix")})
+        own = {str(key): value for key, value in values.items() if key in ("pad", "flip", "cutout")}
+        return Augment(**own, mixing=mixing)
 
     @property
     def span(self) -> int:
@@ -57,8 +62,8 @@ class Augment:
 
     @property
     def num_views(self) -> int | None:
-        """Number of different results per image; None with cutout, whose results are not numbered."""
-        return None if self.cutout else self.crop_views
+        """Number of different results per image; None with cutout or mixing, whose results are not numbered."""
+        return None if self.cutout or self.mixing else self.crop_views
 
     @property
     def center(self) -> int:

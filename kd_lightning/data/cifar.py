@@ -45,7 +45,9 @@ class CIFAR10DataModule(ResidentDataModule):
         normalize: Mapping[str, Any] | Normalize | None = None,
         augment: Mapping[str, Any] | Augment = Augment(pad=4, flip=True),  # noqa: B008 - frozen
         batch_size: int = 128,
+        global_batch_size: int | None = None,
         eval_batch_size: int | None = None,
+        device: str = "auto",
         seed: int = 0,
     ) -> None:
         if not isinstance(root, str | Path):
@@ -57,7 +59,9 @@ class CIFAR10DataModule(ResidentDataModule):
             train_size=train_size,
             normalize=self.default_normalize if normalize is None else normalize,
             batch_size=batch_size,
+            global_batch_size=global_batch_size,
             eval_batch_size=eval_batch_size,
+            device=device,
             split_seed=split_seed,
             seed=seed,
         )

@@ -37,7 +37,9 @@ class DigitsDataModule(ResidentDataModule):
         normalize: Mapping[str, Any] | Normalize = Normalize((0.3053,) * 3, (0.3759,) * 3),  # noqa: B008 - immutable
         augment: Mapping[str, Any] | Augment = Augment(pad=1),  # noqa: B008 - frozen
         batch_size: int = 128,
+        global_batch_size: int | None = None,
         eval_batch_size: int | None = None,
+        device: str = "auto",
         seed: int = 0,
     ) -> None:
         self.test_size = integer("data.test_size", test_size, least=10, most=ALL - 20)
@@ -48,7 +50,9 @@ class DigitsDataModule(ResidentDataModule):
             train_size=train_size,
             normalize=normalize,
             batch_size=batch_size,
+            global_batch_size=global_batch_size,
             eval_batch_size=eval_batch_size,
+            device=device,
             split_seed=integer("data.split_seed", split_seed, least=0, most=MAX_SEED),
             seed=seed,
         )

@@ -48,6 +48,7 @@ class ImageFolderDataModule(DataModule):
         normalize: Mapping[str, Any] | Normalize = IMAGENET,
         augment: Mapping[str, Any] = DEFAULT_AUGMENT,
         batch_size: int = 64,
+        global_batch_size: int | None = None,
         eval_batch_size: int | None = None,
         num_workers: int | None = None,
         verify: bool = True,
@@ -56,6 +57,7 @@ class ImageFolderDataModule(DataModule):
         super().__init__(
             normalize=normalize,
             batch_size=batch_size,
+            global_batch_size=global_batch_size,
             eval_batch_size=eval_batch_size,
             split_seed=split_seed,
             seed=seed,

@@ -35,6 +35,7 @@ class DataModule(LightningDataModule):
         *,
         normalize: Mapping[str, Any] | Normalize,
         batch_size: int,
+        global_batch_size: int | None,
         eval_batch_size: int | None,
         split_seed: int,
         seed: int,
@@ -42,12 +43,26 @@ class DataModule(LightningDataModule):
         super().__init__()
         self.normalize = Normalize.parse(normalize)
         self.batch_size = integer("data.batch_size", batch_size, least=1)
+        if global_batch_size is not None:
+            integer("data.global_batch_size", global_batch_size, least=1)
+        self.global_batch_size = global_batch_size
         if eval_batch_size is None:
             eval_batch_size = 2 * self.batch_size
         self.eval_batch_size = integer("data.eval_batch_size", eval_batch_size, least=1)
         self.split_seed = integer("data.split_seed", split_seed, least=0, most=MAX_SEED)
         self.seed = integer("data.seed", seed, least=0, most=MAX_SEED)
         self.splits: dict[Split, Source] = {}
+
+    def share_batch(self, parts: int) -> None:
+        """Divides `global_batch_size`, where given, among `parts` = processes · accumulated steps. Raises UserError."""
+        if self.global_batch_size is None:
+            return
+        if self.global_batch_size % parts:
+            raise UserError(
+                f"data.global_batch_size={self.global_batch_size} cannot be divided by {parts} (devices · nodes · "
+                "accumulate_grad_batches); choose a multiple of it"
+            )
+        self.batch_size = self.global_batch_size // parts
 
     @abstractmethod
     def setup(self, stage: str | None = None) -> None:

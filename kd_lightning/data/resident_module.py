@@ -2,13 +2,16 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kd_lightning.checks import UserError, integer
 from kd_lightning.data.augment import Augment
 from kd_lightning.data.module import DataModule
+from kd_lightning.data.placement import check_place
 from kd_lightning.data.resident import ResidentImages
 from kd_lightning.data.split import stratified
 
@@ -28,11 +31,13 @@ class ResidentDataModule(DataModule):
         augment: Mapping[str, Any] | Augment,
         val_size: int,
         train_size: int | None,
+        device: str,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         self.augment = Augment.parse(augment)
         self.num_views = self.augment.num_views
+        self.device = check_place(device)
         self.val_size = integer("data.val_size", val_size, least=0, most=self.total - self.num_classes)
         if 0 < self.val_size < self.num_classes:
             raise UserError(
@@ -60,17 +65,21 @@ class ResidentDataModule(DataModule):
             train = train[few]
         plain = Augment()
         self.splits = {
-            "train": ResidentImages(images[train], labels[train], self.normalize, self.augment),
-            "val": ResidentImages(images[val], labels[val], self.normalize, plain),
-            "test": ResidentImages(test_images, test_labels, self.normalize, plain),
+            "train": ResidentImages(images[train], labels[train], self.normalize, self.augment, self.device),
+            "val": ResidentImages(images[val], labels[val], self.normalize, plain, self.device),
+            "test": ResidentImages(test_images, test_labels, self.normalize, plain, self.device),
         }
+
+    def epoch_views(self, epoch: int) -> Tensor:
+        """The view that every training sample has in `epoch`, `[N]`, on the CPU; where views are numbered."""
+        return self.augment.view(self.seed, epoch, torch.arange(self.sizes["train"]))
 
     def identity(self) -> dict[str, Any]:
         """See `DataModule.identity`."""
         return {
             "name": self.name,
             "normalize": self.normalize._asdict(),
-            "augment": [self.augment.pad, self.augment.flip, self.augment.cutout],
+            "augment": asdict(self.augment),
             "sizes": [self.total, self.val_size, self.train_size],
             "split_seed": self.split_seed,
         }

@@ -1,10 +1,19 @@
 """Ordinary training: the equal-budget baseline of every distillation."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_lightning.checks import number
 from kd_lightning.types import Batch, Outputs
+
+
+def task_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Mean cross-entropy of logits `[B, C]` with the labels, in nats; of a mixed picture, with both in their shares."""
+    if batch.mixed is None:
+        return F.cross_entropy(logits.float(), batch.y)
+    own, other = (F.cross_entropy(logits.float(), y, reduction="none") for y in (batch.y, batch.mixed.y))
+    return torch.lerp(other, own, batch.mixed.share).mean()
 
 
 class CE(nn.Module):
@@ -20,5 +29,5 @@ class CE(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Logits `[B, C]`, labels `[B]`; returns scalars in nats: `loss` and its part `ce`."""
-        ce = F.cross_entropy(student.logits.float(), batch.y)
+        ce = task_loss(student.logits, batch)
         return {"loss": self.ce_weight * ce, "ce": ce}

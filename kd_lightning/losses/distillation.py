@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_lightning.checks import UserError
+from kd_lightning.losses.ce import task_loss
 from kd_lightning.losses.fusion import Fusion
 from kd_lightning.losses.layers import Layers
 from kd_lightning.losses.settings import Setting, set_epoch
@@ -64,7 +64,7 @@ class Distillation(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Logits `[B, C]`, labels `[B]`; returns scalars: `loss` and its parts, `ce` and the method's, unweighted."""
-        ce = F.cross_entropy(student.logits.float(), batch.y)
+        ce = task_loss(student.logits, batch)
         loss = self.ce_weight() * ce
         if not self.is_on:
             return {"loss": loss, "ce": ce}

@@ -3,8 +3,8 @@
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from kd_lightning.losses.ce import task_loss
 from kd_lightning.losses.functional import kd
 from kd_lightning.losses.settings import Setting
 from kd_lightning.probe import Networks
@@ -30,5 +30,5 @@ class DML(nn.Module):
         return {
             "student_kd": kd(student.logits, peer.detach(), t),
             "peer_kd": kd(peer, student.logits.detach(), t),
-            "peer_ce": F.cross_entropy(peer.float(), batch.y),
+            "peer_ce": task_loss(peer, batch),
         }

@@ -1,5 +1,7 @@
 """VGG with BatchNorm for small images (Simonyan and Zisserman, arXiv 1409.1556), with one linear head as in CRD."""
 
+import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,13 +33,18 @@ class VGG(nn.Module):
         kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        large = x.shape[-1] >= 64
+        size = x.shape[-1]
         x = F.max_pool2d(self.layer1(x), 2)
         x = F.max_pool2d(self.layer2(x), 2)
         x = F.max_pool2d(self.layer3(x), 2)
-        x = self.layer4(x)
-        x = self.layer5(F.max_pool2d(x, 2) if large else x)
+        x = _halve_if_large(self.layer4(x), size)
+        x = self.layer5(x)
         return self.fc(x.mean((2, 3)))
+
+
+@torch.fx.wrap  # a decision that a traced graph keeps open
+def _halve_if_large(x: Tensor, size: int) -> Tensor:
+    return F.max_pool2d(x, 2) if size >= 64 else x
 
 
 def _stage(count: int, inputs: int, outputs: int) -> nn.Sequential:

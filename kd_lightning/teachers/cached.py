@@ -19,6 +19,7 @@ from kd_lightning.teachers.table import LogitTable
 from kd_lightning.types import Batch, Outputs
 
 DEFAULT_FOLDER = "outputs/teacher_cache"
+MOST_BYTES = 256 * 2**20  # of one epoch's answers on the device
 
 
 class CachedTeacher:
@@ -27,6 +28,9 @@ class CachedTeacher:
     The table's row is the view of the image, `index · views + view`, where views are numbered (crop and flip: 162);
     otherwise there is a table for each (seed, epoch), and its row is `index`. Exact to the rounding of the storage
     type, because the key says all that decides the pixels.
+
+    `epoch_views(epoch)` tells the view `[N]` that each sample has in an epoch. With it, an epoch whose answers are all
+    there is read once and kept on the device: then no step waits for main memory.
     """
 
     def __init__(
@@ -38,17 +42,20 @@ class CachedTeacher:
         views: int | None,
         dtype: torch.dtype,
         seed: int,
+        epoch_views: Callable[[int], Tensor] | None = None,
     ):
         self.live, self.models = live, live.models
         self._folder, self._samples, self._classes, self._views = folder, samples, classes, views
         self._dtype, self._seed = dtype, seed
         self.asked = self.found = 0
+        self._epoch_views = epoch_views
         self._name = ""
         self._table: LogitTable | None = None
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
         """Turns to the table of this epoch, where there is one an epoch."""
+        self._epoch, self._answers, self._looked = epoch, None, False
         name = f"seed{self._seed}-epoch{epoch}" if self._views is None else "views"
         if self._table is None or name != self._name:
             self._name, self._table = name, None
@@ -61,6 +68,28 @@ class CachedTeacher:
         return self._table
 
     def __call__(self, batch: Batch) -> Outputs:
+        if not self._looked:
+            self._answers, self._looked = self._whole_epoch(batch.y.device), True
+        if self._answers is None:
+            return self.look_up(batch)
+        self.asked += len(batch.index)
+        self.found += len(batch.index)
+        return Outputs(self._answers[batch.index])
+
+    def _whole_epoch(self, device: torch.device) -> Tensor | None:
+        """The answers to all samples in this epoch `[N, C]`, if all are known and few enough to be kept on `device`."""
+        if LogitTable.size(self._samples, self._classes, self._dtype) > MOST_BYTES:
+            return None
+        keys = torch.arange(self._samples)
+        if self._views is not None:
+            if self._epoch_views is None:
+                return None
+            keys = keys * self._views + self._epoch_views(self._epoch)
+        logits, there = self.table().read(keys)
+        return logits.to(device) if there.all() else None
+
+    def look_up(self, batch: Batch) -> Outputs:
+        """Answers a batch of any views; what the table lacks is asked and put there."""
         keys = batch.index if self._views is None else batch.index * self._views + _view(batch)
         table = self.table()
         logits, there = table.read(keys.cpu())
@@ -111,12 +140,13 @@ def with_cache(teacher: LiveTeacher, cfg: DictConfig, data: Any, trainer: DictCo
     if where == "off":
         return teacher
     samples, views, classes = data.sizes["train"], data.num_views, data.num_classes
+    epoch_views = getattr(data, "epoch_views", None)  # a data set of one's own need not tell
     # Autocast answers in half precision, which fp16 holds without loss.
     dtype = torch.float32 if trainer.precision in ("32-true", "64-true") else torch.float16
     if where == "memory":
         if views is None:
             raise UserError("model.teacher_cache=memory needs numbered views (crop and flip only); use a folder or off")
-        return CachedTeacher(teacher, None, samples, classes, views, dtype, data.seed)
+        return CachedTeacher(teacher, None, samples, classes, views, dtype, data.seed, epoch_views)
     root = Path(DEFAULT_FOLDER if where == "auto" else where)
     folder = root / f"{data.name}-{slug(cfg.model.teacher)}-{fingerprint(teacher, data, trainer.precision)}"
     size = LogitTable.size(samples * (views or trainer.max_epochs), classes, dtype)
@@ -126,7 +156,7 @@ def with_cache(teacher: LiveTeacher, cfg: DictConfig, data: Any, trainer: DictCo
         say(f"teacher cache: {problem}; the teacher is run live")
         return teacher
     say(f"teacher cache: {folder}, up to {size / 1e6:,.0f} MB")
-    return CachedTeacher(teacher, folder, samples, classes, views, dtype, data.seed)
+    return CachedTeacher(teacher, folder, samples, classes, views, dtype, data.seed, epoch_views)
 
 
 def _too_small(folder: Path, size: int) -> str | None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.taps import Tap
+from kd_lightning.teachers.inference import for_inference
 from kd_lightning.teachers.view import View
 from kd_lightning.types import Batch, Outputs
 
@@ -40,7 +41,20 @@ class LiveTeacher:
         self.model = model.eval().requires_grad_(False)
         self.models = [self.model]
         self.view = view
+        self._running = self.model
         self._tap = Tap(self.model, layers)
+
+    def speed_up(self, image_size: int, precision: str) -> None:
+        """Runs a faster copy of the model from now on; only for a teacher of whose layers none is wanted.
+
+        `model` stays what it is, for whoever counts or saves it.
+        """
+        self._running = for_inference(self.model, torch.randn(4, 3, image_size, image_size), precision)
+        self._tap = Tap(self._running)
+
+    def compile(self) -> None:
+        """Compiles what runs, for the batch sizes that come."""
+        self._running.compile(dynamic=False)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Outputs:
@@ -57,6 +71,6 @@ class LiveTeacher:
         """Nothing changes."""
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        self.model._apply(fn)
+        self._running._apply(fn)
         if self.view is not None:
             self.view._apply(fn)

@@ -104,7 +104,10 @@ def _one_teacher(
     def get() -> Teacher:
         if trained:
             load_weights(model, trained_teacher(cfg, data, train))
-        return teacher if layers else with_cache(teacher, cfg, data, trainer)
+        if layers:
+            return teacher
+        teacher.speed_up(size or data.image_size, trainer.precision)
+        return with_cache(teacher, cfg, data, trainer)
 
     return get
 

@@ -56,7 +56,7 @@ def check_stage(cfg: DictConfig, data: Any) -> None:
     integer("teacher_stage.seed", stage.seed, least=0, most=MAX_SEED)
     integer("teacher_stage.max_epochs", stage.max_epochs, least=1)
     try:
-        build_optimizer(stage.optimizer, stage.scheduler, stage.max_epochs)
+        build_optimizer(stage.optimizer, stage.scheduler, stage.max_epochs, data.batch_size)
     except UserError as e:
         raise UserError(f"teacher_stage.{e}") from e
     try:

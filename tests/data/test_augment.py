@@ -105,8 +105,11 @@ def test_impossible_view_is_an_error():
     [
         ({"pad": -1}, "data.augment.pad must be a whole number >= 0, got -1"),
         ({"flip": 1}, "data.augment.flip must be true or false, got 1"),
-        ({"cut_out": 8}, "unknown key data.augment.cut_out; it has pad, flip, cutout; did you mean 'cutout'?"),
-        (4, "data.augment must have the keys pad, flip, cutout, got 4"),
+        (
+            {"cut_out": 8},
+            "unknown key data.augment.cut_out; it has pad, flip, cutout, mixup, cutmix; did you mean 'cutout'?",
+        ),
+        (4, "data.augment must have the keys pad, flip, cutout, mixup, cutmix, got 4"),
     ],
 )
 def test_augment_mistakes(values, message):

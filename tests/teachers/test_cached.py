@@ -25,9 +25,11 @@ class Pixels(nn.Module):
         return x[:, 0].flatten(1)
 
 
-def cached(data, folder=None, dtype=torch.float32):
+def cached(data, folder=None, dtype=torch.float32, views=True):
     live = LiveTeacher(Pixels())
-    return CachedTeacher(live, folder, data.sizes["train"], 64, data.num_views, dtype, data.seed), live
+    epoch_views = data.epoch_views if views else None
+    teacher = CachedTeacher(live, folder, data.sizes["train"], 64, data.num_views, dtype, data.seed, epoch_views)
+    return teacher, live
 
 
 def digits(**values) -> DigitsDataModule:
@@ -36,10 +38,11 @@ def digits(**values) -> DigitsDataModule:
     return data
 
 
+@pytest.mark.parametrize("views", [True, False], ids=["known", "unknown"])
 @pytest.mark.parametrize("where", ["memory", "file"])
-def test_every_view_served_is_the_view_shown(tmp_path, where):
+def test_every_view_served_is_the_view_shown(tmp_path, where, views):
     data = digits(batch_size=100)
-    teacher, live = cached(data, tmp_path if where == "file" else None)
+    teacher, live = cached(data, tmp_path if where == "file" else None, views=views)
     loader = data.train_dataloader()
     for epoch in range(30):
         loader.epoch = epoch
@@ -58,6 +61,21 @@ def test_a_second_run_asks_the_teacher_nothing(tmp_path):
         for batch in data.train_dataloader():
             assert torch.equal(teacher(batch).logits, batch.x[:, 0].flatten(1))
         assert (live.model.images == 0) == (run == 1)
+
+
+def test_an_epoch_that_is_there_is_read_once(monkeypatch):
+    """Then no step waits for the table in main memory."""
+    data = digits()
+    teacher, live = cached(data)
+    for _run in range(2):
+        teacher.start_epoch(0)
+        served = [teacher(batch).logits for batch in data.train_dataloader()]
+    reads = []
+    read = LogitTable.read
+    monkeypatch.setattr(LogitTable, "read", lambda self, keys: reads.append(len(keys)) or read(self, keys))
+    teacher.start_epoch(0)
+    again = [teacher(batch).logits for batch in data.train_dataloader()]
+    assert reads == [data.sizes["train"]] and all(torch.equal(a, b) for a, b in zip(served, again, strict=True))
 
 
 def test_views_without_numbers_are_keyed_by_seed_and_epoch(tmp_path):
