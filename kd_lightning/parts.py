@@ -17,6 +17,7 @@ from kd_lightning.config import build
 from kd_lightning.data.module import MAX_SEED
 from kd_lightning.models import create_model
 from kd_lightning.objective import build_loss
+from kd_lightning.observe import Observer
 from kd_lightning.progress import Bar, Events, TrainLog
 
 OPTIMIZER_BOUNDS: dict[str, dict[str, float]] = {  # torch lets NaN pass, and some of these
@@ -117,7 +118,7 @@ def build_optimizer(
 def build_trainer(node: DictConfig, out: Path, has_val: bool) -> tuple[pl.Trainer, TrainLog]:
     """A Trainer that logs to TensorBoard and checkpoints the student to `out`. Raises UserError."""
     log = TrainLog(node.log_every_n_steps)
-    callbacks: list[pl.Callback] = [log, _checkpoint(out, runs.LAST)]
+    callbacks: list[pl.Callback] = [log, Observer(), _checkpoint(out, runs.LAST)]
     if has_val:
         callbacks.append(_checkpoint(out, runs.BEST, monitor="val/accuracy", mode="max"))
     if node.enable_progress_bar:
