@@ -8,12 +8,13 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from kd_lightning import hardware, runs
 from kd_lightning.checks import UserError, integer, number
 from kd_lightning.config import build
+from kd_lightning.data.loader import smallest_batch
 from kd_lightning.data.module import MAX_SEED
 from kd_lightning.models import create_model
 from kd_lightning.objective import build_loss
@@ -48,6 +49,7 @@ def build_parts(cfg: DictConfig) -> Parts:
     data = build(cfg.data, "data")
     data.prepare_data()
     data.setup()
+    check_batch(loss, data, trainer)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)  # the same student for the same seed, whatever its loss
     student = create_model(
         cfg.model.student,
@@ -88,6 +90,23 @@ def _try_trainer(node: DictConfig) -> None:
             except UserError as refused:
                 raise refused from e
         raise
+
+
+def check_batch(loss: nn.Module, data: Any, trainer: DictConfig) -> None:
+    """Some losses compare samples with each other (`least_batch`). Raises UserError if a batch would be too small."""
+    if not getattr(loss, "needs_teacher", False):
+        return
+    devices: Any = trainer.devices
+    processes = devices if isinstance(devices, int) else len(devices) if isinstance(devices, ListConfig) else 1
+    smallest = smallest_batch(data.sizes["train"], data.batch_size, max(processes, 1))
+    for module in loss.modules():
+        least = getattr(module, "least_batch", 1)
+        if smallest < least:
+            last = "" if smallest == data.batch_size else f", of which the last of an epoch has {smallest}"
+            raise UserError(
+                f"data.batch_size: {type(module).__name__} compares samples with each other and needs {least} or more "
+                f"in each batch, got {data.sizes['train']} images in batches of {data.batch_size}{last}"
+            )
 
 
 def build_optimizer(
