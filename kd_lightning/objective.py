@@ -68,7 +68,7 @@ def prepare_loss(
         order = cfg.model.teacher_classes
         if order is not None and teacher is not None and hasattr(loss.method, "deployed"):
             raise UserError(
-                "model.teacher_classes: this loss deploys the teacher's classifier as it is, with the teacher's order of "
+                "model.teacher_classes: this loss deploys the teacher's classifier as it is, with its order of "
                 "classes; use a loss that keeps the student's own"
             )
         probe = None if teacher is None else Probe(teacher, x)
