@@ -1,6 +1,7 @@
 """Runs side by side. `python -m kd_lightning.compare outputs/sweep/<sweep> … [--out DIR]`.
 
-Prints the table and writes `comparison.md`, `.csv` and `.html` (one file, no network) next to the runs.
+Prints the table and writes `comparison.md`, `.csv` and `.html` (one file, no network) next to the runs. With
+`--verify` it tests the runs again instead, as `kd_lightning.evaluate` does.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from omegaconf import DictConfig
 from kd_lightning import runs
 from kd_lightning.checks import UserError
 from kd_lightning.cli import clear_errors
+from kd_lightning.quiet import quiet
 from kd_lightning.ranks import is_first_rank
 from kd_lightning.report.comparison import Comparison, compare_runs
 from kd_lightning.report.sweep import announcement
@@ -85,13 +87,25 @@ def write_report(comparison: Comparison, out: Path, folders: Sequence[Path]) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Exit status 2 if there is nothing to compare."""
+    """Exit status 2 if there is nothing to compare, 1 if a run does not reproduce (`--verify`)."""
     parser = argparse.ArgumentParser(prog="python -m kd_lightning.compare", description="Runs side by side.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run directories, or folders of them")
     parser.add_argument("--out", type=Path, help="folder of the report (default: the one that holds all the runs)")
+    parser.add_argument(
+        "--verify", action="store_true", help="test the runs again, and check that their test numbers come out again"
+    )
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
     with clear_errors():
+        if args.verify:
+            sys.exit(_verify(args.folders))
         compare(args.folders, args.out)
+
+
+def _verify(folders: Sequence[Path]) -> int:
+    from kd_lightning.evaluation.verify import verify_all  # with all that a test needs
+
+    quiet()
+    return verify_all([path for folder in folders for path in runs.below(folder) or [folder]])
 
 
 if __name__ == "__main__":

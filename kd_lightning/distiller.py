@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from kd_lightning.losses.balance import kd_over_ce
 from kd_lightning.losses.functional import fuse_probabilities
 from kd_lightning.metrics import Scores
 from kd_lightning.taps import Tap
@@ -42,6 +43,8 @@ class Distiller(pl.LightningModule):
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
         self._tap = Tap(student, loss.student_layers)
         self._optimizer, self._schedule = optimizer, schedule
+        self.kd_over_ce: Tensor | None = None
+        """Of the epoch's first batch: see `losses.balance`."""
         self._known: dict[tuple[str, int], Tensor] = {}  # the teacher's logits of evaluation batches
 
     @property
@@ -67,6 +70,8 @@ class Distiller(pl.LightningModule):
         if hasattr(self.loss, "set_epoch"):
             self.loss.set_epoch(self.trainer.current_epoch + i / self.trainer.num_training_batches)
         terms = self.loss(student, teacher, batch)
+        if i == 0:
+            self.kd_over_ce = kd_over_ce(self.loss, terms, student.logits)
         predicted = student.logits.detach().argmax(1)
         terms["accuracy"] = (predicted == batch.y).float().mean()
         if teacher is not None:
@@ -74,8 +79,9 @@ class Distiller(pl.LightningModule):
             terms["agreement"] = (predicted == told.argmax(1)).float().mean()
         return terms
 
-    def validation_step(self, batch: Batch, i: int) -> None:
-        self._evaluate("val", batch, i)
+    def validation_step(self, batch: Batch, i: int) -> dict[str, Tensor]:
+        """Returns the logits of `student` and `teacher`."""
+        return self._evaluate("val", batch, i)
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")
@@ -86,10 +92,12 @@ class Distiller(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_scores("test")
 
-    def _evaluate(self, stage: str, batch: Batch, i: int) -> None:
+    def _evaluate(self, stage: str, batch: Batch, i: int) -> dict[str, Tensor]:
         if self.teacher is not None and (stage, i) not in self._known:
             self._known[stage, i] = self.teacher.evaluate(batch).logits  # evaluation batches are the same every epoch
-        self.scores.update(self.student(batch.x), self._known.get((stage, i)), batch.y)
+        student, teacher = self.student(batch.x), self._known.get((stage, i))
+        self.scores.update(student, teacher, batch.y)
+        return {"student": student} if teacher is None else {"student": student, "teacher": teacher}
 
     def _log_scores(self, stage: str) -> None:
         # A validation by itself, of the teacher before or of a checkpoint after training, is no point of the curve.

@@ -25,7 +25,7 @@ from kd_lightning.evaluation import figures
 from kd_lightning.evaluation.measure import measure
 from kd_lightning.evaluation.subject import open_subject
 from kd_lightning.evaluation.table import evaluation_table
-from kd_lightning.evaluation.verify import Verification, verify
+from kd_lightning.evaluation.verify import Verification, verify, verify_all
 from kd_lightning.quiet import quiet
 from kd_lightning.report.terminal import say
 
@@ -96,28 +96,23 @@ def main() -> None:
         "--verify", action="store_true", help="only check that metrics.json's test numbers come out again"
     )
     args = parser.parse_intermixed_args()
-    status = 0
     with clear_errors():
         quiet()
         integer("--images", args.images, least=0)
         paths, overrides = expand(args.runs)
-        for path in paths:
-            try:
-                status = max(status, _one(path, overrides, args))
-            except UserError as e:
-                status = fail(e)
+        status = verify_all(paths, overrides) if args.verify else _evaluate_all(paths, overrides, args.images)
     sys.exit(status)
 
 
-def _one(path: Path, overrides: list[str], args: argparse.Namespace) -> int:
-    if args.verify:
-        result = verify(path, overrides)
-        say(result.table())
-        say(result.verdict)
-        return 0 if result.ok else 1
-    say(evaluation_table(evaluate(path, overrides, args.images)))
-    say(f"written: {path / runs.EVALUATION}, and pictures {path}/evaluation_*.png")
-    return 0
+def _evaluate_all(paths: list[Path], overrides: list[str], images: int) -> int:
+    status = 0
+    for path in paths:
+        try:
+            say(evaluation_table(evaluate(path, overrides, images)))
+            say(f"written: {path / runs.EVALUATION}, and pictures {path}/evaluation_*.png")
+        except UserError as e:
+            status = fail(e)
+    return status
 
 
 if __name__ == "__main__":

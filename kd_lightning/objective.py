@@ -65,6 +65,12 @@ def prepare_loss(
                 model = create_model(about["name"], data.num_classes, image_size=data.image_size, **about["kwargs"])
             return model.to(memory_format=torch.channels_last)
 
+        order = cfg.model.teacher_classes
+        if order is not None and teacher is not None and hasattr(loss.method, "deployed"):
+            raise UserError(
+                "model.teacher_classes: this loss deploys the teacher's classifier as it is, with its order of "
+                "classes; use a loss that keeps the student's own"
+            )
         probe = None if teacher is None else Probe(teacher, x)
         loss.prepare(Networks(Probe(student, x), probe, data.sizes["train"], new_student, about))
     layers: tuple[str, ...] = loss.teacher_layers

@@ -8,15 +8,17 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from kd_lightning import hardware, runs
 from kd_lightning.checks import UserError, integer, number
 from kd_lightning.config import build
+from kd_lightning.data.loader import smallest_batch
 from kd_lightning.data.module import MAX_SEED
 from kd_lightning.models import create_model
 from kd_lightning.objective import build_loss
+from kd_lightning.observe import Observer
 from kd_lightning.progress import Bar, Events, TrainLog
 
 OPTIMIZER_BOUNDS: dict[str, dict[str, float]] = {  # torch lets NaN pass, and some of these
@@ -53,6 +55,7 @@ def build_parts(cfg: DictConfig) -> Parts:
     optimizer, schedule = build_optimizer(cfg.optimizer, cfg.scheduler, trainer.max_epochs, batch)
     data.prepare_data()
     data.setup()
+    check_batch(loss, data, trainer)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)  # the same student for the same seed, whatever its loss
     student = create_model(
         cfg.model.student,
@@ -94,6 +97,23 @@ def _try_trainer(node: DictConfig) -> None:
         raise
 
 
+def check_batch(loss: nn.Module, data: Any, trainer: DictConfig) -> None:
+    """Some losses compare samples with each other (`least_batch`). Raises UserError if a batch would be too small."""
+    if not getattr(loss, "needs_teacher", False):
+        return
+    devices: Any = trainer.devices
+    processes = devices if isinstance(devices, int) else len(devices) if isinstance(devices, ListConfig) else 1
+    smallest = smallest_batch(data.sizes["train"], data.batch_size, max(processes, 1))
+    for module in loss.modules():
+        least = getattr(module, "least_batch", 1)
+        if smallest < least:
+            last = "" if smallest == data.batch_size else f", of which the last of an epoch has {smallest}"
+            raise UserError(
+                f"data.batch_size: {type(module).__name__} compares samples with each other and needs {least} or more "
+                f"in each batch, got {data.sizes['train']} images in batches of {data.batch_size}{last}"
+            )
+
+
 def build_optimizer(
     optimizer_node: DictConfig, schedule_node: DictConfig, max_epochs: int, batch: int
 ) -> tuple[Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], Callable[[float, int], float]]:
@@ -133,7 +153,7 @@ def _scaled(node: DictConfig, batch: int) -> DictConfig:
 def build_trainer(node: DictConfig, out: Path, has_val: bool) -> tuple[pl.Trainer, TrainLog]:
     """A Trainer that logs to TensorBoard and checkpoints the student to `out`. Raises UserError."""
     log = TrainLog(node.log_every_n_steps)
-    callbacks: list[pl.Callback] = [log, _checkpoint(out, runs.LAST)]
+    callbacks: list[pl.Callback] = [log, Observer(), _checkpoint(out, runs.LAST)]
     if has_val:
         callbacks.append(_checkpoint(out, runs.BEST, monitor="val/accuracy", mode="max"))
     if node.enable_progress_bar:

@@ -1,5 +1,6 @@
 """What is seen of a training while it runs: the means of its terms, its speed, and the progress bar."""
 
+import math
 import time
 from typing import Any
 
@@ -27,6 +28,23 @@ class TrainLog(pl.Callback):
         self._sums: dict[str, Tensor] = {}
         self._batches = self._images = 0
         self._since = 0.0
+        self._before, self._fitting_since = 0.0, math.nan
+        self.parts = 1
+        """How often the training began or went on."""
+
+    @property
+    def seconds(self) -> float:
+        """Of training and its validations up to now; of one that was interrupted, all that led to its result."""
+        return self._before + time.perf_counter() - self._fitting_since
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "parts": self.parts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._before, self.parts = state["seconds"], state["parts"] + 1
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._fitting_since = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start_window()

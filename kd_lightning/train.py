@@ -1,8 +1,8 @@
 """Train a student. `python -m kd_lightning.train model.teacher=resnet50 loss.temperature=4`."""
 
+import math
 import os
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
@@ -22,6 +22,7 @@ from kd_lightning.checks import UserError
 from kd_lightning.cli import clear_errors, fail
 from kd_lightning.config import CONF_DIR
 from kd_lightning.distiller import Distiller
+from kd_lightning.locks import Busy, alone
 from kd_lightning.objective import prepare_loss
 from kd_lightning.parts import Parts, about_student, build_parts, build_trainer
 from kd_lightning.quiet import quiet
@@ -30,7 +31,8 @@ from kd_lightning.report.pictures import log_pictures
 from kd_lightning.report.summary import diversity, heading, model_size, result_line, result_table
 from kd_lightning.report.terminal import say
 from kd_lightning.teachers import Ensemble, Teacher
-from kd_lightning.teachers.source import build_teacher
+from kd_lightning.teachers.found import weights_seen_from
+from kd_lightning.teachers.source import build_teacher, image_sizes
 
 
 def train(cfg: DictConfig, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -66,18 +68,21 @@ def _fit_and_test(
     trainer, log = build_trainer(parts.trainer, out, has_val=parts.data.sizes["val"] > 0)
     if teacher is not None:
         _check_teacher(trainer, distiller, parts.data)
-    started = time.perf_counter()
     try:
         trainer.fit(distiller, parts.data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
         say(f"interrupted; go on with: python -m kd_lightning.train resume={out}")
         raise
-    seconds = time.perf_counter() - started
+    seconds = log.seconds
 
     metrics = _test(trainer, distiller, parts.data, out)
-    metrics |= {"epochs": trainer.current_epoch, "seconds": seconds, "images_per_second": log.mean_speed()}
+    metrics["student"] |= model_size([distiller.student], [parts.data.image_size])
+    if teacher is not None:
+        metrics["teacher"] |= model_size(teacher.models, image_sizes(cfg, parts.data))
+        metrics["teacher"]["weights"] = weights_seen_from(out, cfg, parts.data)
+    metrics |= {"epochs": trainer.current_epoch, "seconds": seconds, "parts": log.parts}
+    metrics["images_per_second"] = log.mean_speed()
     metrics |= {"seed": cfg.seed, "precision": trainer.precision, "devices": trainer.world_size}
-    metrics["resumed"] = checkpoint is not None  # then `seconds` are those of the last part alone
     metrics |= hardware.describe(parts.trainer.accelerator)
     if trainer.is_global_zero:
         runs.save_student(out, distiller.student, about_student(cfg, parts.data, distiller.student))
@@ -121,10 +126,7 @@ def _test(trainer: pl.Trainer, distiller: Distiller, data: Any, out: Path) -> di
             student[name]["val"], teacher["val"] = _scores(trainer, "val/")
         trainer.test(distiller, data, verbose=False)
         student[name]["test"], teacher["test"] = _scores(trainer, "test/")
-    metrics = {"student": model_size([distiller.student], data) | student}
-    if distiller.teacher is not None:
-        metrics["teacher"] = model_size(distiller.teacher.models, data) | teacher
-    return metrics
+    return {"student": student} | ({} if distiller.teacher is None else {"teacher": teacher})
 
 
 def _scores(trainer: pl.Trainer, prefix: str) -> tuple[dict[str, float], dict[str, float]]:
@@ -135,25 +137,34 @@ def _scores(trainer: pl.Trainer, prefix: str) -> tuple[dict[str, float], dict[st
     return student, {k.removeprefix("teacher_"): v for k, v in teacher.items()}
 
 
+def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any], DictConfig]:
+    """Trains a new run, goes on with one that was stopped, or takes one that is finished; metrics and configuration."""
+    resume = cfg.resume is not None
+    if resume:
+        if run.mode != RunMode.RUN:
+            raise UserError("resume goes on with one run; leave out -m and what makes a sweep")
+        cfg = runs.resumed_config(Path(cfg.resume), list(run.overrides.task))
+    elif run.mode == RunMode.MULTIRUN and runs.holds(out, cfg):  # the same sweep, once more
+        if runs.is_finished(out):
+            say(f"finished before, not run again: {out}")
+            return runs.read(out).metrics, cfg
+        resume = True
+    with repeat_this_job_only(out):
+        return train(cfg, out, resume), cfg
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
 def _main(cfg: DictConfig) -> float:
     run = HydraConfig.get()
     out = Path(os.path.relpath(run.runtime.output_dir))
-    resume = cfg.resume is not None
     try:
-        if resume:
-            if run.mode != RunMode.RUN:
-                raise UserError("resume goes on with one run; leave out -m and what makes a sweep")
-            cfg = runs.resumed_config(Path(cfg.resume), list(run.overrides.task))
-        elif run.mode == RunMode.MULTIRUN and runs.holds(out, cfg):  # the same sweep, once more
-            if runs.is_finished(out):
-                say(f"finished before, not run again: {out}")
-                return _selected_accuracy(runs.read(out).metrics)
-            resume = True
-        with repeat_this_job_only(out):
-            metrics = train(cfg, out, resume)
+        with alone(out):
+            metrics, cfg = _train_or_go_on(cfg, run, out)
     except (UserError, OmegaConfBaseException) as e:
         runs.discard_if_empty(out)
+        if isinstance(e, Busy) and run.mode == RunMode.MULTIRUN:  # the same sweep twice at once: they share its runs
+            say(f"not started here: {e}")
+            return math.nan
         status = fail(e)
         if run.mode == RunMode.RUN:
             raise SystemExit(status) from e  # not through Hydra, which would print its own words too

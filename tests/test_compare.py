@@ -59,7 +59,7 @@ def test_a_sweep_is_announced_compared_and_goes_on(cli: Cli) -> None:
     assert "finished before, not run again: sweep/0" in again.out
     assert (done / "student.safetensors").stat().st_mtime_ns == weights
     resumed = runs.read(stopped).metrics
-    assert resumed["resumed"] and resumed["student"] == metrics["student"]
+    assert resumed["parts"] == 2 and resumed["student"] == metrics["student"]
 
     other = cli(*SWEEP, "optimizer.lr=0.01")
     assert other.status != 0 and "sweep/0 holds a run with optimizer.lr=0.05, not 0.01" in other.err

@@ -29,6 +29,8 @@ def by_hand(student: Tensor, teacher: Tensor, y: Tensor) -> dict[str, float]:
         "top5": float((student.topk(5).indices == y[:, None]).any(1).double().mean()),
         "nll": float(-p[rows, y].log().mean()),
         "ece": ece,
+        "entropy": float(-(p * p.log()).sum(1).mean()),
+        "teacher_entropy": float(-(q * q.log()).sum(1).mean()),
         "agreement": float((predicted == q.argmax(1)).double().mean()),
         "kl": float((q * (q.log() - p.log())).sum(1).mean()),
         "teacher_accuracy": float((q.argmax(1) == y).double().mean()),
@@ -60,7 +62,7 @@ def test_without_a_teacher() -> None:
     scores.update(student, teacher, y)
     assert "agreement" in scores.compute()
     scores.update(student, None, y)
-    assert set(scores.compute()) == {"accuracy", "top5", "nll", "ece"}
+    assert set(scores.compute()) == {"accuracy", "top5", "nll", "entropy", "ece"}
 
 
 def test_top5_needs_more_than_five_classes() -> None:
@@ -74,7 +76,24 @@ def test_confusion() -> None:
     scores = Scores(3)
     scores.update(F.one_hot(torch.tensor([0, 1, 1, 2]), 3).float(), None, torch.tensor([0, 1, 2, 2]))
     scores.compute()
-    assert scores.confusion is not None and scores.confusion.tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+    assert scores.detail["student"]["confusion"] == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+
+
+def test_a_confidence_of_exactly_1_is_in_the_last_bin() -> None:
+    """In float32 a large margin gives 1.0; a bin of its own would split those who are nearly as sure."""
+    logits = torch.tensor([[200.0, 0.0], [200.0, 0.0], [4.0, 0.0], [4.0, 0.0]])
+    scores = Scores(2)
+    scores.update(logits, None, torch.tensor([1, 0, 0, 0]))
+    sure = (2 * 1.0 + 2 * float(torch.tensor(4.0).sigmoid())) / 4
+    assert scores.compute()["ece"] == pytest.approx(abs(0.75 - sure), abs=1e-6)
+    assert scores.detail["student"]["reliability"]["count"] == [0] * 14 + [4]
+
+
+def test_entropy_of_a_sure_and_of_a_clueless_answer() -> None:
+    scores = Scores(2)
+    scores.update(torch.tensor([[500.0, 0.0]]), torch.tensor([[1.0, 1.0]]), torch.tensor([0]))
+    values = scores.compute()
+    assert values["entropy"] == 0 and values["teacher_entropy"] == pytest.approx(0.693147, abs=1e-6)
 
 
 def test_a_student_that_copies_its_teacher() -> None:

@@ -36,6 +36,12 @@ def train_order(n: int, batch_size: int, seed: int, epoch: int, rank: int = 0, w
     return perm[rank::world_size]
 
 
+def smallest_batch(n: int, batch_size: int, world_size: int = 1) -> int:
+    """The fewest samples that `train_order` ever gives a rank at once."""
+    rest = n % (batch_size * world_size) // world_size
+    return batch_size if rest < min(2, batch_size) else rest
+
+
 def eval_order(n: int, rank: int = 0, world_size: int = 1) -> Tensor:
     """Every W-th position: no sample twice, so ranks may differ in length by one."""
     return torch.arange(n)[rank::world_size]

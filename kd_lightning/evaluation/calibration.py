@@ -2,18 +2,19 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BINS = 15
+from kd_lightning.metrics import bin_means, bin_sums
+
 MOST = 10.0  # a network that errs on no validation image would be sharpened for ever
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Predictions in `BINS` bins of equal width by their confidence; means are 0 in an empty bin."""
+    """Predictions in bins of equal width by their confidence; means are 0 in an empty bin."""
 
     confidence: list[float]
     """Mean largest probability."""
@@ -29,16 +30,9 @@ class Reliability:
 
 
 def reliability(probabilities: Tensor, y: Tensor) -> Reliability:
-    """Of probabilities `[N, C]` and labels `[N]`; bin m is ((m−1)/15, m/15] (Guo et al. 2017, arXiv 1706.04599, §2)."""
-    confidence, said = probabilities.double().max(1)
-    edges = torch.arange(1, BINS, dtype=torch.float64, device=confidence.device) / BINS
-    bins = torch.bucketize(confidence, edges)
-    count = torch.bincount(bins, minlength=BINS)
-
-    def mean(values: Tensor) -> list[float]:
-        return (torch.bincount(bins, values.double(), BINS) / count.clamp(min=1)).tolist()
-
-    return Reliability(mean(confidence), mean(said == y), count.tolist())
+    """Of probabilities `[N, C]` and labels `[N]`; see `kd_lightning.metrics.bin_sums`."""
+    means: Any = bin_means(bin_sums(probabilities.double(), y))
+    return Reliability(**means)
 
 
 def brier(probabilities: Tensor, y: Tensor) -> float:

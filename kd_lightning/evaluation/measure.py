@@ -17,6 +17,7 @@ from kd_lightning.evaluation.robustness import robustness
 from kd_lightning.evaluation.scores import fidelity, score
 from kd_lightning.evaluation.subject import Subject
 from kd_lightning.report.summary import model_size, teacher_name
+from kd_lightning.teachers.source import image_sizes
 from kd_lightning.types import Batch
 
 SCHEMA = 1  # of evaluation.json
@@ -80,15 +81,16 @@ def _costs(
     """Name, sizes and latency of the student and of the teacher (several: together, one after the other)."""
     chosen = next(iter(subject.students))
     models: dict[str, list[nn.Module]] = {chosen: [subject.students[chosen]]}
+    pixels = {chosen: [subject.data.image_size]}
     names = {chosen: subject.about["name"], "teacher": teacher_name(subject.config)}
     if subject.teacher is not None:
-        models["teacher"] = subject.teacher.models
+        models["teacher"], pixels["teacher"] = subject.teacher.models, image_sizes(subject.config, subject.data)
     image = next(inference.batches(subject.data, "test")).x[0].to(inference.dtype)
     costs = []
     for name, networks in progress.track(models.items(), description="latency"):
         costs.append(
             {"name": names[name]}
-            | model_size(networks, subject.data)
+            | model_size(networks, pixels[name])
             | {"bytes": sum(_bytes(network) for network in networks)}
             | {"latency": {str(n): latency(_direct(answers[name]), image, n) for n in BATCHES}}
         )

@@ -51,7 +51,7 @@ class Predictor:
             if "teacher" not in run.metrics:
                 raise UserError(f"--teacher: the run in {path} had no teacher (loss {run.config.loss._target_})")
             config = overridden(run.config, list(overrides))
-            self.answers["teacher"] = inference.teacher(find_teacher(config, build(config.data, "data")))
+            self.answers["teacher"] = inference.teacher(find_teacher(run, config, build(config.data, "data")))
 
     def read(self, path: Path) -> Tensor:
         """The image as the models see it, uint8 `[H, W, 3]`. Raises UserError if it cannot be read."""

@@ -65,7 +65,7 @@ def open_subject(path: Path, overrides: list[str]) -> Subject:
     if "teacher" in run.metrics:
         try:
             trained_on = data if same_data else build(run.config.data, "data")  # its fingerprint names the teacher
-            teacher = find_teacher(config, trained_on)
+            teacher = find_teacher(run, config, trained_on)
         except UserError as e:
             note = f"the teacher could not be rebuilt, the student is evaluated alone: {e}"
     return Subject(run, config, data, students, about, teacher, note)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from kd_lightning.checks import integer, number
 from kd_lightning.losses import functional as L
+from kd_lightning.losses.functional.contrast import unit
 from kd_lightning.losses.gather import gather_batch
 from kd_lightning.losses.relations import embedding, pair_of_layers
 from kd_lightning.probe import Networks
@@ -57,7 +58,7 @@ class CRD(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         pair = self.layers.pair(student, teacher)
-        v_s, v_t = (gather_batch(F.normalize(embed(f).float())) for embed, f in zip(self.embeddings, pair, strict=True))
+        v_s, v_t = (gather_batch(unit(embed(f))) for embed, f in zip(self.embeddings, pair, strict=True))
         y, index = gather_batch(batch.y), gather_batch(batch.index)
         self.labels: Tensor = self.labels.index_copy(0, index, y)
         contrast = torch.cat([index[:, None], self.draw(y)], dim=1)

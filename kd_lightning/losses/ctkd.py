@@ -17,7 +17,7 @@ class CTKD(nn.Module):
     """KD at a temperature that is trained to make it harder, more and more so (CTKD, arXiv 2211.16231).
 
     `T = t_start + t_range·sigmoid(θ)` starts at `temperature`; θ's gradient is reversed and multiplied by `strength`.
-    Standardized logits are refused: they are so even that T just falls to `t_start`. Raises UserError.
+    Standardized logits are refused: their loss is largest at a T near 1, to which it would fall. Raises UserError.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class CTKD(nn.Module):
         super().__init__()
         if flag("loss.standardize", standardize):
             raise UserError(
-                "loss.standardize=true does not go with CTKD: its temperature would fall to its least; use loss=kd_std"
+                "loss.standardize=true does not go with CTKD: its temperature would fall to about 1; use loss=kd_std"
             )
         self.t_start, self.t_range = number("loss.t_start", t_start, above=0), number("loss.t_range", t_range, above=0)
         share = (number("loss.temperature", temperature) - self.t_start) / self.t_range

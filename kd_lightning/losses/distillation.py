@@ -62,6 +62,10 @@ class Distillation(nn.Module):
         """Moves all schedules to `epoch`, the epochs trained so far as a fraction."""
         set_epoch(self, epoch)
 
+    def temperature(self) -> Any:
+        """T at which the method softens logits now; 1 where it does not."""
+        return self.method.temperature() if hasattr(self.method, "temperature") else 1.0
+
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Logits `[B, C]`, labels `[B]`; returns scalars: `loss` and its parts, `ce` and the method's, unweighted."""
         ce = task_loss(student.logits, batch)
@@ -83,8 +87,8 @@ class Distillation(nn.Module):
             weights = self.fusion.weights(teacher.logits, batch.y)[:, 0]
             each = [self._named(self.method(student, Outputs(logits), batch)) for logits in teacher.logits]
             return {name: sum(w * parts[name] for w, parts in zip(weights, each, strict=True)) for name in each[0]}
-        temperature = self.method.temperature() if hasattr(self.method, "temperature") else 1.0
-        return self._named(self.method(student, Outputs(self.fusion(teacher.logits, batch.y, temperature)), batch))
+        fused = self.fusion(teacher.logits, batch.y, self.temperature())
+        return self._named(self.method(student, Outputs(fused), batch))
 
     def _named(self, value: Any) -> dict[str, Tensor]:
         return dict(value) if isinstance(value, Mapping) else {name_of(self.method): value}

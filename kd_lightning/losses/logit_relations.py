@@ -17,6 +17,8 @@ from kd_lightning.types import Batch, Outputs
 class DIST(nn.Module):
     """Correlation of the probabilities (arXiv 2205.10536): `beta` of each sample's, `gamma` of each class's column."""
 
+    least_batch = 2
+
     def __init__(self, temperature: Any = 4.0, beta: Any = 1.0, gamma: Any = 1.0, standardize: bool = False):
         super().__init__()
         self.temperature = Setting("loss.temperature", temperature, above=0)

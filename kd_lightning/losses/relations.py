@@ -16,6 +16,8 @@ from kd_lightning.types import Batch, Outputs
 class SP(nn.Module):
     """Similarity preserving (arXiv 1907.09682)."""
 
+    least_batch = 2
+
     def __init__(self, student_layers: Any = "last", teacher_layers: Any = "last"):
         super().__init__()
         self.layers = pair_of_layers(student_layers, teacher_layers)
@@ -29,6 +31,8 @@ class SP(nn.Module):
 
 class PKT(nn.Module):
     """Probabilistic knowledge transfer (arXiv 1803.10837)."""
+
+    least_batch = 2
 
     def __init__(self, student_layers: Any = "pooled", teacher_layers: Any = "pooled"):
         super().__init__()
@@ -44,6 +48,8 @@ class PKT(nn.Module):
 
 class RKD(nn.Module):
     """Relational distillation (arXiv 1904.05068): `distance` times that of pairs, `angle` times that of triples."""
+
+    least_batch = 3
 
     def __init__(
         self,
@@ -67,6 +73,8 @@ class RKD(nn.Module):
 
 class CC(nn.Module):
     """Correlation congruence (arXiv 1904.01802) of linear embeddings of both networks' features."""
+
+    least_batch = 2
 
     def __init__(self, student_layers: Any = "pooled", teacher_layers: Any = "pooled", width: int = 128):
         super().__init__()

@@ -20,6 +20,8 @@ class ReviewKD(nn.Module):
     Compared are the stages and, as a map of one pixel, the pooled features. `width`: channels of the fused map.
     """
 
+    least_batch = 2  # BatchNorm cannot train on the one pixel of a single sample
+
     def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all", width: int = 64):
         super().__init__()
         self.layers = Layers(student_layers, teacher_layers, dims=4)

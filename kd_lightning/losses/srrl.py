@@ -29,8 +29,8 @@ class SRRL(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         s, t = self.layers.pair(student, teacher)
-        assert teacher is not None
         (classifier,) = self._classifier
         s = self.projector(s[:, :, None, None] if s.dim() == 2 else s).mean((2, 3))
-        logits = F.linear(s, classifier.weight, classifier.bias)
-        return {"feature": self.feature() * L.hint(s, t), "head": self.head() * L.hint(logits, teacher.logits)}
+        # not `teacher.logits`, which may be in the data's order of classes instead of the teacher's own
+        logits_s, logits_t = (F.linear(v, classifier.weight, classifier.bias) for v in (s, t))
+        return {"feature": self.feature() * L.hint(s, t), "head": self.head() * L.hint(logits_s, logits_t)}

@@ -1,4 +1,4 @@
-"""What a finished run shows in TensorBoard beside its curves: confusion matrix, sample predictions, HParams."""
+"""What a finished run shows in TensorBoard beside its curves: confusion, reliability, samples, HParams."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from kd_lightning.distiller import Distiller
+from kd_lightning.evaluation.figures import confusion_figure, reliability_figure
 from kd_lightning.report.summary import teacher_name
 from kd_lightning.types import Batch
 
@@ -21,9 +22,11 @@ def log_pictures(
 ) -> None:
     """Adds to the run's TensorBoard events, at its last step."""
     logger = trainer.logger
-    assert isinstance(logger, TensorBoardLogger) and distiller.scores.confusion is not None
-    writer, classes = logger.experiment, list(data.classes)
-    writer.add_figure("test/confusion", confusion_figure(distiller.scores.confusion, classes), trainer.global_step)
+    assert isinstance(logger, TensorBoardLogger)
+    writer, classes, detail = logger.experiment, list(data.classes), distiller.scores.detail
+    confusion = {name: scores["confusion"] for name, scores in detail.items()}
+    writer.add_figure("test/confusion", confusion_figure(confusion, classes), trainer.global_step)
+    writer.add_figure("test/reliability", reliability_figure(detail), trainer.global_step)
     batch = next(iter(data.test_dataloader()))
     batch = Batch(batch.x[:SAMPLES].to(distiller.device), batch.y[:SAMPLES], batch.index[:SAMPLES])
     with torch.no_grad():
@@ -44,26 +47,6 @@ def _hparams(cfg: DictConfig, data: Any) -> dict[str, Any]:
     loss["loss"] = str(loss.pop("loss._target_")).rpartition(".")[2].lower()
     names = {"data": data.name, "student": cfg.model.student, "teacher": teacher_name(cfg)}
     return names | loss | {"lr": cfg.optimizer.get("lr"), "epochs": cfg.trainer.max_epochs, "seed": cfg.seed}
-
-
-def confusion_figure(counts: Tensor, classes: list[str]) -> Figure:
-    """Counts `[C, C]` as shares of each true class (row); numbers are written where there is room for them."""
-    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    size = min(4 + 0.4 * len(classes), 14)
-    figure = Figure(figsize=(size + 1, size), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="student said", ylabel="true class", title="Confusion on test, share of the true class")
-    figure.colorbar(image, shrink=0.8)
-    if len(classes) <= 30:
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axes.set_yticks(range(len(classes)), classes)
-    if len(classes) <= 12:
-        for i, row in enumerate(shares.tolist()):
-            for j, share in enumerate(row):
-                if share >= 0.005:
-                    axes.text(j, i, f"{share:.0%}", ha="center", va="center", color="white" if share > 0.5 else "black")
-    return figure
 
 
 def samples_figure(pixels: Tensor, y: Tensor, probabilities: dict[str, Tensor], classes: list[str]) -> Figure:

@@ -1,5 +1,6 @@
 """The words and the small table around a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from kd_lightning.parts import Parts
 from kd_lightning.teachers import Ensemble
 
 
-def model_size(models: list[nn.Module], data: Any) -> dict[str, int]:
-    """Parameters, and multiply-accumulates of one image, of all `models` together."""
+def model_size(models: Sequence[nn.Module], image_sizes: Sequence[int]) -> dict[str, int]:
+    """Parameters, and multiply-accumulates of one image, of all `models` together, each at its own size in pixels."""
     return {
         "parameters": sum(count_parameters(model) for model in models),
-        "macs": sum(count_macs(model, data.image_size) for model in models),
+        "macs": sum(count_macs(model, size) for model, size in zip(models, image_sizes, strict=True)),
     }
 
 

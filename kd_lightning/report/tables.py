@@ -128,7 +128,7 @@ def teacher_accuracy(run: Run) -> str:
 
 
 def mean_seconds(row: Row) -> float | None:
-    """Of the runs that were never interrupted: of the others only the last part is known."""
+    """Of the runs whose time is known: an older version has only the last part of those that were interrupted."""
     whole = [run.metrics["seconds"] for run in row.runs if not run.metrics.get("resumed")]
     return mean_std(whole)[0] if whole else None
 

@@ -1,5 +1,7 @@
 """The teacher of a run that is over: found again, never trained."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,30 +13,41 @@ from kd_lightning.teachers.live import Teacher
 from kd_lightning.teachers.source import build_teacher, single_teachers
 from kd_lightning.teachers.stage import stage_config, teacher_folder
 
+_PLACES = ("model.teacher_weights", "teacher_stage.dir")
 
-def find_teacher(cfg: DictConfig, data: Any) -> Teacher:
-    """The teacher of a run with the configuration `cfg`; `data` is what the run was trained on.
 
-    Raises UserError if its weights are where they were no longer.
+def find_teacher(run: runs.Run, cfg: DictConfig, data: Any) -> Teacher:
+    """The teacher of `run`, with `cfg`, its configuration as it may have been changed; it was trained on `data`.
+
+    Its weights lie where the run found them, unless `cfg` names another place. Raises UserError if they do no longer.
     """
+    moved = any(OmegaConf.select(cfg, key) != OmegaConf.select(run.config, key) for key in _PLACES)
     cfg = cfg.copy()
     # A run of an older version lacks newer keys.
     cfg.model = OmegaConf.unsafe_merge(OmegaConf.create(vars(ModelConfig())), cfg.model)
     cfg.model.teacher_cache = "off"
     ones = [one for one, _ in single_teachers(cfg)]
-    weights = [_weights(one, data) for one in ones]
+    seen = [run.path / there for there in run.metrics["teacher"].get("weights", [])]
+    if moved or len(seen) != len(ones) or not all(path.exists() for path in seen):
+        seen = [_weights(one, data) for one in ones]
+    weights = [str(path) for path in seen]
     cfg.model.teacher_weights = weights if len(weights) > 1 else weights[0]
     return build_teacher(cfg, data, cfg.trainer, lambda model: (), _never)()
 
 
-def _weights(cfg: DictConfig, data: Any) -> str:
+def weights_seen_from(out: Path, cfg: DictConfig, data: Any) -> list[str]:
+    """Where each teacher's weights lie, relative to the run directory `out`, so that all of it can be moved."""
+    return [os.path.relpath(_weights(one, data), out) for one, _ in single_teachers(cfg)]
+
+
+def _weights(cfg: DictConfig, data: Any) -> Path:
     """The file or folder that holds the weights of one teacher."""
     if cfg.model.teacher_weights not in ("auto", "imagenet"):
-        return str(cfg.model.teacher_weights)
+        return Path(cfg.model.teacher_weights).expanduser()
     folder = teacher_folder(cfg, stage_config(cfg), data)
     if not runs.is_finished(folder):
         raise UserError(f"model.teacher_weights: {folder} is gone; name them with model.teacher_weights=PATH")
-    return str(folder)
+    return folder
 
 
 def _never(*args: Any, **kwargs: Any) -> None:

@@ -69,6 +69,11 @@ def single_teachers(cfg: DictConfig) -> list[tuple[DictConfig, str]]:
     return [(config, f"[{k}]") for k, config in enumerate(configs)]
 
 
+def image_sizes(cfg: DictConfig, data: Any) -> list[int]:
+    """Pixels of the images that each teacher is given."""
+    return [one.model.teacher_input_size or data.image_size for one, _ in single_teachers(cfg)]
+
+
 def _one_teacher(
     cfg: DictConfig, data: Any, trainer: DictConfig, prepare: Callable[..., Any], train: Callable[..., Any], suffix: str
 ) -> Callable[[], Teacher]:

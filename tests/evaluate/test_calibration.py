@@ -6,8 +6,9 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from kd_lightning.evaluation.calibration import BINS, brier, fit_temperature, reliability
+from kd_lightning.evaluation.calibration import brier, fit_temperature, reliability
 from kd_lightning.evaluation.scores import accuracy, fidelity, score
+from kd_lightning.metrics import BINS
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = 3 * torch.randn(500, 7, generator=GENERATOR)

@@ -7,7 +7,7 @@ import pytest
 from kd_lightning import runs
 from kd_lightning.checks import UserError
 from kd_lightning.config import build
-from kd_lightning.evaluate import verify
+from kd_lightning.evaluate import evaluate, verify
 from kd_lightning.teachers.found import find_teacher
 from kd_lightning.train import train
 from tests.conftest import compose
@@ -30,11 +30,39 @@ def test_several_teachers_one_of_them_trained_by_the_run_in_half_precision(teach
 def test_teacher_weights_that_were_never_trained_are_an_error_and_nothing_is_trained(tmp_path: Path) -> None:
     cfg = compose(f"teacher_stage.dir={tmp_path / 'teachers'}")
     with pytest.raises(UserError, match=r"model\.teacher_weights: .*teachers/digits-resnet8-\w+ is gone"):
-        find_teacher(cfg, build(cfg.data, "data"))
+        find_teacher(runs.Run(tmp_path, cfg, {"teacher": {}}), cfg, build(cfg.data, "data"))
     assert not (tmp_path / "teachers").exists()
 
 
 def test_a_run_of_an_older_version_lacks_newer_keys(distilled: Path) -> None:
-    cfg = runs.read(distilled).config
-    del cfg.model.teacher_classes
-    find_teacher(cfg, build(cfg.data, "data"))
+    run = runs.read(distilled)
+    cfg = run.config
+    del cfg.model.teacher_classes, run.metrics["teacher"]["weights"]
+    find_teacher(run, cfg, build(cfg.data, "data"))
+
+
+def test_a_teacher_trained_by_the_run_is_found_after_a_change_of_its_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version may hash the recipe otherwise, and both folders may have been moved together."""
+    cfg = compose(f"teacher_stage.dir={tmp_path / 'all' / 'teachers'}", "model.teacher_cache=off")
+    train(cfg, tmp_path / "all" / "run")
+    (tmp_path / "all").rename(tmp_path / "moved")
+    monkeypatch.setattr("kd_lightning.teachers.stage._recipe_id", lambda *_: "00000000")
+    monkeypatch.chdir(tmp_path)
+    result = verify(tmp_path / "moved" / "run")
+    assert result.ok and "teacher accuracy" in {check.name for check in result.checks}, result.notes
+    gone = verify(tmp_path / "moved" / "run", ["teacher_stage.dir=elsewhere"])
+    assert any("elsewhere" in note and "is gone" in note for note in gone.notes), "what is typed counts"
+
+
+def test_a_teacher_is_counted_at_the_size_that_it_sees(
+    teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kd_lightning.train._check_teacher", lambda *_: None)  # at that size it knows nothing
+    cfg = compose(f"model.teacher_weights={teacher_run}", "model.teacher_input_size=16", "model.teacher_cache=off")
+    metrics = train(cfg, tmp_path / "run")
+    assert metrics["teacher"]["parameters"] == metrics["student"]["parameters"]
+    assert metrics["teacher"]["macs"] == pytest.approx(4 * metrics["student"]["macs"], rel=0.01)
+    costs = evaluate(tmp_path / "run", images=0)
+    assert costs["teacher"]["macs"] == metrics["teacher"]["macs"]

@@ -12,9 +12,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kd_lightning import losses, runs
+from kd_lightning.checks import UserError
 from kd_lightning.config import CONF_DIR
 from kd_lightning.models import create_model
+from kd_lightning.parts import build_parts
 from kd_lightning.train import train
+from kd_lightning.types import Batch
 from tests.conftest import compose
 from tests.losses.learner import NO_TEACHER, PRESETS, SMALL, Learner, digits
 
@@ -113,10 +116,10 @@ def test_wrong_values_name_their_key(preset: str, key: str) -> None:
 def test_whole_run_in_bf16(preset: str, tmp_path: Path, teacher_run: Path) -> None:
     """From the configuration to the run directory, which holds the student alone."""
     out = tmp_path / "run"
-    few = ("data.train_size=64", "data.batch_size=32", "trainer.precision=bf16-mixed", "trainer.limit_test_batches=1")
+    brief = ("data.train_size=64", "data.batch_size=32", "trainer.precision=bf16-mixed", "trainer.limit_test_batches=1")
     weights = f"model.teacher_weights={teacher_run}"
     cache = f"model.teacher_cache={tmp_path}" if preset in OF_LOGITS else "model.teacher_cache=off"
-    metrics = train(compose(f"loss={preset}", weights, cache, "data.val_size=0", *few, *SMALL.get(preset, ())), out)
+    metrics = train(compose(f"loss={preset}", weights, cache, "data.val_size=0", *brief, *SMALL.get(preset, ())), out)
     assert metrics["precision"] == "bf16-mixed"
     deployed = load_file(out / "student.safetensors")
     if preset != "simkd":
@@ -129,11 +132,11 @@ def test_whole_run_in_bf16(preset: str, tmp_path: Path, teacher_run: Path) -> No
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("preset", ["crd", "dml", "ctkd", "vid", "simkd"])
 def test_a_resumed_run_equals_one_that_was_not_stopped(preset: str, tmp_path: Path, teacher_run: Path) -> None:
-    few = ("data.train_size=64", "data.batch_size=32", "data.val_size=0", "trainer.limit_test_batches=1")
+    brief = ("data.train_size=64", "data.batch_size=32", "data.val_size=0", "trainer.limit_test_batches=1")
     words = (
         f"loss={preset}",
         f"model.teacher_weights={teacher_run}",
-        *few,
+        *brief,
         "scheduler=constant",
         *SMALL.get(preset, ()),
     )
@@ -157,9 +160,40 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(preset: str, tmp_path: Pa
 def test_defaults_fit_nets_of_other_kinds(preset: str, teacher: str, student: str) -> None:
     """Sensible default layers: stages, widths and sizes of the two nets differ."""
     run = Learner(preset, teacher=teacher, student=student)
+    assert math.isfinite(run.loss(*run.outputs(few(4)), few(4))["loss"].item())
+
+
+def few(n: int) -> Batch:
     batch = digits()
-    few = batch._replace(x=batch.x[:4], y=batch.y[:4], index=batch.index[:4])
-    assert math.isfinite(run.loss(*run.outputs(few), few)["loss"].item())
+    return batch._replace(x=batch.x[:n], y=batch.y[:n], index=batch.index[:n])
+
+
+@every
+def test_least_batch(preset: str) -> None:
+    """One sample is enough, or the method says how many it needs."""
+    run = Learner(preset)
+    least = max(getattr(m, "least_batch", 1) for m in run.loss.modules())
+    assert (least > 1) == (preset in ("sp", "rkd", "pkt", "cc", "dist", "reviewkd"))
+    run.student.eval()  # the net's own BatchNorms are not the method's
+    assert all(math.isfinite(v) for v in run.step(few(least)).values())
+    if least > 1:
+        with pytest.raises(ValueError):
+            run.step(few(least - 1))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("loss=dist data.batch_size=1", "DIST compares samples with each other and needs 2 or more"),
+        ("loss=rkd data.batch_size=2", "needs 3 or more in each batch, got 320 images in batches of 2"),
+        ("loss=rkd data.train_size=66", "66 images in batches of 64, of which the last of an epoch has 2"),
+        ("loss=reviewkd data.batch_size=1", "ReviewKD"),
+    ],
+)
+def test_too_few_are_told_before_training(words: str, told: str) -> None:
+    with pytest.raises(UserError, match=f"data.batch_size: .*{told}"):
+        build_parts(compose(*words.split()))
+    build_parts(compose(*words.split(), "loss.alpha=0"))
 
 
 def test_the_module_tree_holds_no_teacher() -> None:

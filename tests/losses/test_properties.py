@@ -184,26 +184,10 @@ def test_temperature_is_checked(temperature: float) -> None:
             loss()
 
 
-def test_kd_gradient_keeps_its_scale() -> None:
-    """T² is not lost: without it the gradient would shrink 1600-fold."""
-    s, t = pair(LOGITS, scale=0.1)
-    norms = [torch.autograd.grad(L.kd(s, t, temperature), s)[0].norm().item() for temperature in (1, 4, 40)]
-    assert norms == pytest.approx([norms[-1]] * 3, rel=0.1)
-
-
 def test_kd_trains_a_learned_temperature() -> None:
     theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
     s, t = pair(LOGITS)
     assert torch.autograd.gradcheck(lambda theta: L.kd(s.detach(), t, L.ctkd_temperature(theta, 1, 20)), theta)
-
-
-@pytest.mark.parametrize("beta", [0, 8])
-def test_dkd_where_a_student_probability_underflows(beta: float) -> None:
-    s = torch.tensor([[120.0, 0, 0, 0]], requires_grad=True)
-    loss = L.dkd(s, torch.tensor([[1.0, 2, 0, 0]]), torch.tensor([1]), alpha=1, beta=beta, temperature=1)
-    loss.backward()
-    assert 10 < loss.item() < 1000
-    assert s.grad is not None and s.grad.isfinite().all() and s.grad[0, 1] < 0  # pushes the target up
 
 
 def test_dkd_splits_kd() -> None:
@@ -211,12 +195,6 @@ def test_dkd_splits_kd() -> None:
     s, t = (x[:1] for x in pair(LOGITS))
     rest = 1 - t.softmax(1)[0, Y[0]].item()
     torch.testing.assert_close(L.dkd(s, t, Y[:1], alpha=1, beta=rest, temperature=1), L.kd(s, t, 1))
-
-
-def test_kd_does_not_see_a_shift_of_the_logits() -> None:
-    """An MSE of logits, at times called KD, would."""
-    s, t = pair(LOGITS)
-    torch.testing.assert_close(L.kd(s + 7, t - 3, 4), L.kd(s, t, 4))
 
 
 def test_standardize_uses_the_unbiased_deviation() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kd_lightning.report.pictures import confusion_figure, samples_figure
+from kd_lightning.report.pictures import samples_figure
 from kd_lightning.train import train
 from tests.conftest import compose
 
@@ -16,17 +16,12 @@ def test_a_run_ends_with_pictures_and_hyperparameters(tmp_path, teacher_run, cac
     events = list(out.glob("events.out.*"))
     assert len(events) == 1, "one file a run"
     seen = EventAccumulator(str(out)).Reload()
-    assert set(seen.Tags()["images"]) == {"test/confusion", "test/samples"}
+    assert set(seen.Tags()["images"]) == {"test/confusion", "test/reliability", "test/samples"}
     assert {"train/loss", "train/ce", "train/kd", "train/agreement", "train/lr"} <= set(seen.Tags()["scalars"])
     assert seen.Scalars("final/accuracy")[-1].value == pytest.approx(metrics["student"]["best"]["test"]["accuracy"])
+    assert set(seen.Tags()["histograms"]) == {"soft_labels/student", "soft_labels/teacher"}
+    assert {"val/entropy", "val/teacher_entropy", "grad/kd_over_ce"} <= set(seen.Tags()["scalars"])
     assert "_hparams_/session_start_info" in seen.summary_metadata
-
-
-def test_a_confusion_figure_shows_shares_of_the_true_class():
-    figure = confusion_figure(torch.tensor([[3, 1], [0, 0]]), ["cat", "dog"])
-    image = figure.axes[0].images[0].get_array()
-    assert image.tolist() == [[0.75, 0.25], [0.0, 0.0]], "a class without samples has no share, not NaN"
-    assert [t.get_text() for t in figure.axes[0].texts] == ["75%", "25%"]
 
 
 def test_a_samples_figure_names_what_each_model_says():

@@ -12,6 +12,12 @@ from torch.nn import functional as F
 from kd_lightning.losses.functional._common import full_precision
 
 
+@full_precision
+def unit(v: Tensor) -> Tensor:
+    """Rows of norm 1 `[B, D]`, in float32 at least: half precision would keep three digits of a cosine."""
+    return F.normalize(v)
+
+
 def scores(v: Tensor, memory: Tensor, contrast: Tensor, tau: float) -> Tensor:
     """`v·memory/τ` `[B, 1 + m]`. Choosing among all `[B, N]` products needs less memory than rows `[B, 1 + m, D]`."""
     return (v @ memory.T).gather(1, contrast) / tau

@@ -1,0 +1,38 @@
+"""What TensorBoard shows of a distillation beside its curves, once an epoch."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+
+from kd_lightning.distiller import Distiller
+
+
+class Observer(pl.Callback):
+    """Logs which term of the loss is stronger, and how soft the answers of both networks are.
+
+    `grad/kd_over_ce`: see `losses.balance`, of the epoch's first training batch (of the first process's share).
+    `soft_labels/teacher`, `soft_labels/student`: histogram of all probabilities `softmax(z / T)` of the first
+    validation batch, at the T of the loss (1 where it has none): what the one is told and what the other says.
+    """
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Distiller)
+        ratio = pl_module.kd_over_ce
+        if ratio is not None and trainer.logger is not None:
+            trainer.logger.log_metrics({"grad/kd_over_ce": float(ratio)}, step=trainer.global_step)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *rest: Any
+    ) -> None:
+        assert isinstance(pl_module, Distiller)
+        logger = trainer.logger
+        fitting = trainer.state.fn == TrainerFn.FITTING  # not the check of the teacher before, or the best one's scores
+        if batch_idx or not fitting or "teacher" not in outputs or not isinstance(logger, TensorBoardLogger):
+            return
+        temperature = float(getattr(pl_module.loss, "temperature", lambda: 1.0)())
+        if trainer.is_global_zero:
+            for name, logits in outputs.items():
+                soft = (logits.float() / temperature).softmax(1)
+                logger.experiment.add_histogram(f"soft_labels/{name}", soft.cpu().numpy(), trainer.global_step)
