@@ -1,4 +1,4 @@
-"""Crop, flip, cutout and mixing as a pure function of (seed, epoch, sample index): no generator, no worker, no batch matters.
+"""Crop, flip, cutout and mixing as pure functions of (seed, epoch, sample index): no generator or worker matters.
 
 A crop out of an image padded by `pad` pixels, flipped or not, is one of finitely many *views*, numbered
 `(y · span + x) · flips + flip` with offsets y, x in [0, span), span = 2·pad + 1: 162 of them for pad 4 with flip.
@@ -31,7 +31,7 @@ class Augment:
     """Mirror every second view left to right."""
     cutout: int = 0
     """Side of a square, centred anywhere in the image, that is set to the mean; 0: none."""
-    mixing: Mixing = Mixing()
+    mixing: Mixing = Mixing()  # noqa: RUF009 - frozen
     """What of another image is in it."""
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Two images in one (mixup, cutmix), as a pure function of (seed, epoch, sample index) like every other augmentation.
 
-Teacher and student are shown the same mixed image ("function matching", arXiv 2106.05237): the teacher's answer to it is
-the target, so mixing makes endlessly many images of the few there are.
+Teacher and student are shown the same mixed image ("function matching", arXiv 2106.05237): the teacher's answer to it
+is the target, so mixing makes endlessly many images of the few there are.
 """
 
 from dataclasses import dataclass

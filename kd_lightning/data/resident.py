@@ -54,7 +54,7 @@ class ResidentImages:
         return self.normalize(self.pixels(index, view))
 
     def batches(self, order: Tensor, batch_size: int, seed: int, epoch: int, device: torch.device) -> Iterator[Batch]:
-        """See `Source`; at the first call the split moves to its home. What is done to a sample is that of (seed, epoch).
+        """See `Source`; the split moves to its home at the first call. Augmentation is that of (seed, epoch, index).
 
         With `where` = cpu batches are finished in main memory, else on `device`.
         """

@@ -55,7 +55,8 @@ class CachedTeacher:
 
     def start_epoch(self, epoch: int) -> None:
         """Turns to the table of this epoch, where there is one an epoch."""
-        self._epoch, self._answers, self._looked = epoch, None, False
+        self._epoch, self._looked = epoch, False
+        self._answers: Tensor | None = None
         name = f"seed{self._seed}-epoch{epoch}" if self._views is None else "views"
         if self._table is None or name != self._name:
             self._name, self._table = name, None

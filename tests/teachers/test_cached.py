@@ -66,7 +66,7 @@ def test_a_second_run_asks_the_teacher_nothing(tmp_path):
 def test_an_epoch_that_is_there_is_read_once(monkeypatch):
     """Then no step waits for the table in main memory."""
     data = digits()
-    teacher, live = cached(data)
+    teacher, _ = cached(data)
     for _run in range(2):
         teacher.start_epoch(0)
         served = [teacher(batch).logits for batch in data.train_dataloader()]
