@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from kd_lightning.losses.balance import kd_over_ce
 from kd_lightning.losses.functional import fuse_probabilities
 from kd_lightning.metrics import Scores
+from kd_lightning.stopwatch import Stopwatch
 from kd_lightning.taps import Tap
-from kd_lightning.teachers import Teacher
+from kd_lightning.teachers import LiveTeacher, Teacher
 from kd_lightning.types import Batch
 
 
@@ -42,6 +43,7 @@ class Distiller(pl.LightningModule):
         self.scores = Scores(num_classes)
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
         self._tap = Tap(student, loss.student_layers)
+        self.watch = Stopwatch()
         self._optimizer, self._schedule = optimizer, schedule
         self.kd_over_ce: Tensor | None = None
         """Of the epoch's first batch: see `losses.balance`."""
@@ -50,6 +52,15 @@ class Distiller(pl.LightningModule):
     @property
     def teacher(self) -> Teacher | None:
         return self._teacher[0]
+
+    def compile_networks(self) -> None:
+        """Compiles student and live teacher, each by itself, for training; evaluation runs as before.
+
+        Only for losses of logits: layers cannot be read in a compiled network.
+        """
+        self._tap = Tap(torch.compile(self.student, dynamic=False))  # type: ignore[arg-type]
+        if isinstance(self.teacher, LiveTeacher):
+            self.teacher.compile()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
         if self.teacher is not None:
@@ -66,7 +77,11 @@ class Distiller(pl.LightningModule):
     def training_step(self, batch: Batch, i: int) -> dict[str, Tensor]:
         """Returns `loss`, its parts, and what is shown beside them; the loop logs their means."""
         student = self._tap(batch.x)
-        teacher = self.teacher(batch) if self.teacher else None
+        self.watch.lap("student")
+        teacher = None
+        if self.teacher is not None:
+            teacher = self.teacher(batch)
+            self.watch.lap("teacher")
         if hasattr(self.loss, "set_epoch"):
             self.loss.set_epoch(self.trainer.current_epoch + i / self.trainer.num_training_batches)
         terms = self.loss(student, teacher, batch)

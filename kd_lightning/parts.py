@@ -41,6 +41,7 @@ class Parts:
     schedule: Callable[[float, int], float]
     trainer: DictConfig
     """The `trainer` group with accelerator, devices and precision resolved for this machine."""
+    compile: bool
 
 
 def build_parts(cfg: DictConfig) -> Parts:
@@ -56,6 +57,9 @@ def build_parts(cfg: DictConfig) -> Parts:
     data.prepare_data()
     data.setup()
     check_batch(loss, data, trainer)
+    compile = hardware.resolve_compile(
+        cfg.compile, trainer.accelerator, trainer.max_epochs * data.sizes["train"] / batch
+    )
     pl.seed_everything(cfg.seed, workers=True, verbose=False)  # the same student for the same seed, whatever its loss
     student = create_model(
         cfg.model.student,
@@ -65,7 +69,7 @@ def build_parts(cfg: DictConfig) -> Parts:
         key="model.student",
         **cfg.model.student_kwargs,
     )
-    return Parts(data, student.to(memory_format=torch.channels_last), loss, optimizer, schedule, trainer)
+    return Parts(data, student.to(memory_format=torch.channels_last), loss, optimizer, schedule, trainer, compile)
 
 
 def resolve_trainer(node: DictConfig) -> DictConfig:

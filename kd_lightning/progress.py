@@ -16,9 +16,10 @@ from kd_lightning.types import Batch
 
 
 class TrainLog(pl.Callback):
-    """Logs the mean of each training term, the learning rate and images/s every `every` steps.
+    """Logs the mean of each training term over all processes, the learning rate and images/s every `every` steps.
 
-    The terms are summed on the device and read once per window: reading one each step would make the device wait.
+    The terms are summed on the device and read once per window: reading one each step would make the device wait. For
+    the same reason the stopwatch runs in the first step of a window only, except on a CPU, which never waits.
     """
 
     def __init__(self, every: int) -> None:
@@ -46,25 +47,41 @@ class TrainLog(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._fitting_since = time.perf_counter()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._start_window()
+        pl_module.watch.start()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
+        pl_module.watch.lap("data")
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        pl_module.watch.lap("student")
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        pl_module.watch.lap("optimizer")
+        images = len(batch.y)
         for name, value in outputs.items():
-            self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach().clone()
+            self._sums[name] = self._sums.get(name, 0.0) + images * value.detach().float()
         self._batches += 1
-        self._images += len(batch.y) * trainer.world_size
+        self._images += images
         if self._batches >= self.every or trainer.is_last_batch:
             self._log(trainer)
+            if len(self.images_per_second) == 1:
+                pl_module.watch.seconds.clear()  # the first window is start-up
+            pl_module.watch.start()
+        elif pl_module.device.type != "cpu":
+            pl_module.watch.stop()
 
     def _log(self, trainer: pl.Trainer) -> None:
         names = list(self._sums)
-        means = (torch.stack([self._sums[n].float() for n in names]) / self._batches).tolist()  # waits for the device
+        own = torch.stack([*self._sums.values(), next(iter(self._sums.values())).new_tensor(self._images)])
+        *sums, images = trainer.strategy.reduce(own, reduce_op="sum").tolist()  # waits for the device
         seconds = time.perf_counter() - self._since
-        self.images_per_second.append((self._images, seconds))
-        self.latest = dict(zip(names, means, strict=True)) | {"images_per_second": self._images / seconds}
+        self.images_per_second.append((int(images), seconds))
+        self.latest = {name: value / images for name, value in zip(names, sums, strict=True)}
+        self.latest["images_per_second"] = images / seconds
         values = {f"train/{name}": value for name, value in self.latest.items()}
         values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         for logger in trainer.loggers:

@@ -49,6 +49,8 @@ def train(cfg: DictConfig, out: Path, resume: bool = False) -> dict[str, Any]:
         get_teacher = build_teacher(cfg, parts.data, parts.trainer, prepare, train)
     else:
         prepare(None)
+    if cfg.compile is True and (parts.loss.student_layers or parts.loss.teacher_layers):
+        raise UserError("compile=true: this loss reads layers inside the networks, which compiling hides; use auto")
     checkpoint = runs.claim(out, cfg, resume)
     try:
         return _fit_and_test(cfg, parts, get_teacher, out, checkpoint)
@@ -68,6 +70,11 @@ def _fit_and_test(
     trainer, log = build_trainer(parts.trainer, out, has_val=parts.data.sizes["val"] > 0)
     if teacher is not None:
         _check_teacher(trainer, distiller, parts.data)
+    compiled = parts.compile and not (parts.loss.student_layers or parts.loss.teacher_layers)
+    if compiled:
+        distiller.compile_networks()
+    if parts.trainer.accelerator == "gpu":
+        hardware.use_tf32()
     try:
         trainer.fit(distiller, parts.data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
@@ -81,8 +88,9 @@ def _fit_and_test(
         metrics["teacher"] |= model_size(teacher.models, image_sizes(cfg, parts.data))
         metrics["teacher"]["weights"] = weights_seen_from(out, cfg, parts.data)
     metrics |= {"epochs": trainer.current_epoch, "seconds": seconds, "parts": log.parts}
-    metrics["images_per_second"] = log.mean_speed()
+    metrics |= {"images_per_second": log.mean_speed(), "time_shares": distiller.watch.shares()}
     metrics |= {"seed": cfg.seed, "precision": trainer.precision, "devices": trainer.world_size}
+    metrics["compiled"] = compiled
     metrics |= hardware.describe(parts.trainer.accelerator)
     if trainer.is_global_zero:
         runs.save_student(out, distiller.student, about_student(cfg, parts.data, distiller.student))

@@ -59,7 +59,10 @@ def test_defaults_of_the_groups(cli: Cli) -> None:
     done = cli("--cfg", "job", tiny=False)
     cfg = yaml.safe_load(done.out)
     assert cfg["data"]["_target_"].endswith("CIFAR10DataModule") and cfg["data"]["batch_size"] == 128
-    assert cfg["data"]["augment"] == {"pad": 4, "flip": True, "cutout": 0} and cfg["data"]["val_size"] == 5000
+    assert (
+        cfg["data"]["augment"] == {"pad": 4, "flip": True, "cutout": 0, "mixup": 0, "cutmix": 0}
+        and cfg["data"]["val_size"] == 5000
+    )
     assert (cfg["model"]["teacher"], cfg["model"]["student"]) == ("resnet50", "resnet18")
     sgd = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
     assert {k: cfg["optimizer"][k] for k in sgd} == sgd and cfg["trainer"]["max_epochs"] == 200

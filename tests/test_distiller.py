@@ -28,7 +28,7 @@ from kd_lightning.types import Batch
 from tests.conftest import compose
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
-SECONDS = ("seconds", "images_per_second", "parts")
+SECONDS = ("seconds", "images_per_second", "time_shares", "parts")
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ class Mixing:
         cut = random_bits(seed, epoch, _WHICH, index) % 2 == 1 if self.mixup and self.cutmix else bool(self.cutmix)
         cut = torch.as_tensor(cut, device=index.device).expand(len(index))
         share = torch.where(cut, _shares(self.cutmix, chance), _shares(self.mixup, chance))
-        side = (size * (1 - share).sqrt()).round().long()
+        side = (size * (1 - share).sqrt()).long()
         pixel = torch.arange(size, device=index.device)
 
         def covered(salt: int) -> Tensor:

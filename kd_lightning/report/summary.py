@@ -49,7 +49,11 @@ def heading(cfg: DictConfig, parts: Parts) -> str:
 def result_line(metrics: dict[str, Any], out: Path) -> str:
     """What a run reached, in one line."""
     scores = ", ".join(f"{k} {v['test']['accuracy']:.2%}" for k, v in metrics["student"].items() if isinstance(v, dict))
-    return f"done in {_duration(metrics['seconds'])}: test accuracy {scores} · {out}"
+    line = f"done in {_duration(metrics['seconds'])}: test accuracy {scores} · {out}"
+    if not metrics["time_shares"]:
+        return line
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in metrics["time_shares"].items())
+    return f"{line}\n{metrics['images_per_second']:,.0f} images/s; of the time {shares}"
 
 
 def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:

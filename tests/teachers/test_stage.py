@@ -115,6 +115,7 @@ def test_goes_on_where_it_was_interrupted(auto: Any, tmp_path: Path, monkeypatch
     metrics = train(auto(f"teacher_stage.dir={other}"), tmp_path / "c")
     assert "going on" in capfd.readouterr().out
     assert epochs == [0, 1, 2, 2, 0]  # the last one is the student's
+    assert whole.pop("weights") != metrics["teacher"].pop("weights")  # in another folder
     assert metrics["teacher"] == whole and (folder / "student.safetensors").read_bytes() == weights
 
 
