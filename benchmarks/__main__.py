@@ -1,0 +1,77 @@
+"""`python -m benchmarks [NAME …] [--quick] [--device gpu]`: all rows, or those named, as ratios with their targets."""
+
+import argparse
+import shlex
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+from benchmarks import gpu, parts, report, sweeps, training
+from benchmarks.result import Result
+from benchmarks.setting import Setting
+from kd_lightning import hardware
+from kd_lightning.checks import choice
+from kd_lightning.cli import clear_errors
+from kd_lightning.quiet import quiet
+from kd_lightning.report.terminal import say
+
+ROWS = {
+    "cache_exactness": parts.cache_exactness,
+    "pipeline_ratio": parts.pipeline_ratio,
+    "cache_ratio": training.cache_ratio,
+    "trainer_overhead": training.trainer_overhead,
+    "naive_ratio": training.naive_ratio,
+    "sweep_ratio": sweeps.sweep_ratio,
+    "precision_ratio": parts.precision_ratio,
+    "compile_ratio": parts.compile_ratio,
+    "gpu_throughput": gpu.gpu_throughput,
+    "time_to_95": gpu.time_to_95,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(ROWS))
+    parser.add_argument("--quick", action="store_true", help="small nets, within a minute; fails if a ratio is far off")
+    parser.add_argument("--device", default="auto", help="auto, cpu or gpu")
+    parser.add_argument("--threads", type=int, help="of the CPU; default: torch's")
+    parser.add_argument("--data-root", help="folder of cifar-10-batches-py, for time_to_95")
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="for the table, JSON and chart")
+    args = parser.parse_args()
+    quiet()
+    warnings.filterwarnings("ignore", "The number of training batches")  # few steps here, logged as ever
+    for name in args.names:
+        choice("the benchmark", name, tuple(ROWS))
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    setting = _setting(hardware.resolve_accelerator(args.device), args.quick, args.data_root)
+    results: list[Result] = []
+    for name in args.names or ROWS:
+        rows = ROWS[name](setting)
+        for row in rows:
+            say(f"{row.name}: {report.number(row)} (target {row.target}); {row.note}")
+        results += rows
+    shutil.rmtree(setting.folder, ignore_errors=True)
+    machine = report.about(setting, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    report.show(results, machine)
+    report.write(args.out, results, machine)
+    say(f"written to {args.out}")
+    return int(args.quick and any(row.met is False and row.robust for row in results))
+
+
+def _setting(accelerator: str, quick: bool, data_root: str | None) -> Setting:
+    if accelerator == "gpu":
+        if quick:
+            return Setting(accelerator, "resnet18", "resnet50", 8192, 512, 3, quick, data_root)
+        return Setting(accelerator, "resnet18", "resnet50", 50_000, 512, 5, quick, data_root)
+    if quick:
+        return Setting(accelerator, "resnet8", "resnet20", 512, 64, 3, quick, data_root)
+    return Setting(accelerator, "resnet20", "resnet56", 1536, 128, 5, quick, data_root)
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        sys.exit(main())

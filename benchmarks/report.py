@@ -1,0 +1,91 @@
+"""The results as a table, as JSON with versions and hardware, and as a bar chart."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.result import Result
+from benchmarks.setting import Setting
+from kd_lightning import hardware
+
+VERDICT = {True: "met", False: "missed", None: "–"}
+
+
+def about(setting: Setting, command: str) -> dict[str, Any]:
+    """The command, what was run on what, and all versions."""
+    names = ("accelerator", "student", "teacher", "images", "batch", "repeats", "quick")
+    own = {name: getattr(setting, name) for name in names}
+    return {"command": command, **own, "precision": setting.precision, **hardware.describe(setting.accelerator)}
+
+
+def show(results: Sequence[Result], machine: dict[str, Any]) -> None:
+    table = Table(caption=caption(machine), caption_justify="left")
+    table.add_column("benchmark")
+    table.add_column("measured", justify="right")
+    table.add_column("target")
+    table.add_column("")
+    table.add_column("medians", ratio=1)
+    for r in results:
+        table.add_row(r.name, number(r), r.target, VERDICT[r.met], r.note)
+    Console().print(table)
+
+
+def caption(machine: dict[str, Any]) -> str:
+    return (
+        f"{machine['student']} ← {machine['teacher']}, {machine['images']:,} images in batches of {machine['batch']}, "
+        f"{machine['precision']}, {machine['repeats']} repeats; {machine['device']}, "
+        f"torch {machine['versions']['torch']}"
+    )
+
+
+def number(r: Result) -> str:
+    if r.unit == "×":
+        return f"{r.value:.2f} ×"
+    return f"{r.value:.1e}" if r.value < 0.01 else f"{r.value:,.0f}{r.unit}"
+
+
+def markdown(results: Sequence[Result], machine: dict[str, Any]) -> str:
+    rows = [f"| `{r.name}` | {number(r)} | {r.target} | {VERDICT[r.met]} | {r.note} |" for r in results]
+    head = "| benchmark | measured | target | | medians |\n|---|---|---|---|---|"
+    return f"`{machine['command']}`\n\n{caption(machine)}\n\n{head}\n" + "\n".join(rows) + "\n"
+
+
+def write(folder: Path, results: Sequence[Result], machine: dict[str, Any]) -> None:
+    """`benchmarks.json`, `benchmarks.md`, `benchmarks.png` in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"machine": machine, "results": [asdict(r) for r in results]}
+    (folder / "benchmarks.json").write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    (folder / "benchmarks.md").write_text(markdown(results, machine))
+    ratios = [r for r in results if r.unit == "×"]
+    if ratios:
+        chart(ratios, machine).savefig(folder / "benchmarks.png", dpi=110)
+
+
+def chart(ratios: Sequence[Result], machine: dict[str, Any]) -> Figure:
+    """One bar a ratio on a logarithmic axis, with its target as a line across it."""
+    figure = Figure(figsize=(8, 0.5 * len(ratios) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    colors = {True: "#2a7f62", False: "#b3542d", None: "#6b7280"}
+    for y, r in enumerate(reversed(ratios)):
+        axes.barh(y, r.value - 1, left=1, color=colors[r.met], height=0.55)
+        axes.text(max(r.value, 1) * 1.03, y, f"{r.value:.2f} ×", va="center", fontsize=9)
+        if r.target[0] in "≤≥" and r.met is not None:
+            target = float(r.target.split()[1])
+            axes.plot([target, target], [y - 0.4, y + 0.4], color="black", linewidth=1.5)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(ratios)), [r.name for r in reversed(ratios)], fontsize=9)
+    axes.set_xlim(min(0.3, *(r.value for r in ratios)), 1.6 * max(2.0, *(r.value for r in ratios)))
+    ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50, 100, 200) if t < axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.axvline(1, color="#9ca3af", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("ratio (black line: target)", fontsize=9)
+    axes.set_title(f"{machine['student']} ← {machine['teacher']} on {machine['device']}", fontsize=9, loc="left")
+    return figure

@@ -1,0 +1,96 @@
+"""What the rows run on: device, networks, sizes; random images in place of CIFAR-10."""
+
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+from torch import Tensor
+
+from kd_lightning import hardware
+from kd_lightning.config import CONF_DIR
+from kd_lightning.data.cifar import CIFAR10DataModule
+from kd_lightning.models import create_model
+from kd_lightning.teachers.cached import CachedTeacher
+from kd_lightning.teachers.live import LiveTeacher
+
+CLASSES = 10
+
+
+class RandomImages(CIFAR10DataModule):
+    """CIFAR-10's shapes without its files: `total` random images to train on, none for validation, 512 to test."""
+
+    name = "random"
+
+    def __init__(self, total: int, **values: Any) -> None:
+        self.total = total
+        super().__init__(val_size=0, **values)
+
+    def prepare_data(self) -> None:
+        """There is nothing to download."""
+
+    def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See `ResidentDataModule.read`."""
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (self.total + 512, 32, 32, 3), generator=generator).to(torch.uint8)
+        labels = torch.arange(self.total + 512) % CLASSES
+        return images[: self.total], labels[: self.total], images[self.total :], labels[self.total :]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`images` an epoch, in batches of `batch`; each side of a ratio is run `repeats` times."""
+
+    accelerator: str
+    student: str
+    teacher: str
+    images: int
+    batch: int
+    repeats: int
+    quick: bool = False
+    data_root: str | None = None
+
+    @cached_property
+    def folder(self) -> Path:
+        """For run directories, which nobody reads."""
+        return Path(tempfile.mkdtemp(prefix="kd_benchmark_"))
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if self.accelerator == "gpu" else "cpu")
+
+    @property
+    def precision(self) -> str:
+        """What `trainer.precision=auto` means here."""
+        return hardware.resolve_precision("auto", self.accelerator)
+
+    def config(self, *overrides: str) -> DictConfig:
+        """The configuration of one epoch of distillation; `overrides` as a user would type them."""
+        GlobalHydra.instance().clear()
+        own = (
+            "data._target_=benchmarks.setting.RandomImages", f"+data.total={self.images}", "~data.val_size",
+            f"data.batch_size={self.batch}", f"model.student={self.student}", f"model.teacher={self.teacher}",
+            f"trainer.accelerator={self.accelerator}", "trainer.max_epochs=1", "trainer.enable_progress_bar=false",
+            "compile=false",
+        )  # fmt: skip
+        with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            return hydra.compose("train", overrides=[*own, *overrides])
+
+    def live_teacher(self) -> LiveTeacher:
+        """As a run has it: folded, in the run's precision. Its weights are random, which costs the same."""
+        torch.manual_seed(0)
+        model = create_model(self.teacher, CLASSES, image_size=32).to(memory_format=torch.channels_last)
+        teacher = LiveTeacher(model)
+        teacher.speed_up(32, self.precision)
+        return teacher
+
+    def cached_teacher(self, data: Any, folder: Path | None = None) -> CachedTeacher:
+        """The same behind a table, in memory or in a folder."""
+        dtype = torch.float32 if self.precision == "32-true" else torch.float16
+        live = self.live_teacher()
+        return CachedTeacher(live, folder, self.images, CLASSES, data.num_views, dtype, data.seed, data.epoch_views)

@@ -1,0 +1,74 @@
+"""Whole epochs of training: what distilling costs, and what the trainer adds."""
+
+import torch
+
+from benchmarks import loops
+from benchmarks.result import Result
+from benchmarks.setting import Setting
+from benchmarks.timing import in_turns
+from kd_lightning.config import build
+from kd_lightning.teachers.cached import CachedTeacher
+
+
+def _warm(setting: Setting) -> CachedTeacher:
+    """A teacher whose answers to the epoch that is timed are all known."""
+    cfg = setting.config()
+    data = build(cfg.data, "data")
+    data.setup()
+    teacher = setting.cached_teacher(data)
+    loops.ours(setting, cfg, teacher)
+    return teacher
+
+
+def _seconds(setting: Setting, teacher: object, *overrides: str) -> float:
+    clock = loops.ours(setting, setting.config(*overrides), teacher)
+    return clock.seconds / clock.images
+
+
+def trainer_overhead(setting: Setting) -> list[Result]:
+    """Our step / a hand-written loop's, with the same student, answers, batches, precision and optimizer."""
+    teacher, cfg = _warm(setting), setting.config()
+    answers = teacher._whole_epoch(torch.device("cpu"))
+    assert answers is not None
+    losses: dict[str, float] = {}
+
+    def ours() -> float:
+        clock = loops.ours(setting, cfg, teacher)
+        losses["ours"] = clock.loss
+        return clock.seconds / clock.images
+
+    def by_hand() -> float:
+        seconds, losses["by hand"] = loops.by_hand(setting, cfg, answers)
+        return seconds
+
+    ratio = in_turns(ours, by_hand, setting.repeats)
+    apart = abs(losses["ours"] - losses["by hand"]) / abs(losses["by hand"])
+    step = 1000 * ratio.b * setting.batch
+    note = f"a step takes {step:.1f} ms by hand; the last losses differ by {apart:.0e}"
+    return [
+        Result("trainer_overhead", ratio.median, "≤ 1.03", ratio.median <= 1.03 and apart <= 1e-5, note, robust=False)
+    ]
+
+
+def cache_ratio(setting: Setting) -> list[Result]:
+    """Distillation with a warm cache / plain training; and with the live teacher / with the warm cache."""
+    teacher, live = _warm(setting), setting.live_teacher()
+    ratio = in_turns(lambda: _seconds(setting, teacher), lambda: _seconds(setting, None, "loss=ce"), setting.repeats)
+    online = in_turns(lambda: _seconds(setting, live), lambda: _seconds(setting, teacher), setting.repeats)
+    return [
+        Result("cache_ratio", ratio.median, "≤ 1.03", ratio.median <= 1.03, _rates(ratio.a, ratio.b), robust=False),
+        Result("online_ratio", online.median, "reported", None, _rates(online.a, online.b)),
+    ]
+
+
+def naive_ratio(setting: Setting) -> list[Result]:
+    """The textbook's loop / ours with a warm cache."""
+    teacher = _warm(setting)
+    ratio = in_turns(lambda: loops.textbook(setting), lambda: _seconds(setting, teacher), setting.repeats)
+    target = 8 if setting.accelerator == "gpu" else 4
+    met = ratio.median >= target
+    return [Result("naive_ratio", ratio.median, f"≥ {target}", met, _rates(ratio.a, ratio.b), robust=False)]
+
+
+def _rates(a: float, b: float) -> str:
+    return f"{1 / a:,.0f} against {1 / b:,.0f} images/s"
