@@ -14,10 +14,14 @@ from kd_lightning.types import Batch, Outputs
 
 
 class CTKD(nn.Module):
-    """KD at a temperature that is trained to make it harder, more and more so (CTKD, arXiv 2211.16231).
+    """KD at a temperature that is trained to make it harder, more and more so.
 
     `T = t_start + t_range·sigmoid(θ)` starts at `temperature`; θ's gradient is reversed and multiplied by `strength`.
     Standardized logits are refused: their loss is largest at a T near 1, to which it would fall. Raises UserError.
+
+    Matches: logits, softened by a trained T
+    Formula: `T²·KL(p_t(T) ‖ p_s(T))`, `T = t_start + t_range·sigmoid(θ)`
+    Paper: Li et al. 2023, arXiv 2211.16231
     """
 
     def __init__(
