@@ -50,7 +50,12 @@ def row(preset: str, cost: dict[str, float]) -> str:
 
 
 def values(node: dict[str, Any], prefix: str = "") -> str:
-    """The preset's values, without those that switch something off."""
+    """The preset's values, those of every method first, without those that switch something off."""
+    node = {key: node[key] for key in ("alpha", "ce_weight", "temperature") if key in node} | node
+    if node.get("student_layers") == node.get("teacher_layers", ""):
+        node = {"layers" if key == "student_layers" else key: v for key, v in node.items() if key != "teacher_layers"}
+    if node.get("adapt", "") is None:
+        node["by"] = None
     found = []
     for key, value in node.items():
         if key in ("_target_", "weights", "fusion") or value is None or value is False:

@@ -77,6 +77,7 @@ def _fit_and_test(
     metrics = _test(trainer, distiller, parts.data, out)
     metrics |= {"epochs": trainer.current_epoch, "seconds": seconds, "images_per_second": log.mean_speed()}
     metrics |= {"seed": cfg.seed, "precision": trainer.precision, "devices": trainer.world_size}
+    metrics["train"] = log.latest_terms()
     metrics["resumed"] = checkpoint is not None  # then `seconds` are those of the last part alone
     metrics |= hardware.describe(parts.trainer.accelerator)
     if trainer.is_global_zero:

@@ -73,7 +73,7 @@ class RLD(nn.Module):
     taught, `beta` times, only below the label.
 
     Matches: logits, corrected by the label
-    Formula: `confidence·KL([max p_t, …] ‖ [p_s(y), …]) + beta·T²·KL(m_t ‖ m_s)`, m over the classes ranked below y
+    Formula: `confidence·T_c²·KL([max p_t, …] ‖ [p_s(y), …]) + beta·T²·KL(m_t ‖ m_s)`, m without what t ranks above y
     Paper: Sun et al. 2024, arXiv 2408.07394
     """
 
