@@ -1,4 +1,4 @@
-"""What a training step costs with each preset of conf/loss, relative to `kd`: `python docs/make_methods.py --measure`."""
+"""What a training step costs with each preset, relative to `kd`: `python docs/make_methods.py --measure`."""
 
 import statistics
 import time

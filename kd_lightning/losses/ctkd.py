@@ -46,12 +46,10 @@ class CTKD(nn.Module):
         self.strength = Setting("loss.strength", strength, least=0)
 
     def temperature(self) -> Tensor:
-        """T as it stands, a scalar."""
-        return ctkd_temperature(self.theta, self.t_start, self.t_range)
+        """T as it stands, a scalar, with the gradient of the adversary: −strength times its own."""
+        strength = self.strength()
+        theta = (1 + strength) * self.theta.detach() - strength * self.theta
+        return ctkd_temperature(theta, self.t_start, self.t_range)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
-        strength = self.strength()
-        theta = (
-            1 + strength
-        ) * self.theta.detach() - strength * self.theta  # the value of θ, the gradient of −strength·θ
-        return kd(*logits(student, teacher), ctkd_temperature(theta, self.t_start, self.t_range))
+        return kd(*logits(student, teacher), self.temperature())

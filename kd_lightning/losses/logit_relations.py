@@ -51,7 +51,7 @@ class MLLD(nn.Module):
     def __init__(self, temperature: Any = 4.0, steps: Sequence[float] = (-2, -1, 0, 1, 2), standardize: bool = False):
         super().__init__()
         self.temperature = Setting("loss.temperature", temperature, above=0)
-        if not isinstance(steps, Sequence) or not steps:
+        if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
             raise UserError(f"loss.steps must be a list of numbers, got {steps!r}")
         self.steps = [number("loss.steps", step) for step in steps]
         lowest = min(self.temperature.start, self.temperature.end) + min(self.steps)
