@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,22 @@ def test_wrong_values_name_their_key(preset: str, key: str) -> None:
     for wrong in ("-1", "abc", "null", "{schedule: linear, start: 1}"):
         with pytest.raises(ValueError, match=rf"loss\.{key} (must be|lacks)"):
             Learner(preset, f"loss.{key}={wrong}")
+
+
+def keys(preset: str) -> list[str]:
+    """All that can be typed after `loss.`, those of methods within a combination too."""
+    flat = runs.flatten(OmegaConf.load(CONF_DIR / "loss" / f"{preset}.yaml"))
+    schedules = {key.rpartition(".")[0] for key in flat if key.endswith(".schedule")}
+    return sorted(
+        {key for key in flat if key.rpartition(".")[0] not in schedules and "_target_" not in key} | schedules
+    )
+
+
+@pytest.mark.parametrize(("preset", "key"), [(preset, key) for preset in PRESETS for key in keys(preset)])
+def test_every_key_tells_what_it_wants(preset: str, key: str) -> None:
+    """One line, with the key as it was typed."""
+    with pytest.raises(UserError, match=rf"^loss\.{re.escape(key)} must be .+, got \[\]$"):
+        Learner(preset, f"loss.{key}=[]")
 
 
 @pytest.mark.usefixtures("no_pictures")
