@@ -169,7 +169,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(preset: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "preset", ["attention", "sp", "cc", "rkd", "pkt", "nst", "vid", "ft", "ab", "reviewkd", "srrl"]
+    "preset", "ab attention cc crd fitnets ft nst pkt reviewkd rkd simkd sp srrl vid".split()
 )
 @pytest.mark.parametrize(
     "teacher, student", [("vgg8", "mobilenetv2"), ("wrn_16_2", "shufflenetv1"), ("resnet8x4", "vgg8")]
