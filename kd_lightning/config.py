@@ -1,5 +1,6 @@
 """Typed run configuration, and the only place that turns configuration nodes into objects."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,15 @@ def build(node: DictConfig, key: str, **kwargs: Any) -> Any:
     except InstantiationException as e:
         cause = e.__cause__ or e
         if isinstance(cause, UserError):
-            raise cause from None
+            raise UserError(_key_as_typed(str(cause), key, str(e))) from None
         raise UserError(f"{key}: {_one_line(str(cause))}") from e
+
+
+def _key_as_typed(message: str, key: str, told: str) -> str:
+    """A node inside another knows only its own names: `loss.temperature` of `loss.kd` is `loss.kd.temperature`."""
+    found = re.search(r"full_key: (\S+)", told)
+    inside = found[1].removeprefix(key).strip(".") if found else ""
+    return message.replace(f"{key}.", f"{key}.{inside}.", 1) if inside and message.startswith(f"{key}.") else message
 
 
 def check_given(node: DictConfig, key: str) -> None:

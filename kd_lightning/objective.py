@@ -29,14 +29,18 @@ def build_loss(node: DictConfig, model: DictConfig) -> nn.Module:
         return build(node, "loss")
     weights: Any = OmegaConf.to_container(OmegaConf.masked_copy(node, [k for k in WEIGHTS if k in node]), resolve=True)
     method = build(OmegaConf.masked_copy(node, [str(k) for k in node if k not in (*WEIGHTS, "fusion")]), "loss")
+    return Distillation(method, **weights, fusion=build_fusion(node, model))
+
+
+def build_fusion(node: DictConfig, model: DictConfig) -> Fusion:
+    """How the loss `node` makes one teacher of several. Raises UserError."""
     several = isinstance(model.teacher, ListConfig)
     weighting: Any = OmegaConf.to_container(OmegaConf.create({"w": model.teacher_weighting}))["w"]  # type: ignore[call-overload,index]
     if weighting is not None and not several:
         raise UserError(
             f"model.teacher_weighting={weighting} is for several teachers, got model.teacher={model.teacher}"
         )
-    fusion = Fusion(node.get("fusion", "probabilities"), weighting, len(model.teacher) if several else 1)
-    return Distillation(method, **weights, fusion=fusion)
+    return Fusion(node.get("fusion", "probabilities"), weighting, len(model.teacher) if several else 1)
 
 
 def _parameters(node: DictConfig) -> list[str]:

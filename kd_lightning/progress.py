@@ -93,6 +93,10 @@ class TrainLog(pl.Callback):
         self._batches = self._images = 0
         self._since = time.perf_counter()
 
+    def latest_terms(self) -> dict[str, float]:
+        """The loss, its parts and what is shown beside them: means over the last window of training steps."""
+        return {name: value for name, value in self.latest.items() if name != "images_per_second"}
+
     def mean_speed(self) -> float | None:
         """Images per second of training, validation excluded; the first window (start-up) counts only if alone."""
         windows = self.images_per_second[1:] or self.images_per_second

@@ -91,6 +91,7 @@ def _fit_and_test(
     metrics |= {"images_per_second": log.mean_speed(), "time_shares": distiller.watch.shares()}
     metrics |= {"seed": cfg.seed, "precision": trainer.precision, "devices": trainer.world_size}
     metrics["compiled"] = compiled
+    metrics["train"] = log.latest_terms()
     metrics |= hardware.describe(parts.trainer.accelerator)
     if trainer.is_global_zero:
         runs.save_student(out, distiller.student, about_student(cfg, parts.data, distiller.student))

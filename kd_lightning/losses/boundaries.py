@@ -14,7 +14,12 @@ from kd_lightning.types import Batch, Outputs
 
 
 class AB(nn.Module):
-    """Activation boundaries (arXiv 1811.03233): the student is to be active just where the teacher is."""
+    """Activation boundaries: the student is to be active just where the teacher is.
+
+    Matches: maps before their ReLU, sign only
+    Formula: `3/1000 · Σ relu(margin ∓ f_s)²`, − where f_t > 0
+    Paper: Heo et al. 2019, arXiv 1811.03233
+    """
 
     def __init__(self, student_layers: Any = "before_relu", teacher_layers: Any = "before_relu", margin: float = 1.0):
         super().__init__()
@@ -31,10 +36,14 @@ class AB(nn.Module):
 
 
 class OFD(nn.Module):
-    """Overhaul of feature distillation (arXiv 1904.01866); deeper layers count double of those before them.
+    """Overhaul of feature distillation; deeper layers count double of those before them.
 
     The margins are those of the teacher's BatchNorms, read where they stand: the teacher is neither copied nor changed.
     Its layers must end in BatchNorm and ReLU, or be BatchNorms themselves (as is found for WRN).
+
+    Matches: maps before their ReLU
+    Formula: `Σ (f_s − max(f_t, margin))²` unless `f_s ≤ target ≤ 0`
+    Paper: Heo et al. 2019, arXiv 1904.01866
     """
 
     def __init__(self, student_layers: Any = "before_relu", teacher_layers: Any = "before_relu"):

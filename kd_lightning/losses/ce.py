@@ -17,7 +17,12 @@ def task_loss(logits: Tensor, batch: Batch) -> Tensor:
 
 
 class CE(nn.Module):
-    """`ce_weight·CE(student, labels)`. Raises UserError if the weight is not positive."""
+    """`ce_weight·CE(student, labels)`. Raises UserError if the weight is not positive.
+
+    Matches: nothing: labels only
+    Formula: `CE(p_s, y)`
+    Paper: –
+    """
 
     needs_teacher = False
     student_layers: tuple[str, ...] = ()

@@ -21,6 +21,8 @@ class Combination(nn.Module):
 
     def __init__(self, weights: Mapping[str, Any], **methods: Callable[..., Any]):
         super().__init__()
+        if not isinstance(weights, Mapping):
+            raise UserError(f"loss.weights must give each method its weight, as {{kd: 0.9, dist: 1}}, got {weights!r}")
         for name in (*weights, *methods):
             if name not in weights or name not in methods:
                 lacks, others = ("weight", weights) if name in methods else ("method", methods)
@@ -39,11 +41,14 @@ class Combination(nn.Module):
             if hasattr(method, "prepare"):
                 method.prepare(networks)
 
-    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
-        """Each method's value times its weight."""
+    def forward(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch, ask: Callable[..., Any] | None = None
+    ) -> dict[str, Tensor]:
+        """Each method's value times its weight. `ask(method, student, teacher, batch)` may call the methods, for
+        several teachers to be fused at the temperature of each."""
         parts = {}
         for name, method in self.methods.items():
-            value = method(student, teacher, batch)
+            value = ask(method, student, teacher, batch) if ask else method(student, teacher, batch)
             value = sum(value.values()) if isinstance(value, Mapping) else value
             parts[name] = self.weights[name]() * value
         return parts

@@ -16,12 +16,15 @@ from kd_lightning.types import Batch, Outputs
 
 
 class CRD(nn.Module):
-    """Tells a sample's partner in the other network's memory from `negatives` samples of other classes
-    (arXiv 1910.10699).
+    """Tells a sample's partner in the other network's memory from `negatives` samples of other classes.
 
     The memories hold an embedding of every training image (`Batch.index`), moved by `momentum` each time it is seen.
     A sample whose label was not seen yet counts as of another class. Gathered over all processes. The negatives drawn
     are a function of the number of steps, so that a run that goes on draws what it would have drawn.
+
+    Matches: embeddings of pooled features, against a memory
+    Formula: `−ln h(positive) − Σ ln(1 − h(negative))`, `h = q/(q + m/N)`, `q = exp(v·memory/τ)/Z`, both ways
+    Paper: Tian et al. 2020, arXiv 1910.10699
     """
 
     def __init__(

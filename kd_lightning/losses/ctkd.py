@@ -14,10 +14,14 @@ from kd_lightning.types import Batch, Outputs
 
 
 class CTKD(nn.Module):
-    """KD at a temperature that is trained to make it harder, more and more so (CTKD, arXiv 2211.16231).
+    """KD at a temperature that is trained to make it harder, more and more so.
 
     `T = t_start + t_range·sigmoid(θ)` starts at `temperature`; θ's gradient is reversed and multiplied by `strength`.
     Standardized logits are refused: their loss is largest at a T near 1, to which it would fall. Raises UserError.
+
+    Matches: logits, softened by a trained T
+    Formula: `T²·KL(p_t(T) ‖ p_s(T))`, `T = t_start + t_range·sigmoid(θ)`
+    Paper: Li et al. 2023, arXiv 2211.16231
     """
 
     def __init__(
@@ -42,12 +46,10 @@ class CTKD(nn.Module):
         self.strength = Setting("loss.strength", strength, least=0)
 
     def temperature(self) -> Tensor:
-        """T as it stands, a scalar."""
-        return ctkd_temperature(self.theta, self.t_start, self.t_range)
+        """T as it stands, a scalar, with the gradient of the adversary: −strength times its own."""
+        strength = self.strength()
+        theta = (1 + strength) * self.theta.detach() - strength * self.theta
+        return ctkd_temperature(theta, self.t_start, self.t_range)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
-        strength = self.strength()
-        theta = (
-            1 + strength
-        ) * self.theta.detach() - strength * self.theta  # the value of θ, the gradient of −strength·θ
-        return kd(*logits(student, teacher), ctkd_temperature(theta, self.t_start, self.t_range))
+        return kd(*logits(student, teacher), self.temperature())

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kd_lightning.checks import UserError
 from kd_lightning.losses.ce import task_loss
+from kd_lightning.losses.combination import Combination
 from kd_lightning.losses.fusion import Fusion
 from kd_lightning.losses.layers import Layers
 from kd_lightning.losses.settings import Setting, set_epoch
@@ -64,7 +65,7 @@ class Distillation(nn.Module):
 
     def temperature(self) -> Any:
         """T at which the method softens logits now; 1 where it does not."""
-        return self.method.temperature() if hasattr(self.method, "temperature") else 1.0
+        return temperature_of(self.method)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Logits `[B, C]`, labels `[B]`; returns scalars: `loss` and its parts, `ce` and the method's, unweighted."""
@@ -72,26 +73,34 @@ class Distillation(nn.Module):
         loss = self.ce_weight() * ce
         if not self.is_on:
             return {"loss": loss, "ce": ce}
-        parts = self._parts(student, teacher, batch)
+        parts = self._ask(self.method, student, teacher, batch)
         loss = loss + self.alpha() * sum(parts.values())
         own = None if teacher is None or teacher.logits.dim() == 2 else self.fusion.own_loss(teacher.logits, batch.y)
         return (
             {"loss": loss, "ce": ce, **parts} if own is None else {"loss": loss + own, "ce": ce, "fusion": own, **parts}
         )
 
-    def _parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
-        """The method's parts; logits `[K, B, C]` of K teachers are fused first, or their losses afterwards."""
+    def _ask(self, method: Any, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        """A method's parts; logits `[K, B, C]` of K teachers are fused first, or their losses afterwards."""
+        if isinstance(method, Combination):
+            return method(student, teacher, batch, self._ask)
         if teacher is None or teacher.logits.dim() == 2:
-            return self._named(self.method(student, teacher, batch))
+            return named(method, method(student, teacher, batch))
         if self.fusion.fusion == "losses":
             weights = self.fusion.weights(teacher.logits, batch.y)[:, 0]
-            each = [self._named(self.method(student, Outputs(logits), batch)) for logits in teacher.logits]
+            each = [named(method, method(student, Outputs(logits), batch)) for logits in teacher.logits]
             return {name: sum(w * parts[name] for w, parts in zip(weights, each, strict=True)) for name in each[0]}
-        fused = self.fusion(teacher.logits, batch.y, self.temperature())
-        return self._named(self.method(student, Outputs(fused), batch))
+        fused = Outputs(self.fusion(teacher.logits, batch.y, temperature_of(method)))
+        return named(method, method(student, fused, batch))
 
-    def _named(self, value: Any) -> dict[str, Tensor]:
-        return dict(value) if isinstance(value, Mapping) else {name_of(self.method): value}
+
+def temperature_of(method: Any) -> Any:
+    return method.temperature() if hasattr(method, "temperature") else 1.0
+
+
+def named(method: Any, value: Any) -> dict[str, Tensor]:
+    """Parts by name; a scalar is called as its method."""
+    return dict(value) if isinstance(value, Mapping) else {name_of(method): value}
 
 
 def name_of(method: Any) -> str:

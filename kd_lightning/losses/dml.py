@@ -12,8 +12,14 @@ from kd_lightning.types import Batch, Outputs
 
 
 class DML(nn.Module):
-    """Two students teach each other (arXiv 1706.00384), without a teacher: the peer is another student of the same kind
-    with initial weights of its own, trained beside and, like all parameters of a loss, not deployed."""
+    """Two students teach each other, without a teacher: the peer is another student of the same kind.
+
+    It has initial weights of its own, is trained beside and, like all parameters of a loss, not deployed.
+
+    Matches: logits of a second student
+    Formula: `T²·KL(p_peer ‖ p_s) + T²·KL(p_s ‖ p_peer) + CE(p_peer, y)`
+    Paper: Zhang et al. 2018, arXiv 1706.00384
+    """
 
     needs_teacher = False
 

@@ -14,10 +14,14 @@ from kd_lightning.types import Batch, Outputs
 
 
 class FT(nn.Module):
-    """Factor transfer (arXiv 1802.04977): a translator of the student's map matches a paraphraser of the teacher's.
+    """Factor transfer: a translator of the student's map matches a paraphraser of the teacher's.
 
     The paraphraser has `rate` times the teacher's channels and learns to rebuild the teacher's map, here in the same
     training (the paper trains it before); the student's loss does not reach it. `reconstruction` weighs that learning.
+
+    Matches: the last map, after a learned encoder
+    Formula: `mean |Q(F_s) − Q(F_t)|`, `Q = v/‖v‖`, `v = mean_c F²`
+    Paper: Kim et al. 2018, arXiv 1802.04977
     """
 
     def __init__(

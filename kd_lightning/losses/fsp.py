@@ -12,7 +12,12 @@ from kd_lightning.types import Batch, Outputs
 
 
 class FSP(nn.Module):
-    """Products of two maps that follow each other (Yim et al., CVPR 2017); both networks need the same widths there."""
+    """Products of two maps that follow each other; both networks need the same widths there.
+
+    Matches: relations between layers
+    Formula: `Σ ‖G_t − G_s‖²`, `G = F_iᵀF_{i+1}/(H·W)`
+    Paper: Yim et al., CVPR 2017
+    """
 
     def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all"):
         super().__init__()

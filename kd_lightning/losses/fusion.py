@@ -42,7 +42,7 @@ class Fusion(nn.Module):
         if self.fusion == "entropy":
             return entropy_weights(logits)
         if self.theta is not None:
-            even = self.theta.softmax(0).detach()
+            even = self.theta.softmax(0).detach().to(logits)
         else:
             even = logits.new_ones(len(logits)) / len(logits) if self.fixed is None else self.fixed.to(logits)
         return even[:, None].expand(logits.shape[:2])
@@ -55,6 +55,15 @@ class Fusion(nn.Module):
             if self.fusion == "logits"
             else fuse_probabilities(logits, temperature, weights)
         )
+
+    def for_evaluation(self, logits: Tensor) -> Tensor:
+        """The fused teacher as one asks it without knowing the label, at T = 1: logits `[B, C]`.
+
+        `confidence` looks at labels, so that there the mean of the probabilities stands for it, as for `losses`.
+        """
+        if self.fusion in ("confidence", "losses") and self.fixed is None:
+            return fuse_probabilities(logits, 1.0)
+        return self(logits, logits.argmax(-1)[0], 1.0)
 
     def own_loss(self, logits: Tensor, y: Tensor) -> Tensor | None:
         """What teaches learned weights: the fused teacher's cross-entropy on the labels, T = 1; None for others."""

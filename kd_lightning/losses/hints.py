@@ -16,7 +16,12 @@ from kd_lightning.types import Batch, Outputs
 
 
 class FitNets(nn.Module):
-    """Hints (arXiv 1412.6550): mean squared error of the teacher's map and the student's after a 1×1 convolution."""
+    """Hints: mean squared error of the teacher's map and the student's after a 1×1 convolution.
+
+    Matches: a map in the middle
+    Formula: `mean (r(f_s) − f_t)²`
+    Paper: Romero et al. 2015, arXiv 1412.6550
+    """
 
     def __init__(self, student_layers: Any = 2, teacher_layers: Any = 2):
         super().__init__()
@@ -33,8 +38,14 @@ class FitNets(nn.Module):
 
 
 class VID(nn.Module):
-    """Variational information distillation (arXiv 1904.05835): three 1×1 convolutions give the mean of a Gaussian for
-    the teacher's map, and a trained number per channel its variance, `variance` at first."""
+    """Variational information distillation: the teacher's map as a Gaussian around what the student says of it.
+
+    Three 1×1 convolutions give its mean, and a trained number per channel its variance, `variance` at first.
+
+    Matches: maps of all stages
+    Formula: `mean ½[(μ(f_s) − f_t)²/σ² + ln σ²]`
+    Paper: Ahn et al. 2019, arXiv 1904.05835
+    """
 
     def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all", variance: float = 5.0):
         super().__init__()

@@ -13,12 +13,16 @@ from kd_lightning.types import Batch, Outputs
 
 
 class KD(nn.Module):
-    """Hinton distillation (arXiv 1503.02531, section 2): `T²·KL(teacher ‖ student)` at temperature T.
+    """Hinton distillation at temperature T.
 
     `standardize`: logits of mean 0 and standard deviation 1 on both sides (arXiv 2403.01427). `adapt` follows the
     teacher sample by sample: `weight` multiplies a sample's KL by the teacher's confidence in it, `temperature` softens
     what it is sure of and leaves the rest sharp, `T_i = 1 + (T − 1)·confidence`. The confidence is `1 − H(p_t)/ln C`
     by `entropy`, and the label's probability by `correctness`. Raises UserError for a wrong value.
+
+    Matches: logits, softened
+    Formula: `T²·KL(p_t(T) ‖ p_s(T))`
+    Paper: Hinton et al. 2015, arXiv 1503.02531
     """
 
     def __init__(

@@ -15,7 +15,12 @@ from kd_lightning.types import Batch, Outputs
 
 
 class DIST(nn.Module):
-    """Correlation of the probabilities (arXiv 2205.10536): `beta` of each sample's, `gamma` of each class's column."""
+    """Correlation of the probabilities: `beta` of each sample's, `gamma` of each class's column.
+
+    Matches: correlations of probabilities, within samples and within classes
+    Formula: `T²·[beta·(1 − mean_i ρ(P[i])) + gamma·(1 − mean_c ρ(P[:, c]))]`
+    Paper: Huang et al. 2022, arXiv 2205.10536
+    """
 
     least_batch = 2
 
@@ -32,17 +37,21 @@ class DIST(nn.Module):
 
 
 class MLLD(nn.Module):
-    """Multi-level logit distillation (Jin et al., CVPR 2023): KD, class correlation and batch correlation, summed over
-    the temperatures `temperature + steps`.
+    """Multi-level logit distillation: KD, class correlation and batch correlation, summed over the temperatures
+    `temperature + steps`.
 
     One view of each image is compared: the paper's second, strongly augmented one, and the masks that its public code
     multiplies by an already averaged loss, are left out.
+
+    Matches: logits, alone and by class and sample
+    Formula: `Σ_T [kd + ‖P_sᵀP_s − P_tᵀP_t‖²/C + ‖P_sP_sᵀ − P_tP_tᵀ‖²/B]`
+    Paper: Jin et al., CVPR 2023
     """
 
     def __init__(self, temperature: Any = 4.0, steps: Sequence[float] = (-2, -1, 0, 1, 2), standardize: bool = False):
         super().__init__()
         self.temperature = Setting("loss.temperature", temperature, above=0)
-        if not isinstance(steps, Sequence) or not steps:
+        if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
             raise UserError(f"loss.steps must be a list of numbers, got {steps!r}")
         self.steps = [number("loss.steps", step) for step in steps]
         lowest = min(self.temperature.start, self.temperature.end) + min(self.steps)

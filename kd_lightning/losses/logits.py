@@ -12,7 +12,12 @@ from kd_lightning.types import Batch, Outputs
 
 
 class DKD(nn.Module):
-    """Decoupled distillation (arXiv 2203.08679): the target class's share, and `beta` times that of the others."""
+    """Decoupled distillation: the target class's share, and `beta` times that of the others.
+
+    Matches: logits, target and others apart
+    Formula: `T²·[target·KL(b_t ‖ b_s) + beta·KL(p̂_t ‖ p̂_s)]`, `b = [p(y), 1 − p(y)]`, p̂ without y
+    Paper: Zhao et al. 2022, arXiv 2203.08679
+    """
 
     def __init__(self, temperature: Any = 4.0, beta: Any = 8.0, target: Any = 1.0, standardize: bool = False):
         super().__init__()
@@ -27,7 +32,12 @@ class DKD(nn.Module):
 
 
 class NKD(nn.Module):
-    """Normalized distillation (arXiv 2303.13005): the target's cross-entropy, and `gamma` times that of the others."""
+    """Normalized distillation: the target's cross-entropy, and `gamma` times that of the others.
+
+    Matches: logits, target and others apart
+    Formula: `−p_t(y)·ln p_s(y) + gamma·T²·CE(p̂_t(T), p̂_s(T))`
+    Paper: Yang et al. 2023, arXiv 2303.13005
+    """
 
     def __init__(self, temperature: Any = 1.0, gamma: Any = 1.5, standardize: bool = False):
         super().__init__()
@@ -41,7 +51,12 @@ class NKD(nn.Module):
 
 
 class WSLD(nn.Module):
-    """Weighted soft labels (arXiv 2102.00650): less of the samples that the student knows better than the teacher."""
+    """Weighted soft labels: less of the samples that the student knows better than the teacher.
+
+    Matches: logits, samples weighted
+    Formula: `T²·w·CE(p_t(T), p_s(T))`, `w = 1 − exp(−CE_s/CE_t)`
+    Paper: Zhou et al. 2021, arXiv 2102.00650
+    """
 
     def __init__(self, temperature: Any = 4.0, standardize: bool = False):
         super().__init__()
@@ -54,8 +69,13 @@ class WSLD(nn.Module):
 
 
 class RLD(nn.Module):
-    """Refined logits (arXiv 2408.07394): the teacher's confidence, at a temperature of its own, goes to the label's
-    class; its ranking is taught, `beta` times, only below the label."""
+    """Refined logits: the teacher's confidence, at a temperature of its own, goes to the label's class; its ranking is
+    taught, `beta` times, only below the label.
+
+    Matches: logits, corrected by the label
+    Formula: `confidence·T_c²·KL([max p_t, …] ‖ [p_s(y), …]) + beta·T²·KL(m_t ‖ m_s)`, m without what t ranks above y
+    Paper: Sun et al. 2024, arXiv 2408.07394
+    """
 
     def __init__(
         self,
@@ -79,15 +99,24 @@ class RLD(nn.Module):
 
 
 class Hard(nn.Module):
-    """The teacher's decision as a second label (DeiT, arXiv 2012.12877, equation 3); no temperature."""
+    """The teacher's decision as a second label; no temperature.
+
+    Matches: the teacher's decision
+    Formula: `CE(argmax z_t, p_s)`
+    Paper: Touvron et al. 2021, arXiv 2012.12877
+    """
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         return L.hard(*logits(student, teacher))
 
 
 class TeacherFree(nn.Module):
-    """A teacher made by hand, so that none is run: sure of the label by `correct`, and of all other classes alike
-    (Tf-KD_reg, arXiv 1909.11723)."""
+    """A teacher made by hand, so that none is run: sure of the label by `correct`, and of all other classes alike.
+
+    Matches: a hand-made distribution
+    Formula: `T²·KL(p_d(T) ‖ p_s(T))`, `p_d(y) = correct`
+    Paper: Yuan et al. 2020, arXiv 1909.11723
+    """
 
     needs_teacher = False
 

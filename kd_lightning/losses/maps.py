@@ -13,7 +13,12 @@ from kd_lightning.types import Batch, Outputs
 
 
 class Attention(nn.Module):
-    """Attention transfer (AT, arXiv 1612.03928), summed over the pairs of layers; `p` sharpens the attention."""
+    """Attention transfer, summed over the pairs of layers; `p` sharpens the attention.
+
+    Matches: where the maps of all stages are active
+    Formula: `Σ mean (Q_s − Q_t)²`, `Q = v/‖v‖`, `v = mean_c |f|^p`
+    Paper: Zagoruyko and Komodakis 2017, arXiv 1612.03928
+    """
 
     def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all", p: float = 2.0):
         super().__init__()
@@ -28,7 +33,12 @@ class Attention(nn.Module):
 
 
 class NST(nn.Module):
-    """Neuron selectivity transfer (arXiv 1707.01219), summed over the pairs of layers."""
+    """Neuron selectivity transfer, summed over the pairs of layers.
+
+    Matches: what each channel is selective for, all stages
+    Formula: `Σ [mean k(s, s) + mean k(t, t) − 2·mean k(s, t)]`, `k(a, b) = (aᵀb)²`
+    Paper: Huang and Wang 2017, arXiv 1707.01219
+    """
 
     def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all"):
         super().__init__()

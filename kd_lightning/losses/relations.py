@@ -14,7 +14,12 @@ from kd_lightning.types import Batch, Outputs
 
 
 class SP(nn.Module):
-    """Similarity preserving (arXiv 1907.09682)."""
+    """Similarity preserving.
+
+    Matches: similarities between samples, of the last map
+    Formula: `‖G_t − G_s‖²/B²`, G = F·Fᵀ with rows of norm 1
+    Paper: Tung and Mori 2019, arXiv 1907.09682
+    """
 
     least_batch = 2
 
@@ -30,7 +35,12 @@ class SP(nn.Module):
 
 
 class PKT(nn.Module):
-    """Probabilistic knowledge transfer (arXiv 1803.10837)."""
+    """Probabilistic knowledge transfer.
+
+    Matches: similarities between samples, of pooled features
+    Formula: `mean_ij p_t·ln(p_t/p_s)`, p = cosines in [0, 1], rows of sum 1
+    Paper: Passalis and Tefas 2018, arXiv 1803.10837
+    """
 
     least_batch = 2
 
@@ -47,7 +57,12 @@ class PKT(nn.Module):
 
 
 class RKD(nn.Module):
-    """Relational distillation (arXiv 1904.05068): `distance` times that of pairs, `angle` times that of triples."""
+    """Relational distillation: `distance` times that of pairs, `angle` times that of triples.
+
+    Matches: distances and angles between samples, of pooled features
+    Formula: `distance·H(ψ_s, ψ_t) + angle·H(cos_s, cos_t)`, H = smooth L1, ψ = distances over their mean
+    Paper: Park et al. 2019, arXiv 1904.05068
+    """
 
     least_batch = 3
 
@@ -72,7 +87,12 @@ class RKD(nn.Module):
 
 
 class CC(nn.Module):
-    """Correlation congruence (arXiv 1904.01802) of linear embeddings of both networks' features."""
+    """Correlation congruence of linear embeddings of both networks' features.
+
+    Matches: embeddings, neighbours in the batch
+    Formula: `mean_i Σ_d |δ_i|·|δ_{i+1}|`, `δ = e(v_s) − e(v_t)`
+    Paper: Peng et al. 2019, arXiv 1904.01802
+    """
 
     least_batch = 2
 

@@ -15,9 +15,13 @@ from kd_lightning.types import Batch, Outputs
 
 
 class ReviewKD(nn.Module):
-    """Deep student features, fused step by step into the shallower ones, match the teacher's (arXiv 2104.09044).
+    """Deep student features, fused step by step into the shallower ones, match the teacher's.
 
     Compared are the stages and, as a map of one pixel, the pooled features. `width`: channels of the fused map.
+
+    Matches: maps of all stages, fused from deep to shallow
+    Formula: `Σ_layers Σ_n w_n·mean (pool_n(a(f_s)) − pool_n(f_t))²`, n = all, 4, 2, 1
+    Paper: Chen et al. 2021, arXiv 2104.09044
     """
 
     least_batch = 2  # BatchNorm cannot train on the one pixel of a single sample

@@ -15,9 +15,13 @@ from kd_lightning.types import Batch, Outputs
 
 class SimKD(nn.Module):
     """The student's last map, projected to the teacher's width and pooled, matches the teacher's pooled features, and
-    the teacher's own classifier, frozen, makes the logits (arXiv 2203.14001). Projector and classifier are deployed.
+    the teacher's own classifier, frozen, makes the logits. Projector and classifier are deployed.
 
     `reduction` divides the projector's inner channels.
+
+    Matches: pooled features
+    Formula: `mean (projector(f_s) − v_t)²`
+    Paper: Chen et al. 2022, arXiv 2203.14001
     """
 
     def __init__(self, reduction: int = 2):

@@ -13,8 +13,13 @@ from kd_lightning.types import Batch, Outputs
 
 
 class SRRL(nn.Module):
-    """The student's features, projected, match the teacher's pooled ones and do as well in the teacher's classifier
-    (Yang et al., ICLR 2021): `feature` times the first error, `head` times that of the logits."""
+    """The student's features, projected, match the teacher's pooled ones and do as well in the teacher's classifier:
+    `feature` times the first error, `head` times that of the logits.
+
+    Matches: pooled features, and what the teacher's classifier makes of them
+    Formula: `feature·mean (r(f_s) − v_t)² + head·mean (W·r(f_s) − W·v_t)²`
+    Paper: Yang et al., ICLR 2021
+    """
 
     def __init__(self, student_layers: Any = "last", feature: Any = 1.0, head: Any = 1.0):
         super().__init__()

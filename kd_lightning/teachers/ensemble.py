@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.losses.functional import fuse_probabilities
+from kd_lightning.losses.fusion import Fusion
 from kd_lightning.teachers.live import Teacher
 from kd_lightning.types import Batch, Outputs
 
@@ -13,11 +13,12 @@ from kd_lightning.types import Batch, Outputs
 class Ensemble:
     """Stacks the logits of K teachers to `[K, B, C]`, for the loss to fuse; of evaluation batches, fused `[B, C]`.
 
-    There the fusion is the mean of their probabilities, which is also what is measured as "the teacher".
+    `fusion` says how, at T = 1 and without looking at the labels; what comes out is measured as "the teacher".
     """
 
-    def __init__(self, members: Sequence[Teacher]):
+    def __init__(self, members: Sequence[Teacher], fusion: Fusion | None = None):
         self.members = list(members)
+        self.fusion = fusion or Fusion(teachers=len(members))
         self.models: list[nn.Module] = [model for member in members for model in member.models]
         self._same = torch.zeros(len(members), len(members))
         self._seen = 0
@@ -30,7 +31,7 @@ class Ensemble:
         said = logits.argmax(2)
         self._same += (said[:, None] == said[None]).sum(2).cpu()
         self._seen += said.shape[1]
-        return Outputs(fuse_probabilities(logits, 1.0))
+        return Outputs(self.fusion.for_evaluation(logits))
 
     def agreement(self) -> Tensor:
         """Share of evaluation samples on which each two teachers name the same class, `[K, K]`."""

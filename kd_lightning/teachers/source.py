@@ -11,6 +11,7 @@ from kd_lightning.checks import UserError, choice, did_you_mean, integer
 from kd_lightning.config import check_given
 from kd_lightning.data import Normalize
 from kd_lightning.models import create_model
+from kd_lightning.objective import build_fusion
 from kd_lightning.teachers.cached import with_cache
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.teachers.live import LiveTeacher, Teacher
@@ -43,7 +44,7 @@ def build_teacher(
     each = [_one_teacher(one, data, trainer, prepare, train, key) for one, key in single_teachers(cfg)]
     if len(each) == 1:
         return each[0]
-    return lambda: Ensemble([get() for get in each])
+    return lambda: Ensemble([get() for get in each], build_fusion(cfg.loss, cfg.model))
 
 
 def single_teachers(cfg: DictConfig) -> list[tuple[DictConfig, str]]:

@@ -9,8 +9,8 @@ from torch import nn
 
 from kd_lightning.checks import UserError
 from kd_lightning.data import Normalize
-from kd_lightning.losses import KD, Distillation
-from kd_lightning.losses.functional import kd
+from kd_lightning.losses import CTKD, DIST, KD, Combination, Distillation
+from kd_lightning.losses.functional import ctkd_temperature, kd
 from kd_lightning.losses.functional.fusion import confidence_weights, entropy_weights
 from kd_lightning.losses.fusion import Fusion
 from kd_lightning.teachers import Ensemble, LiveTeacher
@@ -45,6 +45,45 @@ def test_weights_of_one_and_zero_leave_one_teacher(fusion):
 @pytest.mark.parametrize("fusion", ["probabilities", "logits", "losses", "confidence", "entropy"])
 def test_equal_teachers_are_as_good_as_one(fusion):
     assert total(fusion, logits=T[:1].expand(3, -1, -1)) == pytest.approx(float(kd(S, T[0], 4.0)), rel=1e-4)
+
+
+@pytest.mark.parametrize("fusion", ["probabilities", "logits", "losses", "confidence", "entropy"])
+def test_methods_in_a_combination_are_fused_as_they_are_alone(fusion):
+    """Each at its own temperature."""
+    methods = {"soft": KD(temperature=8.0), "sharp": DIST(temperature=1.0)}
+    both = Combination({"soft": 0.5, "sharp": 2.0}, **methods)
+    parts = Distillation(both, fusion=Fusion(fusion, None, 3))(Outputs(S), Outputs(T), BATCH)
+    for (name, method), weight in zip(methods.items(), (0.5, 2.0), strict=True):
+        alone = Distillation(method, fusion=Fusion(fusion, None, 3))(Outputs(S), Outputs(T), BATCH)
+        torch.testing.assert_close(parts[name], weight * alone[type(method).__name__.lower()])
+
+
+def test_the_adversary_sees_what_its_temperature_does_to_the_fusion():
+    """Its gradient is reversed there too."""
+    loss = Distillation(CTKD(temperature=4.0, strength=0.5), fusion=Fusion(teachers=3))
+    loss(Outputs(S), Outputs(T), BATCH)["ctkd"].backward()
+    theta = loss.method.theta.detach().requires_grad_()
+    kd(S, T, ctkd_temperature(theta, 1.0, 20.0)).backward()
+    torch.testing.assert_close(loss.method.theta.grad, -0.5 * theta.grad)
+
+
+def test_the_teacher_that_is_measured_is_the_one_that_teaches():
+    """As far as one can fuse without the labels."""
+    nets = [nn.Sequential(nn.Flatten(), nn.Linear(12, 5)) for _ in range(2)]
+    batch = Batch(torch.randn(6, 3, 2, 2), torch.zeros(6, dtype=torch.long), torch.arange(6))
+    a, b = (net(batch.x) for net in nets)
+    mean = (a.softmax(1) + b.softmax(1)) / 2
+    for fusion, wanted in {
+        Fusion("probabilities", None, 2): mean,
+        Fusion("confidence", None, 2): mean,
+        Fusion("losses", None, 2): mean,
+        Fusion("probabilities", "learned", 2): mean,
+        Fusion("probabilities", [3, 1], 2): 0.75 * a.softmax(1) + 0.25 * b.softmax(1),
+        Fusion("losses", [3, 1], 2): 0.75 * a.softmax(1) + 0.25 * b.softmax(1),
+        Fusion("logits", [3, 1], 2): (0.75 * a + 0.25 * b).softmax(1),
+    }.items():
+        told = Ensemble([LiveTeacher(net) for net in nets], fusion).evaluate(batch).logits
+        torch.testing.assert_close(told.softmax(1), wanted.detach())
 
 
 def test_adaptive_weights_sum_to_one_and_prefer_the_better_teacher():
