@@ -53,9 +53,11 @@ def compare(folders: Sequence[Path], out: Path | None = None) -> Comparison:
 
 def compare_folders(folders: Sequence[Path]) -> Comparison:
     """Compares the finished runs below `folders`; the others become notes. Raises UserError if none is finished."""
-    where = " ".join(map(str, folders)) or "nothing"
+    there = [folder for folder in folders if folder.is_dir()]
+    left = [f"there is no folder {folder}" for folder in folders if folder not in there]
+    left += [f"no run below {folder}" for folder in there if not runs.below(folder)]
     paths = list({path.resolve(): path for folder in folders for path in runs.below(folder)}.values())
-    found, unfinished, unreadable = [], [], []
+    found, unfinished = [], []
     for path in paths:
         if not runs.is_finished(path):
             unfinished.append(path)
@@ -63,12 +65,12 @@ def compare_folders(folders: Sequence[Path]) -> Comparison:
         try:
             found.append(runs.read(path))
         except UserError as e:
-            unreadable.append(f"left out: {e}")
-    left = [f"not finished, left out: {', '.join(map(str, unfinished))}"] if unfinished else []
+            left.append(f"left out: {e}")
+    if unfinished:
+        left.append(f"not finished, left out: {', '.join(map(str, unfinished))}")
     if not found:
-        hint = "; ".join(left + unreadable) or "give run directories, or folders of them"
-        raise UserError(f"no finished run below {where}; {hint}")
-    return compare_runs(found, left + unreadable)
+        raise UserError("no finished run: " + "; ".join(left))
+    return compare_runs(found, left)
 
 
 def write_report(comparison: Comparison, out: Path, folders: Sequence[Path]) -> Path:
@@ -102,10 +104,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _verify(folders: Sequence[Path]) -> int:
-    from kd_lightning.evaluation.verify import verify_all  # with all that a test needs
+    from kd_lightning.evaluate import expand, verify_all  # with all that a test needs
 
     quiet()
-    return verify_all([path for folder in folders for path in runs.below(folder) or [folder]])
+    return verify_all(*expand(list(map(str, folders))))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def expand(words: list[str]) -> tuple[list[Path], list[str]]:
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
     paths: list[Path] = []
     for folder in (Path(word) for word in words if word not in overrides):
-        below = [] if (folder / runs.CONFIG).is_file() else [run.path for run in runs.find(folder)]
+        below = [] if (folder / runs.CONFIG).is_file() else [p for p in runs.below(folder) if runs.is_finished(p)]
         paths += below or [folder]
     if not paths:
         raise UserError("give run directories, such as outputs/train/<run>, or folders of them")

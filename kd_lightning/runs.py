@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from yaml import YAMLError
@@ -174,14 +174,29 @@ def read(path: Path) -> Run:
     config = read_config(path, "run")
     if not is_finished(path):
         raise UserError(f"{path} has no {METRICS}: that run did not finish; go on with resume={path}")
+    damaged = UserError(f"{path / METRICS} is damaged; run it again")
     try:
         metrics = json.loads((path / METRICS).read_text())
         schema = metrics.get("schema")
     except (ValueError, AttributeError) as e:
-        raise UserError(f"{path / METRICS} is damaged; run it again") from e
+        raise damaged from e
     if schema != SCHEMA:
         raise UserError(f"{path / METRICS} has schema {schema}, this version reads {SCHEMA}; run it again")
+    if not _is_whole(metrics):
+        raise damaged
     return Run(path, config, metrics)
+
+
+def _is_whole(metrics: dict[str, Any]) -> bool:
+    """Whether it has what every table begins with."""
+    try:
+        student, teacher = metrics["student"], metrics.get("teacher")
+        models = [student["last"], student.get("best", student["last"]), teacher or student["last"]]
+        numbers = [model["test"]["accuracy"] for model in models] + [metrics[k] for k in ("seconds", "epochs")]
+        numbers += [size[k] for size in (student, teacher or student) for k in ("parameters", "macs")]
+        return all(isinstance(n, (int, float)) for n in numbers) and {"precision", "accelerator"} <= metrics.keys()
+    except (AttributeError, KeyError, TypeError):
+        return False
 
 
 def find(folder: Path) -> list[Run]:
@@ -209,8 +224,11 @@ def load_student(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     weights = path / RUN_WEIGHTS
     if not weights.is_file():
         raise UserError(f"{path} has no {RUN_WEIGHTS}: that run did not finish; go on with resume={path}")
-    with safe_open(weights, "pt") as f:
-        about = json.loads(f.metadata()["kd_lightning"])
+    try:
+        with safe_open(weights, "pt") as f:
+            about = json.loads(f.metadata()["kd_lightning"])
+    except (SafetensorError, ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{weights} is damaged, or not of a run; run it again") from e
     model = create_model(about["name"], about["num_classes"], image_size=about["image_size"], **about["kwargs"])
     load_weights(model, weights, key=str(path))
     return model.eval(), about

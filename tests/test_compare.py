@@ -1,6 +1,7 @@
 """The command, the end of a sweep, and a sweep that is run again."""
 
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,35 @@ def test_an_empty_folder_is_one_line_and_status_2(tmp_path: Path, capsys: pytest
     with pytest.raises(SystemExit) as stop:
         main([str(tmp_path)])
     err = capsys.readouterr().err
-    assert stop.value.code == 2 and err.startswith("error: no finished run below") and err.count("\n") == 1
+    assert stop.value.code == 2 and err.startswith("error: no finished run: no run below") and err.count("\n") == 1
+
+
+def test_verify_tests_a_run_again(teacher_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+
+    def verify() -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main(["--verify", str(run)])
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    shutil.copytree(teacher_run, run)
+    status, out, _ = verify()
+    assert status == 0 and f"{run} reproduces" in out
+
+    text = (run / runs.METRICS).read_text()
+    accuracy = runs.read(run).metrics["student"]["last"]["test"]["accuracy"]
+    (run / runs.METRICS).write_text(text.replace(str(accuracy), "0.999"))
+    status, out, _ = verify()
+    assert status == 1 and f"last accuracy {accuracy:.5f} instead of 0.99900" in out
+
+    (run / runs.METRICS).write_text(text)
+    model, about = runs.load_student(run)
+    model.get_parameter("fc.weight").data.neg_()
+    runs.save_student(run, model, about)
+    assert verify()[0] == 1
+    (run / "student.safetensors").write_bytes(b"cut")
+    status, _, err = verify()
+    assert status == 2 and err.count("\n") == 1 and "student.safetensors is damaged" in err
 
 
 def test_the_report_goes_where_it_is_told(teacher_run: Path, tmp_path: Path) -> None:
@@ -55,7 +84,7 @@ def test_a_sweep_is_announced_compared_and_goes_on(cli: Cli) -> None:
     (stopped / runs.METRICS).unlink()  # as if it had been killed in its tests
 
     again = cli(*SWEEP)
-    assert again.status == 0 and "1 are finished and not run again" in again.out
+    assert again.status == 0 and "1 are finished and not run again; the others train for about " in again.out
     assert "finished before, not run again: sweep/0" in again.out
     assert (done / "student.safetensors").stat().st_mtime_ns == weights
     resumed = runs.read(stopped).metrics

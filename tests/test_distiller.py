@@ -349,6 +349,21 @@ def test_resumed_is_uninterrupted(
     assert scores(tmp_path / "whole") == scores(tmp_path / "parts")
 
 
+def test_seconds_are_those_of_all_parts(teacher_run: Path, tmp_path: Path, interrupt: Any, monkeypatch: Any) -> None:
+    cfg = compose("loss=ce", "trainer.max_epochs=3")
+    interrupt(2)
+    with pytest.raises(MemoryError):
+        train(cfg, tmp_path / "run")
+    monkeypatch.undo()
+    state = torch.load(tmp_path / "run" / runs.LAST, weights_only=True)
+    first = state["callbacks"]["TrainLog"]
+    assert 0 < first["seconds"] < 60 and first["parts"] == 1
+    first["seconds"] += 1000
+    torch.save(state, tmp_path / "run" / runs.LAST)
+    metrics = train(cfg, tmp_path / "run", resume=True)
+    assert 1000 < metrics["seconds"] < 1060 and metrics["parts"] == 2
+
+
 def test_the_best_checkpoint_survives(teacher_run: Path, tmp_path: Path, interrupt: Any, monkeypatch: Any) -> None:
     """The best epoch was before the interruption: what comes after is worse, for the learning rate explodes."""
     cfg = compose(f"model.teacher_weights={teacher_run}", "loss=ce", "trainer.max_epochs=3")

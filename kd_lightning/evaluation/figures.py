@@ -33,13 +33,14 @@ def reliability_figure(scores: Mapping[str, Mapping[str, Any]]) -> Figure:
 
     `scores` is model → its `test` of `evaluation.json`.
     """
-    figure = Figure(figsize=(9, 4.3 * len(scores)), layout="constrained")
-    grid = figure.subplots(2 * len(scores), 2, height_ratios=[3, 1] * len(scores), sharex=True, squeeze=False)
+    columns = 2 if any("calibrated" in test for test in scores.values()) else 1
+    figure = Figure(figsize=(4.5 * columns, 4.3 * len(scores)), layout="constrained")
+    grid = figure.subplots(2 * len(scores), columns, height_ratios=[3, 1] * len(scores), sharex=True, squeeze=False)
     for row, (name, test) in enumerate(scores.items()):
         states = [("as trained", test)]
         if "calibrated" in test:
             states.append((f"calibrated, T = {test['calibrated']['temperature']:.2f}", test["calibrated"]))
-        for column in range(2):
+        for column in range(columns):
             top, below = grid[2 * row][column], grid[2 * row + 1][column]
             if column < len(states):
                 _reliability(top, below, f"{name}, {states[column][0]}", states[column][1], COLORS.get(name, STUDENT))

@@ -121,9 +121,11 @@ def cost_figure(comparison: Comparison) -> Figure | None:
             some = [(x, y) for x, y, teaches in known if teaches == is_teacher]
             if some:
                 axes.plot(*zip(*some, strict=True), marker, color=color, label=label, markeredgewidth=0)
-        axes.set(xscale="log", xlabel=title, ylabel="test accuracy, %")
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-        axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else "")
+        axes.set(xlabel=title, ylabel="test accuracy, %")
+        if max(x for x, _, _ in known) > 3 * min(x for x, _, _ in known):  # else it would have hardly a number on it
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+            axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else "")
         axes.grid(color=INK, alpha=0.1)
         axes.legend()
     return figure

@@ -17,10 +17,10 @@ _COLUMNS = (
     "last epoch, %",
     "best on validation, %",
     "gain, points",
-    "p",
+    "p (Holm)",
     "verdict",
     "agreement, %",
-    "s",
+    "seconds",
 )
 _CLASSES = {"better": "better", "worse": "worse", "too few seeds": "few"}
 

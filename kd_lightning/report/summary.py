@@ -49,7 +49,7 @@ def heading(cfg: DictConfig, parts: Parts) -> str:
 def result_line(metrics: dict[str, Any], out: Path) -> str:
     """What a run reached, in one line."""
     scores = ", ".join(f"{k} {v['test']['accuracy']:.2%}" for k, v in metrics["student"].items() if isinstance(v, dict))
-    line = f"done in {_duration(metrics['seconds'])}: test accuracy {scores} · {out}"
+    line = f"done in {duration(metrics['seconds'])}: test accuracy {scores} · {out}"
     if not metrics["time_shares"]:
         return line
     shares = ", ".join(f"{name} {share:.0%}" for name, share in metrics["time_shares"].items())
@@ -86,7 +86,7 @@ def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, 
             "What distilling gained is told by the same command with loss=ce."
         )
     speed = f", {metrics['images_per_second']:,.0f} images/s" if metrics["images_per_second"] else ""
-    lines.append(f"{metrics['epochs']} epochs in {_duration(metrics['seconds'])}{speed} on {metrics['device']}.")
+    lines.append(f"{metrics['epochs']} epochs in {duration(metrics['seconds'])}{speed} on {metrics['device']}.")
     lines.append(f"Curves: tensorboard --logdir {out}")
     return lines
 
@@ -101,7 +101,8 @@ def _scores(scores: dict[str, Any]) -> list[str]:
     return [val, f"{test['accuracy']:.2%}", f"{test['nll']:.3f}", f"{test['ece']:.3f}"]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`95 s`, `12.3 min`, `4.5 h`."""
     return (
         f"{seconds:.0f} s"
         if seconds < 120

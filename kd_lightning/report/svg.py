@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 INK = "#010203"  # drawn with it, shown in the colour of the page's text
 COLORS = ("#3b82c4", "#dd7a26", "#3d9e62", "#c2527c", "#8a6fd1", "#a48a1e", "#2f9aa8", "#8a8a8a")
 WIDTH = 4.5  # inches, so that text stays readable on a phone
-_STYLE: Any = {
+STYLE: Any = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -29,7 +29,7 @@ _STYLE: Any = {
 
 def draw(name: str, make: Callable[..., Figure | None], *args: Any) -> str:
     """The SVG element of the figure that `make(*args)` returns; empty if it returns None. `name` keeps ids apart."""
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = make(*args)
         if figure is None:
             return ""

@@ -1,5 +1,6 @@
 """What a sweep will cost, told before it starts, as far as the configuration knows it."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -7,6 +8,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from kd_lightning import runs
+from kd_lightning.checks import UserError
+from kd_lightning.report.summary import duration
+from kd_lightning.statistics import mean_std
 
 
 def announcement(config: DictConfig) -> str:
@@ -24,6 +28,17 @@ def announcement(config: DictConfig) -> str:
         if str(config.model.teacher_weights) in ("auto", "imagenet"):
             words.append(f"a teacher that is not kept yet takes {config.teacher_stage.max_epochs} more")
     folder = Path(config.hydra.sweep.dir)
-    if done := sum(runs.is_finished(path) for path in runs.below(folder)):
-        words.append(f"{done} are finished and not run again")
+    if finished := [path for path in runs.below(folder) if runs.is_finished(path)]:
+        words.append(f"{len(finished)} are finished and not run again")
+        words += _time_left(finished, len(jobs))
     return f"sweep: {'; '.join(words)}. After a stop, the same command goes on with hydra.sweep.dir={folder}"
+
+
+def _time_left(finished: list[Path], jobs: int) -> list[str]:
+    """Of the other jobs, at the pace of those that are finished."""
+    seconds = []
+    for path in finished:
+        with suppress(UserError):  # the comparison will say what is wrong with it
+            seconds.append(runs.read(path).metrics["seconds"])
+    left = jobs - len(finished)
+    return [f"the others train for about {duration(left * mean_std(seconds)[0])}"] if seconds and left > 0 else []

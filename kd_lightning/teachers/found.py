@@ -27,17 +27,27 @@ def find_teacher(run: runs.Run, cfg: DictConfig, data: Any) -> Teacher:
     cfg.model = OmegaConf.unsafe_merge(OmegaConf.create(vars(ModelConfig())), cfg.model)
     cfg.model.teacher_cache = "off"
     ones = [one for one, _ in single_teachers(cfg)]
-    seen = [run.path / there for there in run.metrics["teacher"].get("weights", [])]
-    if moved or len(seen) != len(ones) or not all(path.exists() for path in seen):
-        seen = [_weights(one, data) for one in ones]
-    weights = [str(path) for path in seen]
+    seen = [] if moved else _where_the_run_saw_them(run)
+    weights = [str(path) for path in (seen or [_weights(one, data) for one in ones])]
     cfg.model.teacher_weights = weights if len(weights) > 1 else weights[0]
     return build_teacher(cfg, data, cfg.trainer, lambda model: (), _never)()
 
 
-def weights_seen_from(out: Path, cfg: DictConfig, data: Any) -> list[str]:
-    """Where each teacher's weights lie, relative to the run directory `out`, so that all of it can be moved."""
-    return [os.path.relpath(_weights(one, data), out) for one, _ in single_teachers(cfg)]
+def weights_seen_from(out: Path, cfg: DictConfig, data: Any) -> list[dict[str, str]]:
+    """Where each teacher's weights lie: seen from the run directory `out`, as both may move, and absolute."""
+    paths = [_weights(one, data) for one, _ in single_teachers(cfg)]
+    return [{"relative": os.path.relpath(path, out), "absolute": str(path.resolve())} for path in paths]
+
+
+def _where_the_run_saw_them(run: runs.Run) -> list[Path]:
+    """What `weights_seen_from` told the run; nothing if one is gone, or the run of an older version."""
+    found = []
+    for path in run.metrics["teacher"].get("weights", []):
+        there = [p for p in (run.path / path["relative"], Path(path["absolute"])) if p.exists()]
+        if not there:
+            return []
+        found.append(there[0])
+    return found
 
 
 def _weights(cfg: DictConfig, data: Any) -> Path:

@@ -71,8 +71,8 @@ def single_teachers(cfg: DictConfig) -> list[tuple[DictConfig, str]]:
 
 
 def image_sizes(cfg: DictConfig, data: Any) -> list[int]:
-    """Pixels of the images that each teacher is given."""
-    return [one.model.teacher_input_size or data.image_size for one, _ in single_teachers(cfg)]
+    """Pixels of the images that each teacher is given; `cfg` may be that of a run of an older version."""
+    return [one.model.get("teacher_input_size") or data.image_size for one, _ in single_teachers(cfg)]
 
 
 def _one_teacher(

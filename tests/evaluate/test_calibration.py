@@ -62,8 +62,9 @@ def test_calibrating_lowers_nll_and_ece_and_keeps_every_answer() -> None:
     assert accuracy(LOGITS / t, LABELS) == scores["accuracy"]
 
 
-def test_a_model_that_never_errs_gets_a_finite_temperature() -> None:
-    assert math.isfinite(t := fit_temperature(10 * torch.eye(4), torch.arange(4))) and t == pytest.approx(0.1)
+def test_a_model_that_never_errs_is_left_as_it_is() -> None:
+    """Any sharper answer would fit better still, and be ruined by the first error on test."""
+    assert fit_temperature(10 * torch.eye(4), torch.arange(4)) == 1
 
 
 def test_scores_of_known_answers() -> None:

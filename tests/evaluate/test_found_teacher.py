@@ -1,5 +1,6 @@
 """The teacher of a run, whatever it was made of, is found again and says the same."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,12 @@ def test_teacher_weights_that_were_never_trained_are_an_error_and_nothing_is_tra
     assert not (tmp_path / "teachers").exists()
 
 
-def test_a_run_of_an_older_version_lacks_newer_keys(distilled: Path) -> None:
+def test_a_run_of_an_older_version_lacks_newer_keys(distilled: Path, tmp_path: Path) -> None:
+    old = Path(shutil.copytree(distilled, tmp_path / "old"))
+    kept = [x for x in (old / runs.CONFIG).read_text().splitlines() if "teacher_input_size" not in x]
+    (old / runs.CONFIG).write_text("\n".join(kept))
+    assert evaluate(old, images=0)["teacher"] is not None
+
     run = runs.read(distilled)
     cfg = run.config
     del cfg.model.teacher_classes, run.metrics["teacher"]["weights"]
@@ -47,8 +53,10 @@ def test_a_teacher_trained_by_the_run_is_found_after_a_change_of_its_recipe(
     """Another version may hash the recipe otherwise, and both folders may have been moved together."""
     cfg = compose(f"teacher_stage.dir={tmp_path / 'all' / 'teachers'}", "model.teacher_cache=off")
     train(cfg, tmp_path / "all" / "run")
-    (tmp_path / "all").rename(tmp_path / "moved")
     monkeypatch.setattr("kd_lightning.teachers.stage._recipe_id", lambda *_: "00000000")
+    shutil.copytree(tmp_path / "all" / "run", tmp_path / "far" / "away" / "copied")
+    assert "teacher accuracy" in {check.name for check in verify(tmp_path / "far" / "away" / "copied").checks}
+    (tmp_path / "all").rename(tmp_path / "moved")
     monkeypatch.chdir(tmp_path)
     result = verify(tmp_path / "moved" / "run")
     assert result.ok and "teacher accuracy" in {check.name for check in result.checks}, result.notes

@@ -28,7 +28,14 @@ def fake_run(tmp_path: Path) -> Callable[..., Path]:
             return path  # it did not finish
         test = {"test": {"accuracy": accuracy, "nll": 1.0, "ece": 0.1}}
         values = {"schema": runs.SCHEMA, "student": {"parameters": 10_000, "macs": 50_000, "last": test}}
-        values |= {"epochs": 1, "seconds": 2.0, "precision": "32-true", "device": "test", "git_revision": "abc"}
+        values |= {
+            "epochs": 1,
+            "seconds": 2.0,
+            "precision": "32-true",
+            "accelerator": "cpu",
+            "device": "test",
+            "git_revision": "abc",
+        }
         if best:
             values["student"] |= {"best": test}
         if "loss=ce" not in overrides:

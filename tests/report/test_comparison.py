@@ -104,15 +104,28 @@ def test_a_baseline_serves_every_teacher(fake_run: Fake) -> None:
 
 
 def test_unfinished_old_and_damaged_runs_are_told_and_the_rest_is_shown(fake_run: Fake) -> None:
-    stopped, old, damaged = fake_run(None, "loss=kd"), fake_run(0.8, "loss=kd"), fake_run(0.8, "loss=kd")
+    stopped, old, damaged, cut = (fake_run(a, "loss=kd") for a in (None, 0.8, 0.8, 0.8))
     (old / runs.METRICS).write_text(json.dumps({"schema": 0}))
     (damaged / runs.METRICS).write_text("{")
+    (cut / runs.METRICS).write_text(json.dumps({"schema": runs.SCHEMA, "student": {}}))
     fake_run(0.8, "loss=ce", best=False)
-    found = compare_folders([stopped.parent])
+    (stopped.parent / "empty").mkdir()
+    found = compare_folders([stopped.parent / "empty", stopped.parent / "nowhere", stopped.parent])
     assert len(found.rows) == 1 and found.rows[0].best == []
     text = "; ".join(found.notes)
-    for words in (f"not finished, left out: {stopped}", "schema 0", "damaged", "one seed only", "no validation split"):
+    for words in (
+        f"not finished, left out: {stopped}", "schema 0", f"{damaged / runs.METRICS} is damaged",
+        f"{cut / runs.METRICS} is damaged", "one seed only", "no validation split", "no folder", "no run below",
+    ):  # fmt: skip
         assert words in text
+
+
+def test_other_data_sets_are_never_mixed(fake_run: Fake) -> None:
+    study(fake_run, CE, "loss=ce")
+    study(fake_run, KD, "loss=kd")
+    found = compare_folders([study(fake_run, KD, "data=cifar10", "loss=kd")])
+    assert [row.verdict for row in found.rows] == ["baseline", "better", "–"]
+    assert "not comparable: data._target_ is" in notes_of(found, found.rows[2]) and "cifar10" in found.rows[2].label
 
 
 def test_the_same_seed_twice_is_told(fake_run: Fake) -> None:
@@ -127,7 +140,9 @@ def test_a_folder_given_twice_counts_once(fake_run: Fake) -> None:
 
 
 def test_nothing_to_compare_is_one_line(tmp_path: Path, fake_run: Fake) -> None:
-    with pytest.raises(UserError, match="no finished run below"):
+    with pytest.raises(UserError, match="no finished run: no run below"):
         compare_folders([tmp_path])
+    with pytest.raises(UserError, match=r"no finished run: there is no folder .*nowhere$"):
+        compare_folders([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="not finished, left out"):
         compare_folders([fake_run(None, "loss=kd")])
