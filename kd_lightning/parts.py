@@ -8,11 +8,13 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from kd_lightning import hardware, runs
-from kd_lightning.checks import UserError, integer, number
+from kd_lightning.checks import UserError, choice, integer, number
 from kd_lightning.config import build
 from kd_lightning.data.loader import smallest_batch
 from kd_lightning.data.module import MAX_SEED
@@ -25,6 +27,11 @@ OPTIMIZER_BOUNDS: dict[str, dict[str, float]] = {  # torch lets NaN pass, and so
     "lr": {"above": 0},
     "weight_decay": {"least": 0},
     "momentum": {"least": 0, "most": 1},
+}
+PROFILERS: dict[str, type[Profiler]] = {
+    "simple": SimpleProfiler,
+    "advanced": AdvancedProfiler,
+    "pytorch": PyTorchProfiler,
 }
 ALONE = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 """For a Trainer that is asked something and trains nothing."""
@@ -78,6 +85,7 @@ def resolve_trainer(node: DictConfig) -> DictConfig:
     integer("trainer.max_epochs", node.max_epochs, least=1)
     integer("trainer.log_every_n_steps", node.log_every_n_steps, least=1)
     integer("trainer.accumulate_grad_batches", node.accumulate_grad_batches, least=1)
+    choice("trainer.profiler", node.profiler, (None, *PROFILERS))
     node.accelerator = hardware.resolve_accelerator(node.accelerator)
     node.devices = hardware.resolve_devices(node.devices, node.accelerator)
     node.precision = hardware.resolve_precision(node.precision, node.accelerator)
@@ -167,11 +175,17 @@ def build_trainer(node: DictConfig, out: Path, has_val: bool) -> tuple[pl.Traine
         "trainer",
         callbacks=callbacks,
         logger=Events(out, name="", version="", default_hp_metric=False),
+        plugins=[AsyncCheckpointIO()],  # the next epoch does not wait for the disk
+        profiler=_profiler(node.profiler, out),
         inference_mode=False,  # metrics live on from validation to fit, and tensors of inference mode may not
         num_sanity_val_steps=0,  # the teacher is measured on the whole validation split instead
         use_distributed_sampler=False,  # our loaders know their rank
     )
     return trainer, log
+
+
+def _profiler(name: str | None, out: Path) -> Profiler | None:
+    return None if name is None else PROFILERS[name](dirpath=out, filename="profile")  # fit-profile.txt
 
 
 def _checkpoint(out: Path, file: str, **how: Any) -> ModelCheckpoint:

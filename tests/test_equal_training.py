@@ -199,3 +199,12 @@ def test_two_processes_train_as_one(tmp_path: Path, teacher_run: Path) -> None:
         assert torch.equal(first["parameters"][name], second["parameters"][name])
         torch.testing.assert_close(first["parameters"][name], value, rtol=1e-4, atol=1e-6)
     assert sorted(torch.cat([first["seen"], second["seen"]]).tolist()) == list(range(320))
+
+
+def test_a_profile_lies_in_the_run_directory(tmp_path: Path) -> None:
+    train_module.train(compose("loss=ce", "trainer.profiler=simple"), tmp_path / "run")
+    assert "run_training_batch" in (tmp_path / "run" / "fit-profile.txt").read_text()
+    with pytest.raises(
+        UserError, match=r"trainer\.profiler must be one of None, simple, advanced, pytorch, got 'fast'"
+    ):
+        build_parts(compose("trainer.profiler=fast"))

@@ -40,9 +40,10 @@ def heading(cfg: DictConfig, parts: Parts) -> str:
     who = f"{teacher_name(cfg)} → {cfg.model.student}" if parts.loss.needs_teacher else cfg.model.student
     method = type(getattr(parts.loss, "method", parts.loss)).__name__
     counts = " / ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test"))
+    precision = f"{trainer.precision}{', compiled' * parts.compile}"
     return (
         f"{who} · {method} · {parts.data.name} ({counts}) · {trainer.max_epochs} epochs · "
-        f"{trainer.precision} on {trainer.devices} × {trainer.accelerator} · seed {cfg.seed}"
+        f"{precision} on {trainer.devices} × {trainer.accelerator} · seed {cfg.seed}"
     )
 
 
