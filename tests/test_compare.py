@@ -77,6 +77,7 @@ def test_an_unwritable_folder_is_one_line(
 def test_a_sweep_is_announced_compared_and_goes_on(cli: Cli) -> None:
     first = cli(*SWEEP)
     assert first.status == 0 and "sweep: 2 runs of 1 epochs, 2 in all" in first.out
+    assert "the students' steps take about" in first.out
     assert "report: sweep/comparison.html" in first.out and Path("sweep/comparison.csv").is_file()
     done, stopped = Path("sweep/0"), Path("sweep/1")
     weights = (done / "student.safetensors").stat().st_mtime_ns

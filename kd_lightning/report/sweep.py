@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from kd_lightning import runs
 from kd_lightning.checks import UserError
+from kd_lightning.report.cost import seconds_of_training
 from kd_lightning.report.summary import duration
 from kd_lightning.statistics import mean_std
 
@@ -31,6 +32,10 @@ def announcement(config: DictConfig) -> str:
     if finished := [path for path in runs.below(folder) if runs.is_finished(path)]:
         words.append(f"{len(finished)} are finished and not run again")
         words += _time_left(finished, len(jobs))
+    else:
+        with suppress(UserError):  # the first run will say what is wrong
+            if seconds := seconds_of_training(config, jobs, swept):
+                words.append(f"the students' steps take about {duration(seconds)} here, by a try on random images")
     return f"sweep: {'; '.join(words)}. After a stop, the same command goes on with hydra.sweep.dir={folder}"
 
 
