@@ -1,0 +1,1 @@
+"""A finished student made smaller, written to a file, and measured there."""
