@@ -18,6 +18,7 @@ from kd_lightning.data.module import MAX_SEED
 from kd_lightning.models import create_model
 from kd_lightning.objective import build_loss
 from kd_lightning.progress import Bar, Events, TrainLog
+from kd_lightning.teachers.weights import load_weights
 
 OPTIMIZER_BOUNDS: dict[str, dict[str, float]] = {  # torch lets NaN pass, and some of these
     "lr": {"above": 0},
@@ -42,9 +43,10 @@ class Parts:
 def build_parts(cfg: DictConfig) -> Parts:
     """Builds and checks all but the teacher, cheap checks first. Raises UserError."""
     integer("seed", cfg.seed, least=0, most=MAX_SEED)
-    trainer = resolve_trainer(cfg.trainer)
+    weights = cfg.model.get("student_weights")  # a run of an older version has no such key
+    trainer = resolve_trainer(cfg.trainer, least_epochs=0 if weights else 1)
     loss = build_loss(cfg.loss, cfg.model)
-    optimizer, schedule = build_optimizer(cfg.optimizer, cfg.scheduler, trainer.max_epochs)
+    optimizer, schedule = build_optimizer(cfg.optimizer, cfg.scheduler, max(1, trainer.max_epochs))
     data = build(cfg.data, "data")
     data.prepare_data()
     data.setup()
@@ -57,13 +59,15 @@ def build_parts(cfg: DictConfig) -> Parts:
         key="model.student",
         **cfg.model.student_kwargs,
     )
+    if weights:
+        load_weights(student, weights, "model.student_weights")
     return Parts(data, student.to(memory_format=torch.channels_last), loss, optimizer, schedule, trainer)
 
 
-def resolve_trainer(node: DictConfig) -> DictConfig:
+def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
     """The `trainer` group with `auto` replaced by what this machine has. Raises UserError."""
     node = node.copy()
-    integer("trainer.max_epochs", node.max_epochs, least=1)
+    integer("trainer.max_epochs", node.max_epochs, least=least_epochs)
     integer("trainer.log_every_n_steps", node.log_every_n_steps, least=1)
     integer("trainer.accumulate_grad_batches", node.accumulate_grad_batches, least=1)
     node.accelerator = hardware.resolve_accelerator(node.accelerator)
