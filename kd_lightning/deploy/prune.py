@@ -21,13 +21,13 @@ Shapes = dict[str, list[int]]
 def pruned(
     num_classes: int,
     *,
-    name: str,
-    image_size: int,
+    of: str,
+    size: int,
     layers: Mapping[str, Sequence[int]],
     kwargs: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """`create_model(name, …)` with fewer channels in `layers`, for the weights of a run to be loaded into."""
-    model = create_model(name, num_classes, image_size=image_size, **(kwargs or {}))
+    """`create_model(of, …)` with fewer channels in `layers`, for the weights of a run to be loaded into."""
+    model = create_model(of, num_classes, image_size=size, **(kwargs or {}))
     for layer, shape in layers.items():
         _resize(model.get_submodule(layer), list(shape))
     return model

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from kd_lightning.deploy import kinds
+from kd_lightning.deploy.sparsity import keep_zeros
 from kd_lightning.deploy.trace import trace
 from kd_lightning.models import create_model
 
@@ -27,9 +28,10 @@ LEVELS = 64
 """Weights are integers of at most this magnitude."""
 
 
-def int8(num_classes: int, *, name: str, image_size: int, kwargs: Mapping[str, Any] | None = None) -> nn.Module:
-    """`create_model(name, …)` quantized, for the weights of a run to be loaded into."""
-    return quantized(create_model(name, num_classes, image_size=image_size, **(kwargs or {})), image_size)
+def int8(num_classes: int, *, of: str, size: int, kwargs: Mapping[str, Any] | None = None) -> nn.Module:
+    """`create_model(of, …)` quantized, for the weights of a run to be loaded into."""
+    model = quantized(create_model(of, num_classes, image_size=size, **(kwargs or {})), size)
+    return keep_zeros(model) if of == "kd_lightning.deploy.sparse" else model
 
 
 def quantized(model: nn.Module, image_size: int) -> fx.GraphModule:

@@ -11,12 +11,16 @@ from torch.nn.utils import prune
 from kd_lightning.models import create_model
 
 
-def sparse(num_classes: int, *, name: str, image_size: int, kwargs: Mapping[str, Any] | None = None) -> nn.Module:
-    """`create_model(name, …)` whose weights stay zero where they are zero when training begins.
+def sparse(num_classes: int, *, of: str, size: int, kwargs: Mapping[str, Any] | None = None) -> nn.Module:
+    """`create_model(of, …)` whose weights stay zero where they are zero when training begins.
 
     Their gradient is masked; SGD and Adam, with momentum and weight decay, then leave a zero exactly as it is.
     """
-    model = create_model(name, num_classes, image_size=image_size, **(kwargs or {}))
+    return keep_zeros(create_model(of, num_classes, image_size=size, **(kwargs or {})))
+
+
+def keep_zeros(model: nn.Module) -> nn.Module:
+    """`model`, whose weights then stay zero where they are."""
     for weight in weights(model):
         weight.register_hook(lambda gradient, weight=weight: gradient * (weight != 0))
     return model

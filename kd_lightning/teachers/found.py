@@ -21,10 +21,14 @@ def find_teacher(cfg: DictConfig, data: Any) -> Teacher:
     # A run of an older version lacks newer keys.
     cfg.model = OmegaConf.unsafe_merge(OmegaConf.create(vars(ModelConfig())), cfg.model)
     cfg.model.teacher_cache = "off"
-    ones = [one for one, _ in single_teachers(cfg)]
-    weights = [_weights(one, data) for one in ones]
-    cfg.model.teacher_weights = weights if len(weights) > 1 else weights[0]
+    cfg.model.teacher_weights = found_weights(cfg, data)
     return build_teacher(cfg, data, cfg.trainer, lambda model: (), _never)()
+
+
+def found_weights(cfg: DictConfig, data: Any) -> str | list[str]:
+    """The files or folders that hold the weights of the teacher or teachers. Raises UserError if one is gone."""
+    weights = [_weights(one, data) for one, _ in single_teachers(cfg)]
+    return weights if len(weights) > 1 else weights[0]
 
 
 def _weights(cfg: DictConfig, data: Any) -> str:
