@@ -43,6 +43,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN with what was done at its end")
     args = parser.parse_intermixed_args()
+    if args.distill and "=" in args.distill:  # `--distill key=value`: the value is not its own
+        args.words, args.distill = [*args.words, args.distill], AUTO
     with clear_errors():
         quiet()
         out = _run(args)

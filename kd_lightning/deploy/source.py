@@ -1,5 +1,6 @@
 """A finished run as the deployment commands take it: its deployed student and its data."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class Source:
 
     def again(self) -> nn.Module:
         """Another copy of the student, to be changed."""
-        return runs.load_student(self.path)[0]
+        return copy.deepcopy(self.student)
 
     def images(self, split: str, count: int) -> tuple[Tensor, Tensor]:
         """Normalized images `[N, 3, H, W]` and labels `[N]` of the first `count` samples of a split, spread over it."""
