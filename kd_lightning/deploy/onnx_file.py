@@ -1,6 +1,5 @@
 """ONNX files, written by torch.onnx and run by onnxruntime; a quantized student as QDQ with int8 weights."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ NEEDS = ("onnx", "onnxscript", "onnxruntime")
 def write(network: nn.Module, about: dict[str, Any], path: Path) -> None:
     """Writes `network`, which takes and gives what `about` says. Raises whatever torch.onnx cannot do."""
     shapes = None if about["batch"] else {INPUT: {0: torch.export.Dim("batch")}}
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own use of deprecated names
+    with torch.no_grad():
         program: Any = torch.onnx.export(
             network,
             (example(about, about["batch"] or 2),),

@@ -45,7 +45,7 @@ def prune_channels(model: nn.Module, image_size: int, ratio: float) -> nn.Module
     x = torch.zeros(2, 3, image_size, image_size)
     before = shapes(model)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")  # about parameters that belong to no layer
             pruner = tp.pruner.BasePruner(
                 model.train(),

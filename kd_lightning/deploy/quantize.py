@@ -120,7 +120,7 @@ def _fold_batch_norm(graph: fx.GraphModule) -> None:
         if not isinstance(convolution, nn.Conv2d) or len(before.users) > 1:
             continue
         norm: Any = modules[node.target]
-        convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        weight, bias = fuse_conv_bn_weights(
             convolution.weight,
             convolution.bias,
             norm.running_mean,
@@ -129,6 +129,7 @@ def _fold_batch_norm(graph: fx.GraphModule) -> None:
             norm.weight,
             norm.bias,
         )
+        convolution.weight, convolution.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
         node.replace_all_uses_with(before)
         graph.graph.erase_node(node)
     graph.delete_all_unused_submodules()

@@ -20,6 +20,7 @@ from kd_lightning.deploy.source import Source
 from kd_lightning.deploy.write import export
 from kd_lightning.evaluation.latency import latency
 from kd_lightning.models import count_macs, count_parameters
+from kd_lightning.quiet import unlogged
 from kd_lightning.report.terminal import say
 
 RUNTIMES = ("eager", "compiled", "onnx", "pt2", "torchscript")
@@ -84,7 +85,7 @@ def _runtime(runtime: str, source: Source, stem: Path) -> tuple[Path, Callable[[
     if runtime not in ("eager", "compiled"):
         path, _ = export(source, runtime, stem.with_name(f"{stem.name}.{runtime}"), dynamic_batch=True)
         return path, open_file(path).answer
-    path = stem.with_name(f"{stem.name}.safetensors")
+    path, size = stem.with_name(f"{stem.name}.safetensors"), source.about["image_size"]
     about = describe(source.about, preprocessing=False, precision="fp32", batch=None)
     model: nn.Module = Network(copy.deepcopy(source.student).float(), about)
     runs.save_weights(path, model.student, {"kd_lightning": dump(about)})  # type: ignore[arg-type]
@@ -93,8 +94,10 @@ def _runtime(runtime: str, source: Source, stem: Path) -> tuple[Path, Callable[[
         return path, model
     compiled: Any = torch.compile(model, dynamic=False)
     try:
-        with torch.inference_mode():
-            compiled(torch.zeros(1, 3, source.about["image_size"], source.about["image_size"]))
+        torch.compiler.reset()  # another model is no reason to compile for any shape
+        with torch.inference_mode(), unlogged():
+            for batch in (1, BATCH):
+                compiled(torch.zeros(batch, 3, size, size).contiguous(memory_format=torch.channels_last))
     except Exception as e:  # most often there is no C++ compiler
         raise UserError(f"torch.compile failed ({type(e).__name__}); is there a C++ compiler?") from e
     return path, compiled

@@ -35,8 +35,7 @@ def read_pt2(path: Path) -> tuple[str, Answer]:
 
 def write_torchscript(network: nn.Module, about: dict[str, Any], path: Path) -> None:
     """See `onnx_file.write`."""
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated in favour of pt2, and branches on shapes are meant
+    with torch.no_grad():
         script = torch.jit.freeze(torch.jit.trace(network, example(about, about["batch"] or 2)))
         torch.jit.save(script, str(path), _extra_files={KEY: dump(about)})
 

@@ -16,6 +16,7 @@ from kd_lightning.deploy.integer_graph import integer_graph, is_quantized
 from kd_lightning.deploy.network import Network
 from kd_lightning.deploy.parity import TOLERANCE, Parity, compare
 from kd_lightning.deploy.source import Source
+from kd_lightning.quiet import unlogged
 
 IMAGES = 256
 """Test images on which file and student are compared."""
@@ -47,7 +48,7 @@ def export(
     )
     if form == "safetensors":
         about["batch"] = None
-    path = out or source.path / f"student{'-fp16' if fp16 else ''}{FORMATS[form].suffix}"
+    path = out or source.path / f"model{'-fp16' if fp16 else ''}{FORMATS[form].suffix}"
     if path.suffix != FORMATS[form].suffix:
         raise UserError(f"--out: a file of --format {form} ends in {FORMATS[form].suffix}, got {path}")
     if path.exists() and not force:
@@ -90,7 +91,8 @@ def _make(path: Path, form: str, source: Source, about: dict[str, Any]) -> None:
         student = integer_graph(student)
     path.touch(exist_ok=False)  # an unwritable place is found before the work
     try:
-        FORMATS[form].write(Network(student, about).eval(), about, path)
+        with unlogged():
+            FORMATS[form].write(Network(student, about).eval(), about, path)
     except OSError:
         raise
     except Exception as e:  # whatever an exporter raises about an operator
