@@ -3,7 +3,7 @@
 `--prune R` takes out the fraction R of all weights, or of each layer's channels (`--structured`), and trains on.
 `--quantize int8` rounds weights and activations to 8 bits; `--qat` trains on through the rounding. `--distill` lets a
 teacher teach that training: the run's own, or the student as it is. The training is the run's own, with a tenth of its
-epochs and a tenth (`--qat`: a hundredth) of its learning rate unless `trainer.max_epochs=…` or `optimizer.lr=…` say else.
+epochs and a tenth (`--qat`: a hundredth) of its learning rate; `trainer.max_epochs=…` and `optimizer.lr=…` say else.
 """
 
 import argparse
@@ -31,13 +31,17 @@ def main() -> None:
     """Exit status 0, or 2 if nothing was made."""
     parser = argparse.ArgumentParser(prog="python -m kd_lightning.compress", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="of the training: trainer.max_epochs=5, loss=kd …")
+    parser.add_argument(
+        "words", nargs="*", metavar="KEY=VALUE", help="of the training: trainer.max_epochs=5, loss=kd …"
+    )
     parser.add_argument("--prune", type=float, metavar="R", help="fraction to take out, between 0 and 1")
     parser.add_argument("--structured", action="store_true", help="whole channels instead of single weights")
     parser.add_argument("--steps", type=int, default=1, help="prune in so many steps, trained on after each")
     parser.add_argument("--quantize", metavar="TYPE", help="int8")
     parser.add_argument("--qat", action="store_true", help="train on through the rounding")
-    parser.add_argument("--calibration", type=int, default=1024, help="training images for ranges (default %(default)s)")
+    parser.add_argument(
+        "--calibration", type=int, default=1024, help="training images for ranges (default %(default)s)"
+    )
     parser.add_argument(
         "--distill", nargs="?", const=AUTO, metavar="WHO", help=f"{' or '.join(TEACHERS)}; default the run's teacher"
     )

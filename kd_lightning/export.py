@@ -25,7 +25,9 @@ def main() -> None:
     parser.add_argument("--format", default="onnx", metavar="FORMAT", help=f"{', '.join(FORMATS)} (default onnx)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: model.<suffix> in the run directory")
     parser.add_argument("--dynamic-batch", action="store_true", help="any number of images at once, not only one")
-    parser.add_argument("--fp16", action="store_true", help="weights and arithmetic in float16; inputs stay as they are")
+    parser.add_argument(
+        "--fp16", action="store_true", help="weights and arithmetic in float16; inputs stay as they are"
+    )
     parser.add_argument("--with-preprocessing", action="store_true", help="takes uint8 pixels [N, H, W, 3]")
     parser.add_argument("--tolerance", type=float, help="largest difference of a logit (default 1e-4 in float32)")
     parser.add_argument("--force", action="store_true", help="write over a file that exists")

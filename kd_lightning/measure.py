@@ -19,8 +19,8 @@ from kd_lightning.cli import clear_errors
 from kd_lightning.deploy.rows import RUNTIMES, Row, measure
 from kd_lightning.deploy.source import Source, open_source
 from kd_lightning.deploy.table import comma_separated, markdown, picture, terminal
-from kd_lightning.evaluation.figures import save
 from kd_lightning.evaluate import expand
+from kd_lightning.evaluation.figures import save
 from kd_lightning.quiet import quiet
 from kd_lightning.report.summary import teacher_name
 from kd_lightning.report.terminal import say
@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("--runtimes", default=",".join(RUNTIMES), help="default %(default)s")
     parser.add_argument("--images", type=int, metavar="N", help="test images for the accuracy (default all)")
     parser.add_argument("--threads", type=int, default=1, help="of every runtime (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("outputs/deployment"), metavar="DIR", help="default %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/deployment"), metavar="DIR", help="default %(default)s"
+    )
     args = parser.parse_intermixed_args()
     with clear_errors():
         quiet()

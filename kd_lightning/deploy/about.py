@@ -1,10 +1,10 @@
 """What a deployed file says of itself, under the key `kd_lightning`, as JSON.
 
-    name, kwargs, num_classes, image_size, classes, normalize {mean, std}: as `student.safetensors` says
-    input: "float32 NCHW", normalized, or "uint8 NHWC", pixels as they are
-    precision: "fp32", "fp16" or "int8"; input and logits are not affected
-    batch: null, any number of images, or 1
-    versions {kd_lightning, torch}
+name, kwargs, num_classes, image_size, classes, normalize {mean, std}: as `student.safetensors` says
+input: "float32 NCHW", normalized, or "uint8 NHWC", pixels as they are
+precision: "fp32", "fp16" or "int8"; input and logits are not affected
+batch: null, any number of images, or 1
+versions {kd_lightning, torch}
 """
 
 import json

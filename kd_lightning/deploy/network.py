@@ -19,8 +19,8 @@ class Network(nn.Module):
         super().__init__()
         self.student = student
         self.pixels = about["input"] == PIXELS
-        self.half = about["precision"] == "fp16"
-        if self.half:
+        self.fp16 = about["precision"] == "fp16"
+        if self.fp16:
             student.half()
         mean, std = (torch.tensor(values) for values in Normalize.parse(about["normalize"]))
         if self.pixels:
@@ -29,7 +29,7 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.permute(0, 3, 1, 2).float() * self.scale + self.shift if self.pixels else images
-        logits: Tensor = self.student(x.half() if self.half else x)
+        logits: Tensor = self.student(x.half() if self.fp16 else x)
         return logits.float()
 
 

@@ -113,7 +113,7 @@ def _fold_batch_norm(graph: fx.GraphModule) -> None:
     """Into the convolution before it, where no one else sees that convolution's output."""
     modules = dict(graph.named_modules())
     for node in list(graph.graph.nodes):
-        before = node.args[0] if node.args else None
+        before: Any = node.args[0] if node.args else None
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue
         convolution = modules.get(before.target) if before.op == "call_module" else None

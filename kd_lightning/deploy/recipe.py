@@ -99,7 +99,11 @@ def describe_step(path: Path, config: DictConfig) -> str:
     """One line on what comes."""
     epochs = config.trainer.max_epochs
     loss = hydra.utils.get_class(config.loss._target_).__name__
-    how = f"trained for {epochs} epochs ({loss}, lr {config.optimizer.get('lr'):g})" if epochs else "measured, not trained"
+    how = (
+        f"trained for {epochs} epochs ({loss}, lr {config.optimizer.get('lr'):g})"
+        if epochs
+        else "measured, not trained"
+    )
     return f"{path}: {how}"
 
 

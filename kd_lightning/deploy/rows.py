@@ -103,8 +103,6 @@ def _runtime(runtime: str, source: Source, stem: Path) -> tuple[Path, Callable[[
     return path, compiled
 
 
-
-
 @torch.inference_mode()
 def _accuracy(answer: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> float:
     """In batches of BATCH, the last one filled up: a compiled model has a shape."""

@@ -22,7 +22,7 @@ def trace(model: nn.Module, x: Tensor) -> fx.GraphModule:
     except UserError:
         raise
     except Exception as e:  # whatever a model of the user's own does to a proxy
-        reason = str(e).strip().partition("\n")[0]
+        reason = str(e).strip().partition("\n")[0].partition(". ")[0]
         raise UserError(f"cannot trace {type(model).__name__}: {reason}; its forward must be plain tensor code") from e
     return fx.GraphModule(tracer.root, graph, type(model).__name__)
 
@@ -40,7 +40,7 @@ class _Tracer(fx.Tracer):
         values = fx.node.map_aggregate((args, kwargs), _value)
         self.running = True
         try:
-            proxy.node.meta["value"] = self._run(kind, target, *values)  # type: ignore[misc]
+            proxy.node.meta["value"] = self._run(kind, target, *values)
         finally:
             self.running = False
         return proxy

@@ -43,9 +43,7 @@ def export(
     quantized = is_quantized(source.student)
     _check(form, quantized, fp16, preprocessing)
     precision = "int8" if quantized else "fp16" if fp16 else "fp32"
-    about = describe(
-        source.about, preprocessing=preprocessing, precision=precision, batch=None if dynamic_batch else 1
-    )
+    about = describe(source.about, preprocessing=preprocessing, precision=precision, batch=None if dynamic_batch else 1)
     if form == "safetensors":
         about["batch"] = None
     path = out or source.path / f"model{'-fp16' if fp16 else ''}{FORMATS[form].suffix}"
