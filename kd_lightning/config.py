@@ -21,6 +21,7 @@ class ModelConfig:
     student: str = MISSING
     student_kwargs: dict[str, Any] = field(default_factory=dict)
     student_pretrained: bool = False
+    student_weights: Any = None
     teacher: Any = MISSING
     teacher_kwargs: Any = field(default_factory=dict)
     teacher_weights: Any = "auto"

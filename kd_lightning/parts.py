@@ -22,6 +22,7 @@ from kd_lightning.models import create_model
 from kd_lightning.objective import build_loss
 from kd_lightning.observe import Observer
 from kd_lightning.progress import Bar, Events, TrainLog
+from kd_lightning.teachers.weights import load_weights
 
 OPTIMIZER_BOUNDS: dict[str, dict[str, float]] = {  # torch lets NaN pass, and some of these
     "lr": {"above": 0},
@@ -54,13 +55,14 @@ class Parts:
 def build_parts(cfg: DictConfig) -> Parts:
     """Builds and checks all but the teacher, cheap checks first. Raises UserError."""
     integer("seed", cfg.seed, least=0, most=MAX_SEED)
-    trainer = resolve_trainer(cfg.trainer)
+    weights = cfg.model.get("student_weights")  # a run of an older version has no such key
+    trainer = resolve_trainer(cfg.trainer, least_epochs=0 if weights else 1)
     loss = build_loss(cfg.loss, cfg.model)
     data = build(cfg.data, "data")
     shares = build(trainer, "trainer", **ALONE).world_size * trainer.accumulate_grad_batches
     data.share_batch(shares)
     batch = data.batch_size * shares
-    optimizer, schedule = build_optimizer(cfg.optimizer, cfg.scheduler, trainer.max_epochs, batch)
+    optimizer, schedule = build_optimizer(cfg.optimizer, cfg.scheduler, max(1, trainer.max_epochs), batch)
     data.prepare_data()
     data.setup()
     check_batch(loss, data, trainer)
@@ -76,13 +78,15 @@ def build_parts(cfg: DictConfig) -> Parts:
         key="model.student",
         **cfg.model.student_kwargs,
     )
+    if weights:
+        load_weights(student, weights, "model.student_weights")
     return Parts(data, student.to(memory_format=torch.channels_last), loss, optimizer, schedule, trainer, compile)
 
 
-def resolve_trainer(node: DictConfig) -> DictConfig:
+def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
     """The `trainer` group with `auto` replaced by what this machine has. Raises UserError."""
     node = node.copy()
-    integer("trainer.max_epochs", node.max_epochs, least=1)
+    integer("trainer.max_epochs", node.max_epochs, least=least_epochs)
     integer("trainer.log_every_n_steps", node.log_every_n_steps, least=1)
     integer("trainer.accumulate_grad_batches", node.accumulate_grad_batches, least=1)
     choice("trainer.profiler", node.profiler, (None, *PROFILERS))

@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _EXPECTED = {
     r"Checkpoint directory .* exists and is not empty": "it is the run's own folder, claimed before",
@@ -20,3 +22,16 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in _EXPECTED:
         warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Nothing is logged or warned of inside: exporters and compilers tell pages before the one line of an error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -212,11 +212,18 @@ def below(folder: Path) -> list[Path]:
 
 def save_student(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     """Writes the weights with `about` (name, kwargs, num_classes, image_size, classes, normalize) to rebuild it."""
+    save_weights(path / RUN_WEIGHTS, model, {"kd_lightning": json.dumps(about)})
+
+
+def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """Writes a model's state as safetensors, whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    partial = path / f".{RUN_WEIGHTS}.{os.getpid()}"
-    save_file(state, partial, metadata={"kd_lightning": json.dumps(about)})
-    partial.chmod((path / CONFIG).stat().st_mode)  # safetensors keeps it to its owner
-    partial.replace(path / RUN_WEIGHTS)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.touch()
+    mode = partial.stat().st_mode
+    save_file(state, partial, metadata=metadata)
+    partial.chmod(mode)  # safetensors keeps it to its owner
+    partial.replace(path)
 
 
 def load_student(path: Path) -> tuple[nn.Module, dict[str, Any]]:

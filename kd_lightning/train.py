@@ -76,7 +76,8 @@ def _fit_and_test(
     if parts.trainer.accelerator == "gpu":
         hardware.use_tf32()
     try:
-        trainer.fit(distiller, parts.data, ckpt_path=checkpoint, weights_only=True)
+        if parts.trainer.max_epochs:
+            trainer.fit(distiller, parts.data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
         say(f"interrupted; go on with: python -m kd_lightning.train resume={out}")
         raise
@@ -127,9 +128,13 @@ def _test(trainer: pl.Trainer, distiller: Distiller, data: Any, out: Path) -> di
     student: dict[str, Any] = {}
     teacher: dict[str, Any] = {}
     for name, file in (("last", runs.LAST), ("best", runs.BEST)):
-        if not (out / file).is_file():
+        if (out / file).is_file():
+            epoch = runs.load_checkpoint(distiller, out / file)
+        elif name == "last" and not trainer.max_epochs:
+            epoch = 0  # `model.student_weights` as they are
+        else:
             continue
-        student[name] = {"epoch": runs.load_checkpoint(distiller, out / file)}
+        student[name] = {"epoch": epoch}
         if data.sizes["val"]:
             trainer.validate(distiller, data, verbose=False)
             student[name]["val"], teacher["val"] = _scores(trainer, "val/")

@@ -14,12 +14,17 @@ FEWEST, MOST = 20, 500
 
 
 @torch.inference_mode()
-def latency(answer: Callable[[Tensor], Tensor], image: Tensor, batch_size: int) -> dict[str, Any]:
+def latency(
+    answer: Callable[[Tensor], Tensor],
+    image: Tensor,
+    batch_size: int,
+    layout: torch.memory_format = torch.channels_last,
+) -> dict[str, Any]:
     """Milliseconds that `answer` takes for a batch of `image` `[3, H, W]` on its device, one batch after the other.
 
     Returns `median_ms` and `p95_ms` of `runs` after a warm-up, and `images_per_second` at the median.
     """
-    x = image.expand(batch_size, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    x = image.expand(batch_size, -1, -1, -1).contiguous(memory_format=layout)
     _repeat(answer, x, WARM_UP, 3)
     times = torch.tensor(_repeat(answer, x, SECONDS, FEWEST), dtype=torch.float64)
     median, p95 = times.quantile(torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()

@@ -50,8 +50,21 @@ def open_subject(path: Path, overrides: list[str]) -> Subject:
     run = runs.read(path)
     students, about = runs.load_students(path)
     config = overridden(run.config, overrides)
-    same_data = config.data._target_ == run.config.data._target_
-    if not same_data:
+    data = open_data(path, run.config, config, about)
+    teacher, note = None, None
+    if "teacher" in run.metrics:
+        try:
+            same_data = config.data._target_ == run.config.data._target_
+            trained_on = data if same_data else build(run.config.data, "data")  # its fingerprint names the teacher
+            teacher = find_teacher(run, config, trained_on)
+        except UserError as e:
+            note = f"the teacher could not be rebuilt, the student is evaluated alone: {e}"
+    return Subject(run, config, data, students, about, teacher, note)
+
+
+def open_data(path: Path, trained_on: DictConfig, config: DictConfig, about: dict[str, Any]) -> Any:
+    """The data of `config`, prepared, for the student `about` of the run in `path`. Raises UserError if it fits not."""
+    if config.data._target_ != trained_on.data._target_:
         config.data.normalize = about["normalize"]
     data = build(config.data, "data")
     data.prepare_data()
@@ -61,14 +74,7 @@ def open_subject(path: Path, overrides: list[str]) -> Subject:
             f"data: {data.name} has {data.num_classes} classes of {data.image_size} px images, but {path} was trained "
             f"on {about['num_classes']} of {about['image_size']} px ({', '.join(about['classes'][:4])} …)"
         )
-    teacher, note = None, None
-    if "teacher" in run.metrics:
-        try:
-            trained_on = data if same_data else build(run.config.data, "data")  # its fingerprint names the teacher
-            teacher = find_teacher(run, config, trained_on)
-        except UserError as e:
-            note = f"the teacher could not be rebuilt, the student is evaluated alone: {e}"
-    return Subject(run, config, data, students, about, teacher, note)
+    return data
 
 
 def overridden(config: DictConfig, overrides: list[str]) -> DictConfig:

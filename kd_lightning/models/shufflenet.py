@@ -12,8 +12,7 @@ from kd_lightning.models.init import kaiming
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
     """Interleaves the channels of `groups` equal groups, `[B, C, H, W]` to the same shape."""
-    b, c, h, w = x.shape
-    return x.reshape(b, groups, c // groups, h, w).transpose(1, 2).reshape(b, c, h, w)
+    return F.channel_shuffle(x, groups)
 
 
 class BlockV1(nn.Module):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kd_lightning import runs
+from kd_lightning.deploy.names import with_student_name
 from kd_lightning.report.presets import plain, preset_names
 from kd_lightning.runs import Run
 
@@ -44,7 +45,7 @@ class Setting:
 
 def group(found: Sequence[Run]) -> list[Setting]:
     """The settings among `found`: budgets in order of appearance, the baseline first in each."""
-    flat = [runs.flatten(run.config) for run in found]
+    flat = [runs.flatten(with_student_name(run.config)) for run in found]
     follows = all(v.get("teacher_stage.seed") == v.get("seed") for v in flat)  # a teacher for each seed
     values = [_relevant(v, "teacher" in run.metrics, follows) for v, run in zip(flat, found, strict=True)]
     settings: dict[str, Setting] = {}
@@ -64,6 +65,8 @@ def group(found: Sequence[Run]) -> list[Setting]:
 def _relevant(flat: Mapping[str, Any], has_teacher: bool, teacher_follows_seed: bool) -> dict[str, Any]:
     without = _REPEAT + runs.INCIDENTAL + (("teacher_stage.seed",) if teacher_follows_seed else ())
     kept = {k: v for k, v in flat.items() if k not in without and (has_teacher or not k.startswith(_TEACHER))}
+    if kept.get("model.student_weights") is None:
+        kept.pop("model.student_weights", None)  # which older runs have not
     return {k: plain(v) for k, v in kept.items()}
 
 

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, ListConfig
 from rich.table import Table
 from torch import nn
 
+from kd_lightning.deploy.names import student_name
 from kd_lightning.models import count_macs, count_parameters
 from kd_lightning.parts import Parts
 from kd_lightning.teachers import Ensemble
@@ -34,10 +35,14 @@ def teacher_name(cfg: DictConfig) -> str:
     return " + ".join(teacher) if isinstance(teacher, ListConfig) else str(teacher)
 
 
+def _student(cfg: DictConfig) -> str:
+    return student_name(cfg.model.student, cfg.model.student_kwargs)
+
+
 def heading(cfg: DictConfig, parts: Parts) -> str:
     """One line of what will be trained on what, with the values that were resolved for this machine."""
     sizes, trainer = parts.data.sizes, parts.trainer
-    who = f"{teacher_name(cfg)} → {cfg.model.student}" if parts.loss.needs_teacher else cfg.model.student
+    who = f"{teacher_name(cfg)} → {_student(cfg)}" if parts.loss.needs_teacher else _student(cfg)
     method = type(getattr(parts.loss, "method", parts.loss)).__name__
     counts = " / ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test"))
     precision = f"{trainer.precision}{', compiled' * parts.compile}"
@@ -69,7 +74,7 @@ def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:
     for name in ("last", "best"):
         if name in student:
             size = _size(student) if name == "last" else ("", "")
-            table.add_row(f"student {cfg.model.student}, {name}", *size, *_scores(student[name]))
+            table.add_row(f"student {_student(cfg)}, {name}", *size, *_scores(student[name]))
     table.caption = "\n".join(_notes(metrics, student, teacher, out))
     return table
 

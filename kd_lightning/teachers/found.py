@@ -21,16 +21,20 @@ def find_teacher(run: runs.Run, cfg: DictConfig, data: Any) -> Teacher:
 
     Its weights lie where the run found them, unless `cfg` names another place. Raises UserError if they do no longer.
     """
-    moved = any(OmegaConf.select(cfg, key) != OmegaConf.select(run.config, key) for key in _PLACES)
     cfg = cfg.copy()
     # A run of an older version lacks newer keys.
     cfg.model = OmegaConf.unsafe_merge(OmegaConf.create(vars(ModelConfig())), cfg.model)
     cfg.model.teacher_cache = "off"
-    ones = [one for one, _ in single_teachers(cfg)]
-    seen = [] if moved else _where_the_run_saw_them(run)
-    weights = [str(path) for path in (seen or [_weights(one, data) for one in ones])]
-    cfg.model.teacher_weights = weights if len(weights) > 1 else weights[0]
+    cfg.model.teacher_weights = found_weights(run, cfg, data)
     return build_teacher(cfg, data, cfg.trainer, lambda model: (), _never)()
+
+
+def found_weights(run: runs.Run, cfg: DictConfig, data: Any) -> str | list[str]:
+    """The files or folders that hold the weights of the teacher or teachers; see `find_teacher`."""
+    moved = any(OmegaConf.select(cfg, key) != OmegaConf.select(run.config, key) for key in _PLACES)
+    seen = [] if moved else _where_the_run_saw_them(run)
+    weights = [str(path) for path in (seen or [_weights(one, data) for one, _ in single_teachers(cfg)])]
+    return weights if len(weights) > 1 else weights[0]
 
 
 def weights_seen_from(out: Path, cfg: DictConfig, data: Any) -> list[dict[str, str]]:
@@ -42,7 +46,7 @@ def weights_seen_from(out: Path, cfg: DictConfig, data: Any) -> list[dict[str, s
 def _where_the_run_saw_them(run: runs.Run) -> list[Path]:
     """What `weights_seen_from` told the run; nothing if one is gone, or the run of an older version."""
     found = []
-    for path in run.metrics["teacher"].get("weights", []):
+    for path in run.metrics.get("teacher", {}).get("weights", []):
         there = [p for p in (run.path / path["relative"], Path(path["absolute"])) if p.exists()]
         if not there:
             return []

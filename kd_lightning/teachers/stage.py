@@ -95,7 +95,9 @@ def teacher_folder(cfg: DictConfig, config: DictConfig, data: Any) -> Path:
 def _recipe_id(config: DictConfig, data: Any) -> str:
     """8 hex digits of what decides which function the teacher learns; machine and speed settings do not."""
     keys = ["model", "optimizer", "scheduler", "seed"]
-    recipe: list[Any] = [OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)]
+    decisive: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
+    decisive["model"].pop("student_weights")  # a teacher's stage never has any
+    recipe: list[Any] = [decisive]
     recipe += [data.fingerprint(), data.batch_size, *(str(config.trainer[key]) for key in _BUDGET)]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 

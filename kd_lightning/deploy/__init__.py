@@ -1,0 +1,11 @@
+"""A finished student made smaller, written to a file, and measured there.
+
+`pruned`, `sparse` and `int8` are models like any other: `model.student=kd_lightning.deploy.int8`, with the name of the
+model inside among their arguments.
+"""
+
+from kd_lightning.deploy.prune import pruned
+from kd_lightning.deploy.quantize import int8
+from kd_lightning.deploy.sparsity import sparse
+
+__all__ = ["int8", "pruned", "sparse"]

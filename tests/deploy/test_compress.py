@@ -1,0 +1,126 @@
+"""The commands: one chain from a distilled student to a measured file, and mistakes that leave nothing."""
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import kd_lightning
+from kd_lightning import compress, evaluate, export, measure, runs
+from tests.conftest import Finished
+
+Command = Callable[..., Finished]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_distill_prune_quantize_export_measure(distilled: Path, tmp_path: Path, command: Command) -> None:
+    """The whole chain of docs/deploy.md; each step reads what the one before it left."""
+    pruned, int8 = tmp_path / "pruned", tmp_path / "int8"
+    much = ("trainer.max_epochs=4", "optimizer.lr=0.05")
+    done = command(compress, distilled, "--prune", 0.5, "--structured", "--distill", *much, "--out", pruned)
+    assert done.status == 0, done.err
+    assert all(len(line) <= 80 for line in done.out.splitlines() if "│" in line)
+    done = command(compress, pruned, "--quantize", "int8", "--qat", "--distill", "teacher", "--out", int8)
+    assert done.status == 0, done.err
+    done = command(export, int8, "--with-preprocessing", "--out", tmp_path / "digits.onnx")
+    assert done.status == 0, done.err
+    assert kd_lightning.load(tmp_path / "digits.onnx").about["precision"] == "int8"
+
+    done = command(measure, distilled, int8, "--runtimes", "eager,onnx", "--out", tmp_path / "table")
+    assert done.status == 0, done.err
+    assert all(len(line) <= 80 for line in done.out.splitlines() if "%" not in line and "written" not in line)
+    rows = list(csv.DictReader((tmp_path / "table" / "deployment.csv").read_text().splitlines()))
+    assert [(row["model"], row["runtime"]) for row in rows] == [
+        ("teacher resnet8", "eager"),
+        ("teacher resnet8", "onnx"),
+        ("run", "eager"),
+        ("run", "onnx"),
+        ("int8", "onnx"),
+    ]
+    student, smallest = rows[3], rows[4]
+    assert int(smallest["bytes"]) < 0.5 * int(student["bytes"])
+    assert int(smallest["macs"]) < 0.6 * int(student["macs"])
+    recorded = runs.read(distilled).metrics["student"]["best"]["test"]["accuracy"]
+    assert float(student["accuracy"]) == pytest.approx(recorded, abs=0.003)
+    assert float(smallest["accuracy"]) > 0.3  # of ten classes, after so little training
+    with Image.open(tmp_path / "table" / "deployment.png") as picture:
+        assert min(picture.size) > 300
+    assert (tmp_path / "table" / "deployment.md").read_text().count("\n| ") == 6
+
+    for run in (pruned, int8):  # the other commands read them too
+        assert command(evaluate, run, "--verify").status == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["RUN"], "give either --prune R or --quantize int8"),
+        (["RUN", "--prune", "0"], "--prune must be a number > 0"),
+        (["RUN", "--prune", "1"], "--prune must be a number between 0 and 1"),
+        (["RUN", "--prune", "-0.5"], "--prune must be a number > 0"),
+        (["RUN", "--prune", "nan"], "--prune must be a number > 0"),
+        (["RUN", "--prune", "0.5", "--steps", "0"], "--steps must be a whole number >= 1"),
+        (["RUN", "--prune", "0.5", "--qat"], "--qat goes with --quantize"),
+        (["RUN", "--quantize", "int4"], "--quantize must be one of int8"),
+        (["RUN", "--quantize", "int8", "--distill"], "--distill needs a training: add --qat"),
+        (["RUN", "--quantize", "int8", "--structured"], "go with --prune"),
+        (["RUN", "--quantize", "int8", "--calibration", "0"], "--calibration must be a whole number >= 1"),
+        (["RUN", "--prune", "0.5", "--distill", "me"], "--distill must be one of teacher, student"),
+        (["RUN", "--prune", "0.5", "optimizer.lrr=1"], "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'"),
+        (["RUN", "--prune", "0.5", "optimizer.lr=-1"], "optimizer.lr must be a number > 0"),
+        (["RUN", "--prune", "0.5", "loss=kdd"], "loss must be one of"),
+        (["RUN", "--prune", "0.5", "model.student=resnet20"], "the student is the one of the run"),
+        (["RUN", "--prune", "0.5", "--out", "FULL"], "--out: FULL exists"),
+        (["RUN", "--prune", "0.5", "--out", "FULL/file/x"], "--out: cannot write to FULL/file/x"),
+        (["RUN", "--prune", "0.5", "--out", "/proc/x"], "--out: cannot write to /proc/x"),
+        (["INT8", "--prune", "0.5"], "is quantized; prune first"),
+        (["INT8", "--quantize", "int8"], "is quantized already; train it on with --qat"),
+        (["CAPRICIOUS", "--prune", "0.5", "--structured"], "--structured"),
+        (["CAPRICIOUS", "--quantize", "int8"], "cannot trace Capricious"),
+        (["UNFINISHED", "--prune", "0.5"], "did not finish"),
+        (["EMPTY", "--prune", "0.5"], "is not a run directory"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    words: list[str],
+    message: str,
+    distilled: Path,
+    int8_run: Path,
+    capricious_run: Path,
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("EMPTY", "UNFINISHED", "FULL"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "FULL" / "file").write_text("mine")
+    (tmp_path / "UNFINISHED" / runs.CONFIG).write_text((distilled / runs.CONFIG).read_text())
+    places = {"RUN": distilled, "INT8": int8_run, "CAPRICIOUS": capricious_run}
+    before = sorted(tmp_path.rglob("*"))
+    out = [] if "--out" in words else ["--out", "new"]
+    done = command(compress, *(places.get(word, word) for word in words), *out)
+    assert done.status == 2 and re.search(message, done.err), done
+    assert done.err.count("\n") == 1, done.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["RUN", "--runtimes", "eager,tvm"], "--runtimes must be one of eager"),
+        (["RUN", "--threads", "0"], "--threads must be a whole number >= 1"),
+        (["RUN", "--images", "0"], "--images must be a whole number >= 1"),
+        (["nowhere"], "is not a run directory"),
+    ],
+)
+def test_a_mistake_in_measuring_is_one_line(
+    words: list[str], message: str, distilled: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command(measure, *(distilled if word == "RUN" else word for word in words))
+    assert done.status == 2 and re.search(message, done.err) and done.err.count("\n") == 1, done
+    assert list(tmp_path.iterdir()) == []

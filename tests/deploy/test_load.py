@@ -1,0 +1,106 @@
+"""What `kd_lightning.load` and the example scripts answer, and that a user may come with any kind of image."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import kd_lightning
+from kd_lightning.checks import UserError
+from kd_lightning.deploy.source import Source
+from kd_lightning.deploy.write import export, to_pixels
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def files(source: Source, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Format → a file that takes pixels, and `image`, a digit to ask about."""
+    folder = tmp_path_factory.mktemp("files")
+    made = {f: export(source, f, folder / f"x.{f}", preprocessing=True)[0] for f in ("onnx", "pt2", "torchscript")}
+    digit = np.round(load_digits().images[0] * 15.9375).astype(np.uint8)
+    Image.fromarray(digit).save(folder / "zero.png")
+    return made | {"image": folder / "zero.png"}
+
+
+def test_a_run_directory_and_a_file_answer_alike_to_any_kind_of_image(source: Source, files: dict[str, Path]) -> None:
+    x, _ = source.images("test", 4)
+    pixels = to_pixels(x, source.about)
+    expected = source.student.eval()(x).softmax(1).detach()
+    for path in (source.path, files["onnx"]):
+        model = kd_lightning.load(path)
+        array = pixels.numpy()
+        kinds = [pixels, array, list(array), pixels.permute(0, 3, 1, 2), [Image.fromarray(a) for a in array]]
+        for images in kinds:
+            answer = model(images)
+            torch.testing.assert_close(answer.probabilities, expected, atol=1e-4, rtol=0)
+            assert answer.labels == [model.classes[k] for k in expected.argmax(1).tolist()]
+        one = model(Image.fromarray(array[0]))
+        assert len(one.labels) == 1 and one.probabilities.shape == (1, 10)
+        assert model(Image.fromarray(array[0]).resize((50, 30))).probabilities.sum() == pytest.approx(1, abs=1e-5)
+    labels, probabilities = kd_lightning.load(source.path)(x)
+    assert len(labels) == 4
+    torch.testing.assert_close(probabilities, expected)
+
+
+def test_what_is_no_image_is_told(source: Source, files: dict[str, Path]) -> None:
+    model = kd_lightning.load(source.path)
+    for images, message in (
+        ("cat.png", "give a PIL image"),
+        (np.zeros((8, 8, 3)), "an image must be uint8"),
+        (torch.zeros(3, 8, 8), "normalized"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model(images)
+    with pytest.raises(UserError, match="uint8 pixels"):
+        kd_lightning.load(files["onnx"])(torch.zeros(1, 3, 8, 8))
+
+
+def test_a_path_that_holds_no_model_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_text("no")
+    (tmp_path / "x.zip").write_text("no")
+    with pytest.raises(UserError, match="damaged or was not written by kd_lightning"):
+        kd_lightning.load(tmp_path / "x.onnx")
+    for path in (tmp_path / "x.zip", tmp_path / "none.onnx"):
+        with pytest.raises(UserError, match="neither a run directory nor a file that export wrote"):
+            kd_lightning.load(path)
+    with pytest.raises(UserError, match="is not a run directory"):
+        kd_lightning.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("script", "form", "without"),
+    [
+        ("onnxruntime_alone.py", "onnx", ("torch", "kd_lightning")),
+        ("exported_program.py", "pt2", ("kd_lightning",)),
+        ("torchscript.py", "torchscript", ("kd_lightning",)),
+        ("run_directory.py", "", ()),
+    ],
+)
+def test_the_example_of_each_runtime_names_the_digit(
+    script: str, form: str, without: tuple[str, ...], source: Source, files: dict[str, Path], tmp_path: Path
+) -> None:
+    model = files[form] if form else source.path
+    hide = "".join(f"sys.modules[{name!r}] = None; " for name in without)  # as if it were not installed
+    code = f"import runpy, sys; {hide}sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+    command = [sys.executable, "-W", "ignore", "-c", code, EXAMPLES / script, model, files["image"]]
+    environ = os.environ | ({} if without else {"PYTHONPATH": str(EXAMPLES.parent)})
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environ, check=False)
+    assert done.returncode == 0, done.stderr
+    digit, confidence = done.stdout.split()
+    x = source.data.normalize(torch.from_numpy(np.array(Image.open(files["image"]).convert("RGB")))[None])
+    with torch.no_grad():
+        expected = source.student.eval()(x).softmax(1)
+    assert digit == str(int(expected.argmax())) and confidence == f"{float(expected.max()):.1%}"
+    assert sum(bool(line.strip()) for line in (EXAMPLES / script).read_text().splitlines()) <= 22
+
+
+def test_the_package_is_imported_without_torch() -> None:
+    code = "import kd_lightning, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(EXAMPLES.parent)})

@@ -1,0 +1,98 @@
+"""Rounded students: built for every net, calibrated, trained, and the same with integers inside."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from kd_lightning import runs
+from kd_lightning.checks import UserError
+from kd_lightning.deploy.integer_graph import integer_graph
+from kd_lightning.deploy.quantize import LEVELS, Rounding, calibrate, quantized, round_weight, weight_scale
+from kd_lightning.deploy.source import Source, open_source
+from kd_lightning.deploy.steps import prune, quantize
+from kd_lightning.deploy.trace import trace
+from kd_lightning.models import create_model, model_names
+from tests.deploy.nets import Capricious
+
+SLOW = {"resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d", "resnet50", "resnet110"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in model_names()])
+def test_every_net_is_nearly_itself_when_rounded(name: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, 10, image_size=16)
+    x = torch.randn(16, 3, 16, 16)
+    with torch.no_grad():
+        model(x)  # running statistics of its own
+        expected = model.eval()(x)
+        student = quantized(model, 16)
+        calibrate(student, [x])
+        rounded = student(x)
+        integers = integer_graph(student)(x)
+    assert 0 < (rounded - expected).norm() < 0.2 * expected.norm()
+    assert (integers - rounded).norm() < 0.2 * expected.norm()
+    assert student(x[:3]).shape == (3, 10)
+
+
+def test_weights_take_so_many_levels_in_each_channel() -> None:
+    weight = torch.randn(5, 3, 3, 3) * torch.tensor([1, 10, 0.1, 1e-3, 0]).reshape(5, 1, 1, 1)
+    levels = round_weight(weight) / weight_scale(weight).reshape(5, 1, 1, 1)
+    torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)
+    assert levels.flatten(1).abs().amax(1).round().tolist() == [LEVELS] * 4 + [0]
+
+
+def test_zero_is_exact_whatever_the_range() -> None:
+    for low, high in ((-1.3, 2.7), (0.4, 2.0), (-3.0, -1.0)):
+        rounding = Rounding()
+        rounding.set_range(low, high)
+        x = torch.tensor([0.0, low, high])
+        torch.testing.assert_close(rounding(x), x, atol=float(rounding.scale), rtol=0)
+        assert rounding(x)[0] == 0
+
+
+def test_gradients_pass_the_rounding() -> None:
+    student = quantized(create_model("resnet8", 10, image_size=8), 8)
+    x = torch.randn(8, 3, 8, 8)
+    calibrate(student, [x])
+    student(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in student.modules())
+
+
+def test_a_graph_that_depends_on_values_cannot_be_rounded() -> None:
+    class Numpy(Capricious):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.dark(torch.from_numpy(x.numpy()).mean((2, 3)))
+
+    with pytest.raises(UserError, match="cannot trace Numpy"):
+        trace(Numpy(10), torch.zeros(2, 3, 8, 8))
+
+
+def test_quantized_after_training_it_is_a_run_that_says_nearly_the_same(source: Source, int8_run: Path) -> None:
+    run = runs.read(int8_run)
+    before = source.run.metrics["student"]["best"]["test"]["accuracy"]
+    assert run.metrics["student"]["last"]["test"]["accuracy"] == pytest.approx(before, abs=0.03)
+    assert run.metrics["epochs"] == 0 and run.metrics["compression"]["quantize"] == "int8"
+    again, _ = runs.load_student(int8_run)
+    assert sum(isinstance(m, Rounding) for m in again.modules()) > 5
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_training_through_the_rounding_is_a_distillation(source: Source, int8_run: Path, tmp_path: Path) -> None:
+    out = quantize(source, tmp_path / "qat", qat=True, distill="teacher", words=["trainer.max_epochs=2"])
+    run = runs.read(out)
+    assert run.config.loss._target_.endswith("KD") and "teacher" in run.metrics and run.metrics["epochs"] == 2
+    after, before = run.metrics["student"]["last"], runs.read(int8_run).metrics["student"]["last"]
+    assert after["test"]["accuracy"] >= before["test"]["accuracy"] - 0.01
+    started, ended = (dict(open_source(path, []).student.named_parameters()) for path in (int8_run, out))
+    assert any((started[name] != ended[name]).any() for name in ended)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_zeros_stay_through_rounding_and_training(source: Source, tmp_path: Path) -> None:
+    sparse = prune(source, 0.6, tmp_path / "sparse")
+    out = quantize(open_source(sparse, []), tmp_path / "qat", qat=True, distill="student")
+    assert runs.read(out).metrics["compression"]["zeros"] >= 0.6 - 1e-3
+    assert runs.read(out).config.model.teacher_weights == str(sparse)
