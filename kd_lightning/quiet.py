@@ -27,7 +27,7 @@ def quiet() -> None:
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Nothing is logged, warned of or printed on stderr inside: exporters and compilers tell pages before the one line of an error."""
+    """Nothing is logged, warned of or printed on stderr inside: exporters tell pages before the line that matters."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
