@@ -15,5 +15,6 @@ model = torch.jit.load(sys.argv[1], _extra_files=extra)
 about = json.loads(extra["kd_lightning"])
 size = about["image_size"]
 pixels = np.array(Image.open(sys.argv[2]).convert("RGB").resize((size, size)))
-probabilities = model(torch.from_numpy(pixels)[None]).softmax(1)[0]
+with torch.inference_mode():
+    probabilities = model(torch.from_numpy(pixels)[None]).softmax(1)[0]
 print(about["classes"][int(probabilities.argmax())], f"{float(probabilities.max()):.1%}")

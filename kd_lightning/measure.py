@@ -65,7 +65,9 @@ def _measured(args: argparse.Namespace) -> Iterator[Row]:
     before = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:
-        sources = {_label(path): open_source(path, overrides) for path in paths}
+        names = [path.resolve().name for path in paths]
+        labels = names if len(set(names)) == len(names) else [str(path) for path in paths]
+        sources = {label: open_source(path, overrides) for label, path in zip(labels, paths, strict=True)}
         first = next(iter(sources.values()))
         if (teacher := _teacher(first)) is not None:
             sources = {f"teacher {teacher.about['name']}": teacher} | sources
@@ -76,10 +78,6 @@ def _measured(args: argparse.Namespace) -> Iterator[Row]:
                     yield row
     finally:
         torch.set_num_threads(before)
-
-
-def _label(path: Path) -> str:
-    return path.resolve().name
 
 
 def _teacher(source: Source) -> Source | None:

@@ -3,7 +3,8 @@
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 
 _EXPECTED = {
     r"Checkpoint directory .* exists and is not empty": "it is the run's own folder, claimed before",
@@ -26,11 +27,11 @@ def quiet() -> None:
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Nothing is logged or warned of inside: exporters and compilers tell pages before the one line of an error."""
+    """Nothing is logged, warned of or printed on stderr inside: exporters tell pages before the line that matters."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

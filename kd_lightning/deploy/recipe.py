@@ -14,7 +14,9 @@ from kd_lightning.teachers.found import found_weights
 
 PART = 10  # of the run's epochs, one in so many
 LR = {"prune": 0.1, "int8": 0.01}
-"""Times the run's learning rate. Quantized weights have no BatchNorm left to follow large steps."""
+"""Times the run's learning rate."""
+CLIP = 1.0
+"""Norm of a gradient through the rounding: no BatchNorm is left that would follow a large step."""
 TEACHERS = ("teacher", "student")
 
 
@@ -32,6 +34,8 @@ def training_config(source: Source, step: str, distill: str | None, train: bool,
     config.trainer.max_epochs = -(-max(1, first["epochs"]) // PART) if train else 0
     if first["lr"] is not None:
         config.optimizer.lr = LR[step] * first["lr"]
+    if step == "int8" and config.trainer.gradient_clip_val is None:
+        config.trainer.gradient_clip_val = CLIP
     config.scheduler = _preset("scheduler", "cosine")
     if distill is None:
         config.loss = _preset("loss", "ce")

@@ -4,7 +4,6 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from matplotlib.figure import Figure
 from rich import box
@@ -77,15 +76,17 @@ def picture(rows: Sequence[Row], conditions: str) -> Figure:
             where = [row.median_ms for row in some], [100 * row.accuracy for row in some]
             areas = [30 + 900 * row.bytes / largest for row in some]
             axes.scatter(*where, s=areas, color=color, alpha=0.55, edgecolor="black", linewidth=0.6, label=runtime)
-    for model in dict.fromkeys(row.model for row in rows):
-        best: Any = min((row for row in rows if row.model == model), key=lambda row: row.median_ms)
-        place = (best.median_ms, 100 * best.accuracy)
-        axes.annotate(model, place, xytext=(0, -16), textcoords="offset points", ha="center", fontsize=9)
+    models = {name: i for i, name in enumerate(dict.fromkeys(row.model for row in rows), 1)}
+    for row in rows:
+        place = (row.median_ms, 100 * row.accuracy)
+        axes.annotate(str(models[row.model]), place, ha="center", va="center", fontsize=8)
     axes.set(xscale="log", xlabel="latency of one image, ms (log scale)", ylabel="accuracy on test, %")
     axes.grid(alpha=0.3, which="both")
-    legend = axes.legend(title="runtime", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend = axes.legend(title="runtime", frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     for handle in legend.legend_handles:
         handle.set_sizes([60])  # type: ignore[union-attr]
+    names = "\n".join(f"{i}  {name}" for name, i in models.items())
+    axes.text(1.02, 0.45, names, transform=axes.transAxes, va="top", fontsize=9)
     axes.margins(0.12)
     axes.set_title("Faster is left, better is up; the area is the size of the file", fontsize=10)
     figure.supxlabel(conditions, fontsize=8)

@@ -10,14 +10,20 @@ from PIL import Image
 
 import kd_lightning
 from kd_lightning import compress, evaluate, export, measure, runs
+from kd_lightning.deploy import rows, table
+from kd_lightning.deploy.source import Source
+from kd_lightning.evaluation import latency
 from tests.conftest import Finished
 
 Command = Callable[..., Finished]
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_distill_prune_quantize_export_measure(distilled: Path, tmp_path: Path, command: Command) -> None:
+def test_distill_prune_quantize_export_measure(
+    distilled: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole chain of docs/deploy.md; each step reads what the one before it left."""
+    monkeypatch.setattr(latency, "SECONDS", 0.05)
     pruned, int8 = tmp_path / "pruned", tmp_path / "int8"
     much = ("trainer.max_epochs=4", "optimizer.lr=0.05")
     done = command(compress, distilled, "--prune", 0.5, "--structured", "--distill", *much, "--out", pruned)
@@ -29,26 +35,25 @@ def test_distill_prune_quantize_export_measure(distilled: Path, tmp_path: Path, 
     assert done.status == 0, done.err
     assert kd_lightning.load(tmp_path / "digits.onnx").about["precision"] == "int8"
 
-    done = command(measure, distilled, int8, "--runtimes", "eager,onnx", "--out", tmp_path / "table")
+    done = command(measure, distilled, int8, "--runtimes", "onnx", "--out", tmp_path / "table")
     assert done.status == 0, done.err
     assert all(len(line) <= 80 for line in done.out.splitlines() if "%" not in line and "written" not in line)
-    rows = list(csv.DictReader((tmp_path / "table" / "deployment.csv").read_text().splitlines()))
-    assert [(row["model"], row["runtime"]) for row in rows] == [
-        ("teacher resnet8", "eager"),
+    read = list(csv.DictReader((tmp_path / "table" / "deployment.csv").read_text().splitlines()))
+    assert [(row["model"], row["runtime"]) for row in read] == [
         ("teacher resnet8", "onnx"),
-        ("run", "eager"),
         ("run", "onnx"),
         ("int8", "onnx"),
     ]
-    student, smallest = rows[3], rows[4]
+    student, smallest = read[1], read[2]
     assert int(smallest["bytes"]) < 0.5 * int(student["bytes"])
     assert int(smallest["macs"]) < 0.6 * int(student["macs"])
     recorded = runs.read(distilled).metrics["student"]["best"]["test"]["accuracy"]
     assert float(student["accuracy"]) == pytest.approx(recorded, abs=0.003)
+    assert int(smallest["memory"]) < 300e6
     assert float(smallest["accuracy"]) > 0.3  # of ten classes, after so little training
     with Image.open(tmp_path / "table" / "deployment.png") as picture:
         assert min(picture.size) > 300
-    assert (tmp_path / "table" / "deployment.md").read_text().count("\n| ") == 6
+    assert (tmp_path / "table" / "deployment.md").read_text().count("\n| ") == 4
 
     for run in (pruned, int8):  # the other commands read them too
         assert command(evaluate, run, "--verify").status == 0
@@ -106,6 +111,15 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert done.status == 2 and re.search(message, done.err), done
     assert done.err.count("\n") == 1, done.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_each_runtime_gives_a_row(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "SECONDS", 0.05)
+    monkeypatch.setattr(rows, "peak_memory", lambda *_: None)  # a process of its own for each
+    found = list(rows.measure("run", source, ("eager", "pt2", "torchscript"), tmp_path, 100))
+    assert [row.runtime for row in found] == ["eager", "pt2", "torchscript"]
+    assert len({row.accuracy for row in found}) == 1 and all(0 < row.median_ms <= row.p95_ms for row in found)
+    assert "| run | eager |" in table.markdown(found, "here")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
 """What is written says the same as what was trained, or is not there."""
 
 import importlib.util
-import json
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
@@ -19,21 +18,6 @@ from kd_lightning.deploy.write import export, to_pixels
 from tests.conftest import Finished
 
 Command = Callable[..., Finished]
-
-
-@pytest.fixture(scope="module")
-def written(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`written("onnx", fp16=True)`: such a file of `source`, for any number of images; each kind is written once."""
-    folder, known = tmp_path_factory.mktemp("files"), {}
-
-    def write(form: str, **how: Any) -> Path:
-        key = json.dumps([form, how])
-        if key not in known:
-            path = folder / f"{len(known)}{FORMATS[form].suffix}"
-            known[key], _ = export(source, form, path, dynamic_batch=True, **how)
-        return known[key]
-
-    return write
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -151,8 +135,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import re
-
     monkeypatch.chdir(tmp_path)
     for name in ("EMPTY", "UNFINISHED"):
         (tmp_path / name).mkdir()
