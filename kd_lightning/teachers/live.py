@@ -41,7 +41,7 @@ class LiveTeacher:
         self.model = model.eval().requires_grad_(False)
         self.models = [self.model]
         self.view = view
-        self._running = self.model
+        self._running, self._half = self.model, False
         self._tap = Tap(self.model, layers)
 
     def speed_up(self, image_size: int, precision: str) -> None:
@@ -49,6 +49,7 @@ class LiveTeacher:
 
         `model` stays what it is, for whoever counts or saves it.
         """
+        self._half = precision == "bf16-mixed"
         self._running = for_inference(self.model, torch.randn(4, 3, image_size, image_size), precision)
         self._tap = Tap(self._running)
 
@@ -58,10 +59,13 @@ class LiveTeacher:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Outputs:
-        if self.view is None:
-            return self._tap(batch.x)
-        answer = self._tap(self.view.images(batch.x))
-        return answer._replace(logits=self.view.logits(answer.logits))
+        x = batch.x if self.view is None else self.view.images(batch.x)
+        if self._half:  # also where no one else casts, as in an evaluation
+            with torch.autocast(x.device.type, torch.bfloat16):
+                answer = self._tap(x)
+        else:
+            answer = self._tap(x)
+        return answer if self.view is None else answer._replace(logits=self.view.logits(answer.logits))
 
     def evaluate(self, batch: Batch) -> Outputs:
         """The same: a live teacher does not care what a batch is for."""

@@ -96,5 +96,8 @@ def test_a_fast_teacher_counts_and_moves_as_before():
     teacher.speed_up(32, "32-true")
     torch.testing.assert_close(teacher(Batch(X, y, y)).logits, said, rtol=1e-5, atol=1e-5)
     assert norms(teacher.models[0]) == 7
+    half = LiveTeacher(trained("resnet8"))
+    half.speed_up(32, "bf16-mixed")
+    assert half(Batch(X, y, y)).logits.dtype == torch.bfloat16, "also where no one casts"
     teacher.apply_(lambda t: t.double() if t.is_floating_point() else t)
     assert teacher(Batch(X.double(), y, y)).logits.dtype == torch.float64
