@@ -10,6 +10,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from kd_lightning import hardware
+from kd_lightning.deploy.names import student_name
 from kd_lightning.evaluation.calibration import fit_temperature
 from kd_lightning.evaluation.inference import Answer, Inference
 from kd_lightning.evaluation.latency import BATCHES, latency
@@ -80,7 +81,8 @@ def _costs(
     """Name, sizes and latency of the student and of the teacher (several: together, one after the other)."""
     chosen = next(iter(subject.students))
     models: dict[str, list[nn.Module]] = {chosen: [subject.students[chosen]]}
-    names = {chosen: subject.about["name"], "teacher": teacher_name(subject.config)}
+    student = student_name(subject.about["name"], subject.about["kwargs"])
+    names = {chosen: student, "teacher": teacher_name(subject.config)}
     if subject.teacher is not None:
         models["teacher"] = subject.teacher.models
     image = next(inference.batches(subject.data, "test")).x[0].to(inference.dtype)
