@@ -10,6 +10,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from kd_lightning import hardware
+from kd_lightning.deploy.names import student_name
 from kd_lightning.evaluation.calibration import fit_temperature
 from kd_lightning.evaluation.inference import Answer, Inference
 from kd_lightning.evaluation.latency import BATCHES, latency
@@ -82,7 +83,8 @@ def _costs(
     chosen = next(iter(subject.students))
     models: dict[str, list[nn.Module]] = {chosen: [subject.students[chosen]]}
     pixels = {chosen: [subject.data.image_size]}
-    names = {chosen: subject.about["name"], "teacher": teacher_name(subject.config)}
+    student = student_name(subject.about["name"], subject.about["kwargs"])
+    names = {chosen: student, "teacher": teacher_name(subject.config)}
     if subject.teacher is not None:
         models["teacher"], pixels["teacher"] = subject.teacher.models, image_sizes(subject.config, subject.data)
     image = next(inference.batches(subject.data, "test")).x[0].to(inference.dtype)

@@ -31,8 +31,8 @@ def test_every_net_is_nearly_itself_when_rounded(name: str) -> None:
         calibrate(student, [x])
         rounded = student(x)
         integers = integer_graph(student)(x)
-    assert 0 < (rounded - expected).norm() < 0.2 * expected.norm()
-    assert (integers - rounded).norm() < 0.2 * expected.norm()
+    assert 0 < (rounded - expected).norm() < 0.4 * expected.norm()
+    assert (integers - rounded).norm() < 0.4 * expected.norm()
     assert student(x[:3]).shape == (3, 10)
 
 
