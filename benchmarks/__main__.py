@@ -69,7 +69,7 @@ def _setting(accelerator: str, quick: bool, data_root: str | None) -> Setting:
         return Setting(accelerator, "resnet18", "resnet50", 50_000, 512, 5, quick, data_root)
     if quick:
         return Setting(accelerator, "resnet8", "resnet20", 512, 64, 3, quick, data_root)
-    return Setting(accelerator, "resnet20", "resnet56", 1536, 128, 5, quick, data_root)
+    return Setting(accelerator, "resnet20", "resnet56", 1024, 128, 5, quick, data_root)
 
 
 if __name__ == "__main__":
