@@ -27,7 +27,7 @@ def write(network: nn.Module, about: dict[str, Any], path: Path) -> None:
             custom_translation_table=_translations(),
             verbose=False,
         )
-    for node in program.model.graph.all_nodes() if hasattr(program.model.graph, "all_nodes") else program.model.graph:
+    for node in program.model.graph:
         node.metadata_props.clear()  # the stack trace of each node: half of a small file
     program.model.metadata_props.clear()
     program.model.metadata_props[KEY] = dump(about)

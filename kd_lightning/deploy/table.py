@@ -50,7 +50,7 @@ def terminal(rows: Sequence[Row], conditions: str) -> Table:
 
 def markdown(rows: Sequence[Row], conditions: str) -> str:
     """A table, and the conditions below it."""
-    names = ["model", "runtime", "accuracy, %", "parameters", "MACs", "file, bytes", "peak memory, bytes"]
+    names = ["model", "runtime", "accuracy, %", "parameters", "MACs", "file, B", "peak memory, B"]
     names += ["ms, batch 1", "p95", f"images/s, batch {BATCH}"]
     lines = [" | ".join(names), " | ".join(["---", "---", *["---:"] * 8]), *(" | ".join(cells(row)) for row in rows)]
     return "\n".join(f"| {line} |" for line in lines) + f"\n\n{conditions}\n"
