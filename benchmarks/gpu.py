@@ -9,7 +9,7 @@ from benchmarks import loops
 from benchmarks.result import Result
 from benchmarks.setting import Setting
 from benchmarks.timing import wait
-from benchmarks.training import _warm
+from benchmarks.training import warm
 from kd_lightning.config import CONF_DIR
 
 GFLOP = 3.33  # ResNet-18 on 32 × 32 pixels, forward and backward of one image
@@ -20,7 +20,7 @@ def gpu_throughput(setting: Setting) -> list[Result]:
     """Images/s of ResNet-18 with the answers of a ResNet-50, compiled, in batches of 1024; share of the matmul rate."""
     if setting.accelerator != "gpu":
         return []
-    teacher = _warm(setting)
+    teacher = warm(setting)
     words = ("trainer.benchmark=true", "data.batch_size=1024")
     clocks = [loops.ours(setting, setting.config(*words), teacher, compiled=True) for _ in range(setting.repeats)]
     rate = statistics.median(clock.images / clock.seconds for clock in clocks)

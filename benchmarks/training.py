@@ -10,7 +10,7 @@ from kd_lightning.config import build
 from kd_lightning.teachers.cached import CachedTeacher
 
 
-def _warm(setting: Setting) -> CachedTeacher:
+def warm(setting: Setting) -> CachedTeacher:
     """A teacher whose answers to the epoch that is timed are all known."""
     cfg = setting.config()
     data = build(cfg.data, "data")
@@ -27,7 +27,7 @@ def _seconds(setting: Setting, teacher: object, *overrides: str) -> float:
 
 def trainer_overhead(setting: Setting) -> list[Result]:
     """Our step / a hand-written loop's, with the same student, answers, batches, precision and optimizer."""
-    teacher, cfg = _warm(setting), setting.config()
+    teacher, cfg = warm(setting), setting.config()
     answers = teacher._whole_epoch(torch.device("cpu"))
     assert answers is not None
     losses: dict[str, float] = {}
@@ -52,7 +52,7 @@ def trainer_overhead(setting: Setting) -> list[Result]:
 
 def cache_ratio(setting: Setting) -> list[Result]:
     """Distillation with a warm cache / plain training; and with the live teacher / with the warm cache."""
-    teacher, live = _warm(setting), setting.live_teacher()
+    teacher, live = warm(setting), setting.live_teacher()
     ratio = in_turns(lambda: _seconds(setting, teacher), lambda: _seconds(setting, None, "loss=ce"), setting.repeats)
     online = in_turns(lambda: _seconds(setting, live), lambda: _seconds(setting, teacher), setting.repeats)
     return [
@@ -63,7 +63,7 @@ def cache_ratio(setting: Setting) -> list[Result]:
 
 def naive_ratio(setting: Setting) -> list[Result]:
     """The textbook's loop / ours with a warm cache."""
-    teacher = _warm(setting)
+    teacher = warm(setting)
     ratio = in_turns(lambda: loops.textbook(setting), lambda: _seconds(setting, teacher), setting.repeats)
     target = 8 if setting.accelerator == "gpu" else 4
     met = ratio.median >= target

@@ -84,7 +84,7 @@ def test_quickstart(cli: Cli) -> None:
 
 def test_every_experiment_composes() -> None:
     for path in (Path(__file__).parents[1] / "conf/experiment").glob("*.yaml"):
-        compose(f"experiment={path.stem}")
+        assert compose(f"experiment={path.stem}").trainer.max_epochs >= 1, path
 
 
 # … -m loss.temperature=1,2,4,8 loss.alpha=0.3,0.5,0.9
