@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu, parts, report, sweeps, training
+from benchmarks import devices, gpu, parts, report, sweeps, training
 from benchmarks.result import Result
 from benchmarks.setting import Setting
 from kd_lightning import hardware
@@ -27,6 +27,7 @@ ROWS = {
     "sweep_ratio": sweeps.sweep_ratio,
     "precision_ratio": parts.precision_ratio,
     "compile_ratio": parts.compile_ratio,
+    "ddp_efficiency": devices.ddp_efficiency,
     "gpu_throughput": gpu.gpu_throughput,
     "time_to_95": gpu.time_to_95,
 }
@@ -48,16 +49,16 @@ def main() -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     setting = _setting(hardware.resolve_accelerator(args.device), args.quick, args.data_root)
+    machine = report.about(setting, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
     results: list[Result] = []
     for name in args.names or ROWS:
         rows = ROWS[name](setting)
         for row in rows:
             say(f"{row.name}: {report.number(row)} (target {row.target}); {row.note}")
         results += rows
+        report.write(args.out, results, machine)  # after each row: what is measured stays, whatever ends the rest
     shutil.rmtree(setting.folder, ignore_errors=True)
-    machine = report.about(setting, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
     report.show(results, machine)
-    report.write(args.out, results, machine)
     say(f"written to {args.out}")
     return int(args.quick and any(row.met is False and row.robust for row in results))
 
@@ -68,7 +69,7 @@ def _setting(accelerator: str, quick: bool, data_root: str | None) -> Setting:
             return Setting(accelerator, "resnet18", "resnet50", 8192, 512, 3, quick, data_root)
         return Setting(accelerator, "resnet18", "resnet50", 50_000, 512, 5, quick, data_root)
     if quick:
-        return Setting(accelerator, "resnet8", "resnet20", 512, 64, 3, quick, data_root)
+        return Setting(accelerator, "resnet8", "resnet20", 256, 64, 3, quick, data_root)
     return Setting(accelerator, "resnet20", "resnet56", 1024, 128, 5, quick, data_root)
 
 

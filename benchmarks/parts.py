@@ -44,7 +44,7 @@ def pipeline_ratio(setting: Setting) -> list[Result]:
 
     ratio = in_turns(torchvision, resident, setting.repeats)
     note = f"{1 / ratio.b:,.0f} images/s against {1 / ratio.a:,.0f} with {os.cpu_count()} workers"
-    return [Result("pipeline_ratio", ratio.median, "≥ 5", ratio.median >= 5, note)]
+    return [Result.of("pipeline_ratio", ratio, "≥ 5", ratio.median >= 5, note, robust=True)]
 
 
 def precision_ratio(setting: Setting) -> list[Result]:
@@ -74,13 +74,12 @@ def precision_ratio(setting: Setting) -> list[Result]:
     targets = (2.0, 2.0) if setting.accelerator == "gpu" else (1.7, 3.0)
     rows: list[tuple[str, Ratio, float]] = [("student", step, targets[0]), ("teacher", told, targets[1])]
     return [
-        Result(
+        Result.of(
             f"precision_ratio, {who}",
-            ratio.median,
+            ratio,
             f"≥ {target}" if fast else "for bf16",
             ratio.median >= target if fast else None,
             f"{setting.precision}, channels_last: {1000 * ratio.b:.1f} ms against {1000 * ratio.a:.1f} ms a batch",
-            robust=False,
         )
         for who, ratio, target in rows
     ]
@@ -105,7 +104,7 @@ def compile_ratio(setting: Setting) -> list[Result]:
     even = f"after {seconds / gain:,.0f} steps" if gain > 0 else "never"
     met = ratio.median >= 1.15 if setting.accelerator == "gpu" else None
     note = f"compiling took {seconds:.0f} s; pays {even}"
-    return [Result("compile_ratio", ratio.median, "≥ 1.15 on a GPU", met, note, robust=False)]
+    return [Result.of("compile_ratio", ratio, "≥ 1.15 on a GPU", met, note)]
 
 
 def cache_exactness(setting: Setting) -> list[Result]:
@@ -127,7 +126,7 @@ def cache_exactness(setting: Setting) -> list[Result]:
             worst = max(worst, float((served[:half] - told).abs().max() / told.abs().max()))
     limit = 1e-5 if setting.precision == "32-true" else 2**-11
     note = f"stored as {'float32' if setting.precision == '32-true' else 'float16'}"
-    return [Result("cache_exactness", worst, f"≤ {limit:.0e}", worst <= limit, note, unit="")]
+    return [Result("cache_exactness", worst, f"≤ {limit:.0e}", worst <= limit, note, unit="", robust=True)]
 
 
 def _student(setting: Setting, contiguous: bool = False) -> nn.Module:

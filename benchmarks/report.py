@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -25,14 +26,15 @@ def about(setting: Setting, command: str) -> dict[str, Any]:
 
 
 def show(results: Sequence[Result], machine: dict[str, Any]) -> None:
-    table = Table(caption=caption(machine), caption_justify="left")
-    table.add_column("benchmark")
-    table.add_column("measured", justify="right")
+    """In 80 columns; the notes were said as each row was measured."""
+    table = Table(caption=caption(machine), caption_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("benchmark", no_wrap=True)
+    for name in ("measured", "quartiles", "minima"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("target")
     table.add_column("")
-    table.add_column("medians", ratio=1)
     for r in results:
-        table.add_row(r.name, number(r), r.target, VERDICT[r.met], r.note)
+        table.add_row(r.name, number(r), quartiles(r), minimum(r), r.target, VERDICT[r.met])
     Console().print(table)
 
 
@@ -50,9 +52,20 @@ def number(r: Result) -> str:
     return f"{r.value:.1e}" if r.value < 0.01 else f"{r.value:,.0f}{r.unit}"
 
 
+def quartiles(r: Result) -> str:
+    return "–" if r.quartiles is None else "{:.2f}–{:.2f}".format(*r.quartiles)
+
+
+def minimum(r: Result) -> str:
+    return "–" if r.minimum is None else f"{r.minimum:.2f} ×"
+
+
 def markdown(results: Sequence[Result], machine: dict[str, Any]) -> str:
-    rows = [f"| `{r.name}` | {number(r)} | {r.target} | {VERDICT[r.met]} | {r.note} |" for r in results]
-    head = "| benchmark | measured | target | | medians |\n|---|---|---|---|---|"
+    rows = [
+        f"| `{r.name}` | {number(r)} | {quartiles(r)} | {minimum(r)} | {r.target} | {VERDICT[r.met]} | {r.note} |"
+        for r in results
+    ]
+    head = "| benchmark | measured | quartiles | minima | target | | |\n|---|---|---|---|---|---|---|"
     return f"`{machine['command']}`\n\n{caption(machine)}\n\n{head}\n" + "\n".join(rows) + "\n"
 
 

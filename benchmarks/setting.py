@@ -61,6 +61,11 @@ class Setting:
         return Path(tempfile.mkdtemp(prefix="kd_benchmark_"))
 
     @property
+    def many(self) -> int:
+        """Repeats where some per cent are to be told apart, which on a shared machine takes more of them."""
+        return self.repeats if self.quick else 3 * self.repeats
+
+    @property
     def device(self) -> torch.device:
         return torch.device("cuda" if self.accelerator == "gpu" else "cpu")
 
@@ -69,17 +74,20 @@ class Setting:
         """What `trainer.precision=auto` means here."""
         return hardware.resolve_precision("auto", self.accelerator)
 
-    def config(self, *overrides: str) -> DictConfig:
-        """The configuration of one epoch of distillation; `overrides` as a user would type them."""
-        GlobalHydra.instance().clear()
-        own = (
-            "data._target_=benchmarks.setting.RandomImages", f"+data.total={self.images}", "~data.val_size",
+    def words(self, images: int) -> list[str]:
+        """One epoch of distillation on so many images, as a user would type it."""
+        return [
+            "data._target_=benchmarks.setting.RandomImages", f"+data.total={images}", "~data.val_size",
             f"data.batch_size={self.batch}", f"model.student={self.student}", f"model.teacher={self.teacher}",
             f"trainer.accelerator={self.accelerator}", "trainer.max_epochs=1", "trainer.enable_progress_bar=false",
             "compile=false",
-        )  # fmt: skip
+        ]  # fmt: skip
+
+    def config(self, *overrides: str) -> DictConfig:
+        """The configuration of one epoch of distillation, with `overrides`."""
+        GlobalHydra.instance().clear()
         with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            return hydra.compose("train", overrides=[*own, *overrides])
+            return hydra.compose("train", overrides=[*self.words(self.images), *overrides])
 
     def live_teacher(self) -> LiveTeacher:
         """As a run has it: folded, in the run's precision. Its weights are random, which costs the same."""

@@ -9,20 +9,25 @@ import torch
 
 @dataclass(frozen=True)
 class Ratio:
-    """Medians of A and B in seconds (or whatever the sides return), and A / B of the medians and of the minima."""
+    """Median and quartiles of the pairs' A / B, A / B of the minima, and the median of each side."""
 
     median: float
+    quartiles: tuple[float, float]
     minimum: float
     a: float
     b: float
+
+    def rates(self) -> str:
+        """For sides that return seconds per image."""
+        return f"{1 / self.a:,.0f} against {1 / self.b:,.0f} images/s"
 
 
 def in_turns(a: Callable[[], float], b: Callable[[], float], repeats: int) -> Ratio:
     """A B A B …: what slows the machine down for a while slows both. Each side returns its own seconds."""
     times = [(a(), b()) for _ in range(repeats)]
-    first, second = [t[0] for t in times], [t[1] for t in times]
-    middle = statistics.median(first), statistics.median(second)
-    return Ratio(middle[0] / middle[1], min(first) / min(second), *middle)
+    first, second, ratios = [t[0] for t in times], [t[1] for t in times], sorted(a / b for a, b in times)
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if repeats > 1 else 3 * ratios
+    return Ratio(middle, (low, high), min(first) / min(second), statistics.median(first), statistics.median(second))
 
 
 def wait(device: torch.device) -> None:

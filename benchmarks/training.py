@@ -28,7 +28,7 @@ def _seconds(setting: Setting, teacher: object, *overrides: str) -> float:
 def trainer_overhead(setting: Setting) -> list[Result]:
     """Our step / a hand-written loop's, with the same student, answers, batches, precision and optimizer."""
     teacher, cfg = warm(setting), setting.config()
-    answers = teacher._whole_epoch(torch.device("cpu"))
+    answers = teacher.whole_epoch(torch.device("cpu"))
     assert answers is not None
     losses: dict[str, float] = {}
 
@@ -41,23 +41,22 @@ def trainer_overhead(setting: Setting) -> list[Result]:
         seconds, losses["by hand"] = loops.by_hand(setting, cfg, answers)
         return seconds
 
-    ratio = in_turns(ours, by_hand, setting.repeats)
+    ratio = in_turns(ours, by_hand, setting.many)
     apart = abs(losses["ours"] - losses["by hand"]) / abs(losses["by hand"])
     step = 1000 * ratio.b * setting.batch
     note = f"a step takes {step:.1f} ms by hand; the last losses differ by {apart:.0e}"
-    return [
-        Result("trainer_overhead", ratio.median, "≤ 1.03", ratio.median <= 1.03 and apart <= 1e-5, note, robust=False)
-    ]
+    met = ratio.median <= 1.03 and apart <= 1e-5
+    return [Result.of("trainer_overhead", ratio, "≤ 1.03", met, note)]
 
 
 def cache_ratio(setting: Setting) -> list[Result]:
     """Distillation with a warm cache / plain training; and with the live teacher / with the warm cache."""
     teacher, live = warm(setting), setting.live_teacher()
-    ratio = in_turns(lambda: _seconds(setting, teacher), lambda: _seconds(setting, None, "loss=ce"), setting.repeats)
+    ratio = in_turns(lambda: _seconds(setting, teacher), lambda: _seconds(setting, None, "loss=ce"), setting.many)
     online = in_turns(lambda: _seconds(setting, live), lambda: _seconds(setting, teacher), setting.repeats)
     return [
-        Result("cache_ratio", ratio.median, "≤ 1.03", ratio.median <= 1.03, _rates(ratio.a, ratio.b), robust=False),
-        Result("online_ratio", online.median, "reported", None, _rates(online.a, online.b)),
+        Result.of("cache_ratio", ratio, "≤ 1.03", ratio.median <= 1.03, ratio.rates()),
+        Result.of("online_ratio", online, "reported", None, online.rates()),
     ]
 
 
@@ -66,9 +65,4 @@ def naive_ratio(setting: Setting) -> list[Result]:
     teacher = warm(setting)
     ratio = in_turns(lambda: loops.textbook(setting), lambda: _seconds(setting, teacher), setting.repeats)
     target = 8 if setting.accelerator == "gpu" else 4
-    met = ratio.median >= target
-    return [Result("naive_ratio", ratio.median, f"≥ {target}", met, _rates(ratio.a, ratio.b), robust=False)]
-
-
-def _rates(a: float, b: float) -> str:
-    return f"{1 / a:,.0f} against {1 / b:,.0f} images/s"
+    return [Result.of("naive_ratio", ratio, f"≥ {target}", ratio.median >= target, ratio.rates())]

@@ -26,6 +26,7 @@ class ModelConfig:
     teacher_kwargs: Any = field(default_factory=dict)
     teacher_weights: Any = "auto"
     teacher_cache: str = "auto"
+    teacher_cache_dtype: str = "auto"
     teacher_normalize: Any = None
     teacher_input_size: Any = None
     teacher_classes: Any = None

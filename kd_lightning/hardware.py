@@ -74,6 +74,13 @@ def use_tf32() -> None:
     torch.backends.cudnn.allow_tf32 = True
 
 
+def free_memory() -> int | None:
+    """Bytes of main memory that a process may still take; None where the system does not tell."""
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), None)
+
+
 def describe(accelerator: str) -> dict[str, Any]:
     """Device name, cores, threads, and versions of all that a result depends on."""
     return {

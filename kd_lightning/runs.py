@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,11 @@ from yaml import YAMLError
 
 from kd_lightning.checks import UserError
 from kd_lightning.models import create_model
-from kd_lightning.ranks import is_first_rank
 from kd_lightning.teachers.weights import RUN_WEIGHTS, load_weights
 
 CONFIG, METRICS, BEST, LAST = "config.yaml", "metrics.json", "best.ckpt", "last.ckpt"
 EVALUATION = "evaluation.json"  # of kd_lightning.evaluate
 SCHEMA = 1  # of metrics.json
-# Where files lie, and how long, fast and talkative a training is: what a run may change when it goes on.
-CHANGEABLE = ("trainer.", "data.root", "data.num_workers", "data.verify", "model.teacher_weights", "teacher_stage.dir")
 
 # What changes nothing in the numbers that a run ends with.
 INCIDENTAL = (
@@ -51,45 +46,6 @@ class Run:
     metrics: dict[str, Any]
 
 
-def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
-    """Makes `path` this run's own, or goes on with the run in it; returns the checkpoint to go on from, if any.
-
-    Raises UserError if `path` holds a run already (finished, where `resume`), or cannot be written.
-    """
-    if not is_first_rank():
-        resume = resume or (path / LAST).is_file()  # as the first rank does, which began before
-    elif not resume:
-        _create(path, config)
-    if not resume:
-        return None
-    if is_finished(path) and read(path).metrics["epochs"] >= config.trainer.max_epochs:
-        raise UserError(f"resume: the run in {path} is finished; give it more epochs with trainer.max_epochs=…")
-    if is_first_rank():
-        _replace(path / CONFIG, OmegaConf.to_yaml(config, resolve=True))
-    last = path / LAST
-    if not last.is_file():
-        return None  # it was stopped before its first epoch ended
-    try:
-        torch.load(last, map_location="cpu", weights_only=True)
-    except Exception as e:  # whatever a damaged zip or pickle raises
-        raise UserError(f"resume: {last} is damaged ({str(e).splitlines()[0][:80]}); delete it to start anew") from e
-    return last
-
-
-def holds(path: Path, config: DictConfig) -> bool:
-    """Whether `path` holds a run of `config`, finished or not. Raises UserError if it holds one of another."""
-    if not (path / CONFIG).is_file():
-        return False
-    there, wanted = flatten(read_config(path)), flatten(OmegaConf.create(OmegaConf.to_yaml(config, resolve=True)))
-    differing = [k for k in {**there, **wanted} if k not in INCIDENTAL and there.get(k) != wanted.get(k)]
-    if differing:
-        k = differing[0]
-        raise UserError(
-            f"{path} holds a run with {k}={there.get(k)}, not {wanted.get(k)}; choose another hydra.sweep.dir"
-        )
-    return True
-
-
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """A nested configuration as one dictionary, `loss.temperature` → 4.0; lists stay values."""
     if isinstance(node, DictConfig):
@@ -98,17 +54,6 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: node}
     parts = [flatten(child, f"{prefix}.{name}" if prefix else str(name)) for name, child in node.items()]
     return {key: value for part in parts for key, value in part.items()}
-
-
-def _create(path: Path, config: DictConfig) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with open(path / CONFIG, "x") as f:  # fails if it exists: two runs can never share a folder
-            f.write(OmegaConf.to_yaml(config, resolve=True))
-    except FileExistsError as e:
-        raise UserError(f"{path} already holds a run; go on with resume={path} or choose another hydra.run.dir") from e
-    except OSError as e:
-        raise UserError(f"cannot write to the output folder {path}: {e.strerror}; choose another hydra.run.dir") from e
 
 
 def read_config(path: Path, key: str = "resume") -> DictConfig:
@@ -123,24 +68,6 @@ def read_config(path: Path, key: str = "resume") -> DictConfig:
     return config
 
 
-def resumed_config(path: Path, overrides: list[str]) -> DictConfig:
-    """The configuration of the run in `path` with values changed by `overrides` (as typed, `key=value`).
-
-    Raises UserError if one changes what is learned: another loss, another student or seed is another run.
-    """
-    config = read_config(path)
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key == "resume":
-            continue
-        changed = config.copy()
-        changed.merge_with_dotlist([f"{key.lstrip('+')}={value}"])
-        if changed != config and not key.startswith(CHANGEABLE):
-            raise UserError(f"resume: {override} cannot be changed in a run that has begun; start a new run for it")
-        config = changed
-    return config
-
-
 def load_checkpoint(module: nn.Module, path: Path) -> int:
     """Loads a Lightning checkpoint's weights into `module`; returns the number of epochs it was trained for."""
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -148,21 +75,9 @@ def load_checkpoint(module: nn.Module, path: Path) -> int:
     return int(state["epoch"]) + 1
 
 
-def discard(path: Path) -> None:
-    """Removes the folder of a run whose mistake was found before its training."""
-    if is_first_rank() and not (path / LAST).is_file():
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def discard_if_empty(path: Path) -> None:
-    """Removes the folder of a run that never began."""
-    with suppress(OSError):
-        path.rmdir()
-
-
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
     """Writes `metrics.json`, whole or not at all; its presence says that the run is finished."""
-    _replace(path / METRICS, json.dumps({"schema": SCHEMA} | metrics, indent=2) + "\n")
+    replace(path / METRICS, json.dumps({"schema": SCHEMA} | metrics, indent=2) + "\n")
 
 
 def is_finished(path: Path) -> bool:
@@ -260,7 +175,7 @@ def write_evaluation(path: Path, values: dict[str, Any]) -> None:
     """Writes `evaluation.json`, whole or not at all; a list of numbers takes one line."""
     text = json.dumps(values, indent=2)
     text = re.sub(r"\[[^\[\]{}\"]*\]", lambda numbers: " ".join(numbers[0].split()), text)
-    _replace(path / EVALUATION, text + "\n")
+    replace(path / EVALUATION, text + "\n")
 
 
 def read_evaluation(path: Path) -> dict[str, Any] | None:
@@ -272,7 +187,8 @@ def read_evaluation(path: Path) -> dict[str, Any] | None:
     return values
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str) -> None:
+    """Writes a file, whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(text)
     partial.replace(path)

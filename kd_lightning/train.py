@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import DataLoader
 
-from kd_lightning import hardware, runs
+from kd_lightning import claims, hardware, runs
 from kd_lightning.checks import UserError
 from kd_lightning.cli import clear_errors, fail
 from kd_lightning.config import CONF_DIR
@@ -51,12 +51,12 @@ def train(cfg: DictConfig, out: Path, resume: bool = False) -> dict[str, Any]:
         prepare(None)
     if cfg.compile is True and (parts.loss.student_layers or parts.loss.teacher_layers):
         raise UserError("compile=true: this loss reads layers inside the networks, which compiling hides; use auto")
-    checkpoint = runs.claim(out, cfg, resume)
+    checkpoint = claims.claim(out, cfg, resume)
     try:
         return _fit_and_test(cfg, parts, get_teacher, out, checkpoint)
     except UserError:
         if not resume:
-            runs.discard(out)
+            claims.discard(out)
         raise
 
 
@@ -157,8 +157,8 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
     if resume:
         if run.mode != RunMode.RUN:
             raise UserError("resume goes on with one run; leave out -m and what makes a sweep")
-        cfg = runs.resumed_config(Path(cfg.resume), list(run.overrides.task))
-    elif run.mode == RunMode.MULTIRUN and runs.holds(out, cfg):  # the same sweep, once more
+        cfg = claims.resumed_config(Path(cfg.resume), list(run.overrides.task))
+    elif run.mode == RunMode.MULTIRUN and claims.holds(out, cfg):  # the same sweep, once more
         if runs.is_finished(out):
             say(f"finished before, not run again: {out}")
             return runs.read(out).metrics, cfg
@@ -175,7 +175,7 @@ def _main(cfg: DictConfig) -> float:
         with alone(out):
             metrics, cfg = _train_or_go_on(cfg, run, out)
     except (UserError, OmegaConfBaseException) as e:
-        runs.discard_if_empty(out)
+        claims.discard_if_empty(out)
         if isinstance(e, Busy) and run.mode == RunMode.MULTIRUN:  # the same sweep twice at once: they share its runs
             say(f"not started here: {e}")
             return math.nan

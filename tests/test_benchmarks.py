@@ -26,6 +26,7 @@ def test_sides_run_in_turns_and_the_median_counts() -> None:
     ratio = in_turns(lambda: side("a"), lambda: side("b"), 3)
     assert order == ["a", "b"] * 3
     assert (ratio.median, ratio.minimum, ratio.a, ratio.b) == (5.0, 2.0, 5.0, 1.0)
+    assert ratio.quartiles == (3.5, 15.0), "of 2, 5 and 25"
 
 
 def test_the_hand_written_loop_trains_the_very_same() -> None:
@@ -41,12 +42,18 @@ def test_the_cache_serves_what_the_teacher_says() -> None:
 
 def test_results_are_kept_with_machine_and_versions(tmp_path: Path) -> None:
     machine = report.about(SMALL, "python -m benchmarks --quick")
-    rows = [Result("some_ratio", 4.0, "≥ 5", False, "note"), Result("rate", 0.25, "≤ 1", True, "", unit=" s")]
+    rows = [
+        Result("some_ratio", 4.0, "≥ 5", False, "note", quartiles=(3.9, 4.2), minimum=3.5),
+        Result("rate", 0.25, "≤ 1", True, "", unit=" s"),
+    ]
     report.write(tmp_path, rows, machine)
     written = json.loads((tmp_path / "benchmarks.json").read_text())
     assert torch.__version__.startswith(written["machine"]["versions"]["torch"]) and written["machine"]["device"]
     assert [r["value"] for r in written["results"]] == [4.0, 0.25]
-    assert "| `some_ratio` | 4.00 × | ≥ 5 | missed | note |" in (tmp_path / "benchmarks.md").read_text()
+    assert (
+        "| `some_ratio` | 4.00 × | 3.90–4.20 | 3.50 × | ≥ 5 | missed | note |"
+        in (tmp_path / "benchmarks.md").read_text()
+    )
     assert (tmp_path / "benchmarks.png").stat().st_size > 5000
     chart = report.chart(rows[:1], machine)
     assert isinstance(chart, Figure) and [bar.get_width() for bar in chart.axes[0].patches] == [pytest.approx(3.0)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kd_lightning import runs
+from kd_lightning import claims, runs
 from kd_lightning.compare import compare_folders, main
 from kd_lightning.report.page import repeat_command
 from tests.conftest import Finished, compose
@@ -97,12 +97,12 @@ def test_a_sweep_is_announced_compared_and_goes_on(cli: Cli) -> None:
 
 def test_a_run_is_recognized_by_what_is_learned(tmp_path: Path) -> None:
     config = compose("loss=kd", "loss.temperature=4")
-    assert not runs.holds(tmp_path, config)
-    runs.claim(tmp_path, config, resume=False)
-    assert runs.holds(tmp_path, config)
-    assert runs.holds(tmp_path, compose("loss=kd", "loss.temperature=4.0", "trainer.log_every_n_steps=3"))
+    assert not claims.holds(tmp_path, config)
+    claims.claim(tmp_path, config, resume=False)
+    assert claims.holds(tmp_path, config)
+    assert claims.holds(tmp_path, compose("loss=kd", "loss.temperature=4.0", "trainer.log_every_n_steps=3"))
     with pytest.raises(runs.UserError, match="temperature=4"):
-        runs.holds(tmp_path, compose("loss=kd", "loss.temperature=2"))
+        claims.holds(tmp_path, compose("loss=kd", "loss.temperature=2"))
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10", "cifar100"])

@@ -1,24 +1,15 @@
 """A teacher that is asked once for each view of each image; later epochs, runs and temperatures look it up."""
 
-import hashlib
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd_lightning.checks import UserError
-from kd_lightning.report.terminal import say
 from kd_lightning.teachers.live import LiveTeacher
-from kd_lightning.teachers.stage import slug
 from kd_lightning.teachers.table import LogitTable
 from kd_lightning.types import Batch, Outputs
 
-DEFAULT_FOLDER = "outputs/teacher_cache"
 MOST_BYTES = 256 * 2**20  # of one epoch's answers on the device
 
 
@@ -70,14 +61,14 @@ class CachedTeacher:
 
     def __call__(self, batch: Batch) -> Outputs:
         if not self._looked:
-            self._answers, self._looked = self._whole_epoch(batch.y.device), True
+            self._answers, self._looked = self.whole_epoch(batch.y.device), True
         if self._answers is None:
             return self.look_up(batch)
         self.asked += len(batch.index)
         self.found += len(batch.index)
         return Outputs(self._answers[batch.index])
 
-    def _whole_epoch(self, device: torch.device) -> Tensor | None:
+    def whole_epoch(self, device: torch.device) -> Tensor | None:
         """The answers to all samples in this epoch `[N, C]`, if all are known and few enough to be kept on `device`."""
         if LogitTable.size(self._samples, self._classes, self._dtype) > MOST_BYTES:
             return None
@@ -115,55 +106,3 @@ class CachedTeacher:
 def _view(batch: Batch) -> Tensor:
     assert batch.view is not None
     return batch.view
-
-
-def fingerprint(teacher: LiveTeacher, data: Any, precision: str) -> str:
-    """12 hex digits of everything that decides a logit: weights, normalization, data, views, precision."""
-    digest = hashlib.sha256(json.dumps([data.fingerprint(), precision]).encode())
-    modules: list[nn.Module] = [teacher.model, *([teacher.view] if teacher.view else [])]
-    for module in modules:
-        digest.update(
-            repr((module, getattr(module, "size", None))).encode()
-        )  # the layers, and options such as strides, that no tensor shows
-        for name, tensor in module.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:12]
-
-
-def with_cache(teacher: LiveTeacher, cfg: DictConfig, data: Any, trainer: DictConfig) -> LiveTeacher | CachedTeacher:
-    """`teacher` behind a table, as `model.teacher_cache` says: auto, off, memory or a folder.
-
-    `auto` takes `outputs/teacher_cache`, unless the disk is too small for the full table, and says so. Raises UserError
-    if a place that was asked for cannot hold it.
-    """
-    where = str(cfg.model.teacher_cache)
-    if where == "off":
-        return teacher
-    samples, views, classes = data.sizes["train"], data.num_views, data.num_classes
-    epoch_views = getattr(data, "epoch_views", None)  # a data set of one's own need not tell
-    # Autocast answers in half precision, which fp16 holds without loss.
-    dtype = torch.float32 if trainer.precision in ("32-true", "64-true") else torch.float16
-    if where == "memory":
-        if views is None:
-            raise UserError("model.teacher_cache=memory needs numbered views (crop and flip only); use a folder or off")
-        return CachedTeacher(teacher, None, samples, classes, views, dtype, data.seed, epoch_views)
-    root = Path(DEFAULT_FOLDER if where == "auto" else where)
-    folder = root / f"{data.name}-{slug(cfg.model.teacher)}-{fingerprint(teacher, data, trainer.precision)}"
-    size = LogitTable.size(samples * (views or trainer.max_epochs), classes, dtype)
-    if (problem := _too_small(folder, size)) and where != "auto":
-        raise UserError(f"model.teacher_cache={where}: {problem}; choose another folder, or off")
-    if problem:
-        say(f"teacher cache: {problem}; the teacher is run live")
-        return teacher
-    say(f"teacher cache: {folder}, up to {size / 1e6:,.0f} MB")
-    return CachedTeacher(teacher, folder, samples, classes, views, dtype, data.seed, epoch_views)
-
-
-def _too_small(folder: Path, size: int) -> str | None:
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    used = sum(f.stat().st_blocks * 512 for f in folder.glob("*.bin"))
-    free = shutil.disk_usage(there).free
-    if size - used < 0.9 * free:
-        return None
-    return f"the full table takes {size / 1e9:,.2f} GB, and {there} has {free / 1e9:,.2f} GB free"

@@ -12,10 +12,10 @@ from kd_lightning.config import check_given
 from kd_lightning.data import Normalize
 from kd_lightning.models import create_model
 from kd_lightning.objective import build_fusion
-from kd_lightning.teachers.cached import with_cache
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.teachers.live import LiveTeacher, Teacher
 from kd_lightning.teachers.stage import check_stage, trained_teacher
+from kd_lightning.teachers.storage import check_storage, with_cache
 from kd_lightning.teachers.view import View
 from kd_lightning.teachers.weights import load_weights
 
@@ -41,6 +41,7 @@ def build_teacher(
     Raises UserError if a teacher or its weights do not exist or do not fit the data's classes.
     """
     check_given(cfg.model, "model")
+    check_storage(cfg)
     each = [_one_teacher(one, data, trainer, prepare, train, key) for one, key in single_teachers(cfg)]
     if len(each) == 1:
         return each[0]

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from kd_lightning.data import DigitsDataModule
-from kd_lightning.teachers.cached import CachedTeacher, fingerprint
+from kd_lightning.teachers.cached import CachedTeacher
 from kd_lightning.teachers.live import LiveTeacher
+from kd_lightning.teachers.storage import fingerprint
 from kd_lightning.teachers.table import LogitTable
 
 

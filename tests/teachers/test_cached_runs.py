@@ -66,12 +66,32 @@ def test_filled_ahead_nothing_is_left_to_ask(tmp_path, teacher_run, asked):
 
 
 def test_a_full_disk_is_told_before_training(tmp_path, teacher_run, monkeypatch, capsys):
-    monkeypatch.setattr("kd_lightning.teachers.cached.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("kd_lightning.teachers.storage.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(UserError, match=r"teacher_cache=.*the full table takes"):
         run(tmp_path / "a", teacher_run, f"model.teacher_cache={tmp_path / 'cache'}")
     monkeypatch.chdir(tmp_path)
     run(tmp_path / "b", teacher_run, "model.teacher_cache=auto")
     assert "the teacher is run live" in capsys.readouterr().out
+
+
+def test_a_full_memory_is_told_before_training(tmp_path, teacher_run, monkeypatch):
+    monkeypatch.setattr("kd_lightning.teachers.storage.free_memory", lambda: 1000)
+    with pytest.raises(UserError, match=r"teacher_cache=memory: the full table takes .* main memory has .* or off"):
+        run(tmp_path / "a", teacher_run, "model.teacher_cache=memory")
+
+
+def test_each_storage_type_has_its_own_table(tmp_path, teacher_run, asked):
+    where, states = f"model.teacher_cache={tmp_path / 'cache'}", {}
+    for storage in ("fp32", "fp16", "auto"):
+        asked.clear()
+        states[storage] = run(tmp_path / storage, teacher_run, where, f"model.teacher_cache_dtype={storage}")
+        assert sum(asked) == (0 if storage == "auto" else 320), "fp32 is what auto takes for a teacher in fp32"
+    sizes = {p.parent.name.rpartition("-")[2]: p.stat().st_size for p in (tmp_path / "cache").rglob("views.bin")}
+    assert sizes == {"fp32": 320 * 9 * (4 * 10 + 4), "fp16": 320 * 9 * (2 * 10 + 4)}
+    assert all(torch.equal(states["fp32"][k], states["auto"][k]) for k in states["auto"])
+    with pytest.raises(UserError, match="teacher_cache_dtype must be one of auto, fp16, fp32, got 'bf16'"):
+        run(tmp_path / "bad", teacher_run, where, "model.teacher_cache_dtype=bf16")
+    assert not (tmp_path / "bad").exists()
 
 
 def test_what_cannot_be_filled_is_said(teacher_run):
