@@ -67,7 +67,7 @@ def _setting(accelerator: str, quick: bool, data_root: str | None) -> Setting:
     if accelerator == "gpu":
         if quick:
             return Setting(accelerator, "resnet18", "resnet50", 8192, 512, 3, quick, data_root)
-        return Setting(accelerator, "resnet18", "resnet50", 50_000, 512, 5, quick, data_root)
+        return Setting(accelerator, "resnet18", "resnet50", 25_600, 512, 5, quick, data_root)
     if quick:
         return Setting(accelerator, "resnet8", "resnet20", 256, 64, 3, quick, data_root)
     return Setting(accelerator, "resnet20", "resnet56", 1024, 128, 5, quick, data_root)

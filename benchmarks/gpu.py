@@ -1,16 +1,15 @@
 """What only a GPU, or several, can show."""
 
 import statistics
-import time
 
 import torch
 
 from benchmarks import loops
 from benchmarks.result import Result
-from benchmarks.setting import Setting
-from benchmarks.timing import wait
+from benchmarks.setting import Setting, compose
+from benchmarks.timing import matmul_tflops
 from benchmarks.training import warm
-from kd_lightning.config import CONF_DIR
+from kd_lightning.train import train
 
 GFLOP = 3.33  # ResNet-18 on 32 × 32 pixels, forward and backward of one image
 SEEDS = 5
@@ -24,7 +23,7 @@ def gpu_throughput(setting: Setting) -> list[Result]:
     words = ("trainer.benchmark=true", "data.batch_size=1024")
     clocks = [loops.ours(setting, setting.config(*words), teacher, compiled=True) for _ in range(setting.repeats)]
     rate = statistics.median(clock.images / clock.seconds for clock in clocks)
-    share = rate * GFLOP / 1000 / _matmul_tflops(setting)
+    share = rate * GFLOP / 1000 / matmul_tflops(setting.device, torch.bfloat16)
     note = f"{share:.0%} of the rate of a bf16 matrix product in the same process"
     return [Result("gpu_throughput", rate, "≥ 50,000 on an H200", rate >= 50_000, note, unit=" images/s")]
 
@@ -33,14 +32,9 @@ def time_to_95(setting: Setting) -> list[Result]:
     """Seconds of training and validation to 95 % test accuracy at the last epoch, mean of 5 seeds: cifar10_fast."""
     if setting.accelerator != "gpu" or setting.data_root is None:
         return []
-    from hydra import compose, initialize_config_dir
-
-    from kd_lightning.train import train
-
     seconds, accuracies = [], []
     for seed in range(SEEDS):
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            cfg = compose("train", ["experiment=cifar10_fast", f"data.root={setting.data_root}", f"seed={seed}"])
+        cfg = compose("experiment=cifar10_fast", f"data.root={setting.data_root}", f"seed={seed}")
         metrics = train(cfg, setting.folder / f"fast{seed}")
         seconds.append(metrics["seconds"])
         accuracies.append(metrics["student"]["last"]["test"]["accuracy"])
@@ -48,15 +42,3 @@ def time_to_95(setting: Setting) -> list[Result]:
     met = mean < 120 and accuracy >= 0.95
     note = f"test accuracy {100 * accuracy:.2f} ± {100 * statistics.stdev(accuracies):.2f} %, {SEEDS} seeds"
     return [Result("time_to_95", mean, "< 120 s on an H200", met, note, unit=" s")]
-
-
-def _matmul_tflops(setting: Setting, n: int = 8192, times: int = 20) -> float:
-    a, b = (torch.randn(n, n, device=setting.device, dtype=torch.bfloat16) for _ in range(2))
-    for _ in range(3):
-        a @ b
-    wait(setting.device)
-    start = time.perf_counter()
-    for _ in range(times):
-        a @ b
-    wait(setting.device)
-    return 2 * n**3 * times / (time.perf_counter() - start) / 1e12

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from benchmarks.result import Result
 from benchmarks.setting import Setting
+from benchmarks.timing import matmul_tflops
 from kd_lightning import hardware
 
 VERDICT = {True: "met", False: "missed", None: "–"}
@@ -22,7 +24,15 @@ def about(setting: Setting, command: str) -> dict[str, Any]:
     """The command, what was run on what, and all versions."""
     names = ("accelerator", "student", "teacher", "images", "batch", "repeats", "quick")
     own = {name: getattr(setting, name) for name in names}
-    return {"command": command, **own, "precision": setting.precision, **hardware.describe(setting.accelerator)}
+    dtype = torch.float32 if setting.precision == "32-true" else torch.bfloat16
+    rate = matmul_tflops(setting.device, dtype)
+    return {
+        "command": command,
+        **own,
+        "precision": setting.precision,
+        "matmul_tflops": rate,
+        **hardware.describe(setting.accelerator),
+    }
 
 
 def show(results: Sequence[Result], machine: dict[str, Any]) -> None:
@@ -41,8 +51,8 @@ def show(results: Sequence[Result], machine: dict[str, Any]) -> None:
 def caption(machine: dict[str, Any]) -> str:
     return (
         f"{machine['student']} ← {machine['teacher']}, {machine['images']:,} images in batches of {machine['batch']}, "
-        f"{machine['precision']}, {machine['repeats']} repeats; {machine['device']}, "
-        f"torch {machine['versions']['torch']}"
+        f"{machine['precision']}, {machine['repeats']} repeats; {machine['device']}, matrix products at "
+        f"{1000 * machine['matmul_tflops']:,.0f} GFLOP/s, torch {machine['versions']['torch']}"
     )
 
 

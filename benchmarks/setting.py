@@ -42,6 +42,13 @@ class RandomImages(CIFAR10DataModule):
         return images[: self.total], labels[: self.total], images[self.total :], labels[self.total :]
 
 
+def compose(*overrides: str) -> DictConfig:
+    """The configuration that `kd_lightning.train` would have with these words."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return hydra.compose("train", overrides=list(overrides))
+
+
 @dataclass(frozen=True)
 class Setting:
     """`images` an epoch, in batches of `batch`; each side of a ratio is run `repeats` times."""
@@ -62,8 +69,8 @@ class Setting:
 
     @property
     def many(self) -> int:
-        """Repeats where some per cent are to be told apart, which on a shared machine takes more of them."""
-        return self.repeats if self.quick else 3 * self.repeats
+        """Repeats where some per cent are to be told apart, which on a CPU shared with others takes more of them."""
+        return self.repeats if self.quick or self.accelerator == "gpu" else 3 * self.repeats
 
     @property
     def device(self) -> torch.device:
@@ -85,9 +92,7 @@ class Setting:
 
     def config(self, *overrides: str) -> DictConfig:
         """The configuration of one epoch of distillation, with `overrides`."""
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            return hydra.compose("train", overrides=[*self.words(self.images), *overrides])
+        return compose(*self.words(self.images), *overrides)
 
     def live_teacher(self) -> LiveTeacher:
         """As a run has it: folded, in the run's precision. Its weights are random, which costs the same."""

@@ -1,6 +1,7 @@
 """Two ways of the same work, timed in turns."""
 
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,3 +35,17 @@ def wait(device: torch.device) -> None:
     """Until the device has done all that it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+def matmul_tflops(device: torch.device, dtype: torch.dtype, times: int = 10) -> float:
+    """The rate of a large matrix product, 10¹² operations a second: what the device reaches at best."""
+    n = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    wait(device)
+    start = time.perf_counter()
+    for _ in range(times):
+        a @ b
+    wait(device)
+    return 2 * n**3 * times / (time.perf_counter() - start) / 1e12
