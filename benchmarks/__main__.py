@@ -5,16 +5,18 @@ import shlex
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from benchmarks import devices, gpu, parts, report, sweeps, training
 from benchmarks.result import Result
-from benchmarks.setting import Setting
+from benchmarks.setting import CLASSES, Setting
 from kd_lightning import hardware
 from kd_lightning.checks import choice
 from kd_lightning.cli import clear_errors
+from kd_lightning.models import create_model
 from kd_lightning.quiet import quiet
 from kd_lightning.report.terminal import say
 
@@ -38,6 +40,8 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(ROWS))
     parser.add_argument("--quick", action="store_true", help="small nets, within a minute; fails if a ratio is far off")
     parser.add_argument("--device", default="auto", help="auto, cpu or gpu")
+    parser.add_argument("--student", help="another than resnet20 (GPU: resnet18)")
+    parser.add_argument("--teacher", help="another than resnet56 (GPU: resnet50)")
     parser.add_argument("--threads", type=int, help="of the CPU; default: torch's")
     parser.add_argument("--data-root", help="folder of cifar-10-batches-py, for time_to_95")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="for the table, JSON and chart")
@@ -49,6 +53,9 @@ def main() -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     setting = _setting(hardware.resolve_accelerator(args.device), args.quick, args.data_root)
+    setting = replace(setting, student=args.student or setting.student, teacher=args.teacher or setting.teacher)
+    for key in ("student", "teacher"):
+        create_model(getattr(setting, key), CLASSES, image_size=32, key=f"--{key}")
     machine = report.about(setting, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
     results: list[Result] = []
     for name in args.names or ROWS:

@@ -90,6 +90,7 @@ def compile_ratio(setting: Setting) -> list[Result]:
     if setting.quick:
         return []
     eager, b = _student(setting), _batch(setting)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(setting.folder / "compiled")  # not what an earlier run compiled
     compiled = torch.compile(eager, dynamic=False)
     start = time.perf_counter()
     _step(setting, compiled, b, True)

@@ -29,7 +29,8 @@ def repeat_this_job_only(out: Path) -> Iterator[None]:
     """
     config: Any = HydraConfig.get()
     argv, launched_by_other = sys.argv, "LOCAL_RANK" in os.environ
-    flags = [a for a in argv[1:] if a not in ("-m", "--multirun") and ("=" not in a or a.startswith(("-", "hydra")))]
+    flags = [a for a in argv[1:] if "=" not in a or a.startswith(("-", "hydra"))]  # and the words that belong to them
+    flags = [a for a in flags if a not in ("-m", "--multirun") and not a.startswith("~")]  # which deletes a key
     sys.argv = [argv[0], *flags, *config.overrides.task, "hydra.mode=RUN"]
     with read_write(config), open_dict(config):
         config.run.dir = str(out)

@@ -82,6 +82,7 @@ def _fit_and_test(
         say(f"interrupted; go on with: python -m kd_lightning.train resume={out}")
         raise
     seconds = log.seconds
+    trainer.strategy.barrier()  # the first rank wrote the last checkpoint behind the training's back
 
     metrics = _test(trainer, distiller, parts.data, out)
     metrics["student"] |= model_size([distiller.student], [parts.data.image_size])

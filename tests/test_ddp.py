@@ -11,7 +11,13 @@ from kd_lightning import runs
 from kd_lightning.data import DigitsDataModule
 from tests.conftest import TINY, environment
 
-TWO = ("trainer.devices=2", "trainer.precision=bf16-mixed", "trainer.max_epochs=3", "data.train_size=320")
+TWO = (
+    "~trainer.check_val_every_n_epoch",
+    "trainer.devices=2",
+    "trainer.precision=bf16-mixed",
+    "trainer.max_epochs=3",
+    "data.train_size=320",
+)
 
 
 def kd_train(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -32,6 +38,35 @@ def test_two_processes_train_a_teacher_and_a_student(tmp_path: Path) -> None:
     (right,) = [torch.cat([model(b.x).argmax(1) == b.y for b in data.test_dataloader()])]
     accuracy = run.metrics["student"]["best"]["test"]["accuracy"]
     assert accuracy == pytest.approx(float(right.float().mean()), abs=2 / 360), "one process says the same, bf16 apart"
+
+
+SLOW_DISK = """
+import time
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from kd_lightning.train import main
+
+save = TorchCheckpointIO.save_checkpoint
+
+
+def slow(*args, **kwargs):
+    time.sleep(3)
+    save(*args, **kwargs)
+
+
+TorchCheckpointIO.save_checkpoint = slow
+main()
+"""
+
+
+def test_all_processes_wait_for_the_last_checkpoint(tmp_path: Path) -> None:
+    """The first one writes it behind the training's back; a process that did not find it would not join the test."""
+    (tmp_path / "slow_disk.py").write_text(SLOW_DISK)
+    words = (*TINY, *TWO, "loss=ce", "data.val_size=0")
+    command = [sys.executable, "slow_disk.py", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (out,) = (tmp_path / "outputs" / "train").iterdir()
+    assert runs.read(out).metrics["student"]["last"]["test"]["accuracy"] > 0.1
 
 
 @pytest.mark.slow
