@@ -41,7 +41,7 @@ def show(results: Sequence[Result], machine: dict[str, Any]) -> None:
     table.add_column("benchmark", no_wrap=True)
     for name in ("measured", "quartiles", "minima"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("target")
+    table.add_column("target", min_width=8)
     table.add_column("")
     for r in results:
         table.add_row(r.name, number(r), quartiles(r), minimum(r), r.target, VERDICT[r.met])
@@ -97,10 +97,13 @@ def chart(ratios: Sequence[Result], machine: dict[str, Any]) -> Figure:
     colors = {True: "#2a7f62", False: "#b3542d", None: "#6b7280"}
     for y, r in enumerate(reversed(ratios)):
         axes.barh(y, r.value - 1, left=1, color=colors[r.met], height=0.55)
-        axes.text(max(r.value, 1) * 1.03, y, f"{r.value:.2f} ×", va="center", fontsize=9)
+        right = max(r.value, 1.0)
         if r.target[0] in "≤≥" and r.met is not None:
             target = float(r.target.split()[1])
             axes.plot([target, target], [y - 0.4, y + 0.4], color="black", linewidth=1.5)
+            if right < target < 1.3 * right:  # beside the line, not under it
+                right = target
+        axes.text(1.03 * right, y, f"{r.value:.2f} ×", va="center", fontsize=9)
     axes.set_xscale("log")
     axes.set_yticks(range(len(ratios)), [r.name for r in reversed(ratios)], fontsize=9)
     axes.set_xlim(min(0.3, *(r.value for r in ratios)), 1.6 * max(2.0, *(r.value for r in ratios)))
