@@ -93,6 +93,8 @@ def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
     node.accelerator = hardware.resolve_accelerator(node.accelerator)
     node.devices = hardware.resolve_devices(node.devices, node.accelerator)
     node.precision = hardware.resolve_precision(node.precision, node.accelerator)
+    if node.sync_batchnorm and node.accelerator == "cpu":
+        raise UserError("trainer.sync_batchnorm=true needs a GPU: torch has none for the CPU; leave it out")
     if node.gradient_clip_val is not None:
         number("trainer.gradient_clip_val", node.gradient_clip_val, least=0)
     _try_trainer(node)

@@ -35,6 +35,10 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "no teacher to learn from": ("model.teacher=null", ("model.teacher", "None", "loss=ce")),
     "argument that a model lacks": ("+model.student_kwargs.depth_=3", ("model.student", "depth_")),
     "argument without a plus": ("model.student_kwargs={depth_:3}", ("depth_", "+model.student_kwargs={depth_:3}")),
+    "SyncBatchNorm on a CPU": (
+        "trainer.sync_batchnorm=true",
+        ("trainer.sync_batchnorm=true needs a GPU", "leave it out"),
+    ),
     "text for a number": ("loss.temperature=abc", ("loss.temperature", "number > 0", "'abc'")),
     "zero temperature": ("loss.temperature=0", ("loss.temperature", "> 0", "got 0")),
     "negative weight": ("loss.alpha=-0.5", ("loss.alpha", ">= 0", "-0.5")),

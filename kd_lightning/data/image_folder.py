@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -135,9 +136,7 @@ class ImageFolderDataModule(DataModule):
         return [photos[i] for i in rest.tolist()], [photos[i] for i in taken.tolist()]
 
     def identity(self) -> dict[str, Any]:
-        """See `DataModule.identity`; photos count by path and size in bytes, not by content."""
-        parts = self._scanned[1].items()
-        files = [[str(p.relative_to(self.root)), p.stat().st_size] for _, part in parts for p, _ in part]
+        """See `DataModule.identity`; reads every photo once."""
         return {
             "name": self.name,
             "normalize": self.normalize._asdict(),
@@ -145,8 +144,17 @@ class ImageFolderDataModule(DataModule):
             "image_size": self.image_size,
             "sizes": [self.val_size, self.test_size],
             "split_seed": self.split_seed,
-            "files": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
+            "files": self._files,
         }
+
+    @cached_property
+    def _files(self) -> str:
+        """Hash of the paths and contents of all photos."""
+        paths = [path for part in self._scanned[1].values() for path, _ in part]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+            contents = list(pool.map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths))
+        names = [path.relative_to(self.root).as_posix() for path in paths]
+        return hashlib.sha256(json.dumps([names, contents]).encode()).hexdigest()
 
 
 def center(size: int, margin: float = 1.0) -> v2.Transform:

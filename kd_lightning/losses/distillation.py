@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kd_lightning.checks import UserError
 from kd_lightning.losses.ce import task_loss
 from kd_lightning.losses.combination import Combination
+from kd_lightning.losses.functional._common import full
 from kd_lightning.losses.fusion import Fusion
 from kd_lightning.losses.layers import Layers
 from kd_lightning.losses.settings import Setting, set_epoch
@@ -69,6 +70,8 @@ class Distillation(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Logits `[B, C]`, labels `[B]`; returns scalars: `loss` and its parts, `ce` and the method's, unweighted."""
+        # Once, not in each part: so the gradients of all parts are added before they are rounded to the network's type.
+        student = student._replace(logits=full(student.logits))
         ce = task_loss(student.logits, batch)
         loss = self.ce_weight() * ce
         if not self.is_on:

@@ -55,6 +55,15 @@ def test_batches_and_held_out_splits(root, capsys):
     )
 
 
+def test_another_photo_of_the_same_name_and_size_is_other_data(root):
+    before = make(root).fingerprint()
+    path = sorted((root / "train" / "cat").iterdir())[0]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert make(root).fingerprint() != before
+
+
 def test_folders_that_are_there_are_used(root):
     for split, n in (("val", 3), ("test", 2)):
         for name in ("cat", "dog"):

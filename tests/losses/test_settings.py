@@ -99,3 +99,14 @@ def test_adaptive_kd_is_finite(adapt: str, by: str, scale: float) -> None:
     loss = KD(4.0, adapt=adapt, by=by)(Outputs(s), Outputs((T.sign() * scale).float()), BATCH)
     loss.backward()
     assert loss.isfinite() and s.grad is not None and s.grad.isfinite().all()
+
+
+def test_gradients_of_all_parts_are_added_in_full_precision() -> None:
+    """Rounded to the network's bf16 once, not each part by itself."""
+    loss = Distillation(KD(2.0), alpha=0.5)
+    half = S.bfloat16().requires_grad_()
+    exact = half.detach().float().requires_grad_()
+    for logits in (half, exact):
+        loss(Outputs(logits), Outputs(T.float()), BATCH)["loss"].backward()
+    assert half.grad is not None and exact.grad is not None
+    assert torch.equal(half.grad, exact.grad.bfloat16())

@@ -1,7 +1,11 @@
 """The teacher cache: what is served is what the live teacher says about the very view the student sees."""
 
+import itertools
 import multiprocessing
+import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -115,23 +119,61 @@ def test_an_empty_or_torn_row_is_not_there(tmp_path):
     assert again.read(torch.arange(4))[1].tolist() == [True, False, True, False]
 
 
+def processes(work, *arguments) -> list[multiprocessing.Process]:
+    """One started process for each of `arguments`, which `work` is given."""
+    context = multiprocessing.get_context("spawn")
+    started = [context.Process(target=work, args=args) for args in arguments]
+    for process in started:
+        process.start()
+    return started
+
+
 def _fill(path: Path, rank: int) -> None:
     table = LogitTable(path, 2000, 10, torch.float32)
-    for keys in torch.randperm(2000, generator=torch.Generator().manual_seed(rank)).split(50):
-        table.write(keys, keys[:, None] * torch.ones(10))
+    while True:
+        for keys in torch.randperm(2000, generator=torch.Generator().manual_seed(rank)).split(50):
+            table.write(keys, keys[:, None] * torch.ones(10))
 
 
-def test_two_processes_fill_one_table(tmp_path):
+def test_two_processes_fill_one_table_and_are_killed(tmp_path):
+    """Whatever each was writing at that moment: a row is right, or not there."""
     path = tmp_path / "t.bin"
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_fill, args=(path, rank)) for rank in (0, 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
-    logits, there = LogitTable(path, 2000, 10, torch.float32).read(torch.arange(2000))
-    assert there.all() and torch.equal(logits, torch.arange(2000)[:, None] * torch.ones(10))
+    writers = processes(_fill, (path, 0), (path, 1))
+    rows = torch.arange(2000)
+    while not path.exists() or not LogitTable(path, 2000, 10, torch.float32).read(rows)[1].float().mean() > 0.9:
+        time.sleep(0.1)
+    for writer in writers:
+        writer.kill()
+        writer.join()
+        assert writer.exitcode == -signal.SIGKILL
+    logits, there = LogitTable(path, 2000, 10, torch.float32).read(rows)
+    assert there.float().mean() > 0.9 and torch.equal(logits[there], rows[there, None] * torch.ones(10))
+
+
+def _train(folder: Path, rank: int, augment: dict) -> None:
+    """A rank's share of three epochs, the second of which is interrupted and goes on in a new run."""
+    data = digits(batch_size=100, augment=augment)
+    device = torch.device("cpu")
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=SimpleNamespace(root_device=device))
+    data.trainer.current_epoch = 0
+    seen = []
+    for epoch, batches, state in ((0, None, None), (1, 3, None), (1, None, {"epoch": 1, "batch": 3}), (2, None, None)):
+        loader, (teacher, _) = data.train_dataloader(), cached(data, folder)
+        loader.epoch = epoch
+        if state:
+            loader.load_state_dict(state)
+        teacher.start_epoch(epoch)
+        for batch in itertools.islice(loader, batches):
+            assert torch.equal(teacher(batch).logits, batch.x[:, 0].flatten(1))
+            seen.append(batch.index)
+    assert sum(map(len, seen)) == 3 * len(loader.order(0)), "resumed, no sample is left out or shown twice"
+
+
+@pytest.mark.parametrize("augment", [{"pad": 1, "flip": True}, {"pad": 1, "cutout": 3}], ids=["views", "epochs"])
+def test_two_ranks_and_a_resumed_epoch_are_served_what_they_show(tmp_path, augment):
+    for rank in processes(_train, (tmp_path, 0, augment), (tmp_path, 1, augment)):
+        rank.join()
+        assert rank.exitcode == 0
 
 
 def test_the_fingerprint_tells_weights_data_and_precision_apart():

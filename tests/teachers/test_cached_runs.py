@@ -94,8 +94,17 @@ def test_each_storage_type_has_its_own_table(tmp_path, teacher_run, asked):
     assert not (tmp_path / "bad").exists()
 
 
+def test_pictures_without_numbers_are_filled_epoch_by_epoch(tmp_path, teacher_run, asked):
+    words = (f"model.teacher_cache={tmp_path / 'cache'}", "data.augment.cutout=2", "trainer.max_epochs=2")
+    fill(compose(f"model.teacher_weights={teacher_run}", *words))
+    assert sum(asked) == 2 * 320
+    asked.clear()
+    run(tmp_path / "a", teacher_run, *words, "loss.temperature=8")
+    assert asked == []
+    run(tmp_path / "b", teacher_run, *words, "seed=1")
+    assert sum(asked) == 2 * 320, "another seed shows other pictures"
+
+
 def test_what_cannot_be_filled_is_said(teacher_run):
-    with pytest.raises(UserError, match="views are numbered"):
-        fill(compose("data.augment.cutout=2"))
     with pytest.raises(UserError, match="teacher_cache=off"):
         fill(compose("model.teacher_cache=off"))

@@ -89,6 +89,33 @@ def test_a_norm_that_is_bypassed_is_not_folded():
     torch.testing.assert_close(for_inference(model, X, "32-true")(X), model(X))
 
 
+class ReadsTwice(nn.Module):
+    """What ReLU and sum are given is read again later: neither may write there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.keep = nn.Conv2d(3, 3, 3, padding=1), nn.Identity()
+
+    def forward(self, x):
+        y = self.conv(x)
+        z = torch.relu(y) + y
+        w = self.keep(x) + z
+        return torch.cat([torch.relu(x), x + y, w, z, torch.relu(w) + 1, y], dim=1).mean((2, 3))
+
+
+@torch.no_grad()
+def test_nothing_is_overwritten_that_is_read_again():
+    model, x = ReadsTwice().eval(), X.clone()
+    fast = for_inference(model, x, "32-true")
+    assert torch.equal(fast(x), model(x)) and torch.equal(x, X)
+
+
+@torch.no_grad()
+def test_residual_sums_and_their_relus_are_done_in_place():
+    code = for_inference(trained("resnet20"), X, "32-true").code
+    assert code.count("relu_(") == 19 and code.count("+=") + code.count("iadd") == 9
+
+
 def test_a_fast_teacher_counts_and_moves_as_before():
     teacher = LiveTeacher(trained("resnet8"))
     y = torch.zeros(4, dtype=torch.int64)

@@ -25,9 +25,14 @@ def full_precision(formula: Callable[P, Tensor]) -> Callable[P, Tensor]:
     return run
 
 
+def full(x: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32; anything else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def _upcast(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+        return full(value)
     return type(value)(map(_upcast, value)) if isinstance(value, (list, tuple)) else value
 
 
