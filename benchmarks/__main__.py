@@ -2,8 +2,8 @@
 
 import argparse
 import shlex
-import shutil
 import sys
+import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -52,32 +52,36 @@ def main() -> int:
         choice("the benchmark", name, tuple(ROWS))
     if args.threads:
         torch.set_num_threads(args.threads)
-    setting = _setting(hardware.resolve_accelerator(args.device), args.quick, args.data_root)
-    setting = replace(setting, student=args.student or setting.student, teacher=args.teacher or setting.teacher)
+    accelerator = hardware.resolve_accelerator(args.device)
+    with tempfile.TemporaryDirectory(prefix="kd_benchmark_", ignore_cleanup_errors=True) as folder:
+        setting = _setting(accelerator, args.quick, args.data_root, Path(folder))
+        setting = replace(setting, student=args.student or setting.student, teacher=args.teacher or setting.teacher)
+        return _run(setting, args.names or list(ROWS), args.out)
+
+
+def _run(setting: Setting, names: list[str], out: Path) -> int:
     for key in ("student", "teacher"):
         create_model(getattr(setting, key), CLASSES, image_size=32, key=f"--{key}")
     machine = report.about(setting, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
     results: list[Result] = []
-    for name in args.names or ROWS:
+    for name in names:
         rows = ROWS[name](setting)
         for row in rows:
             say(f"{row.name}: {report.number(row)} (target {row.target}); {row.note}")
         results += rows
-        report.write(args.out, results, machine)  # after each row: what is measured stays, whatever ends the rest
-    shutil.rmtree(setting.folder, ignore_errors=True)
+        report.write(out, results, machine)  # after each row: what is measured stays, whatever ends the rest
     report.show(results, machine)
-    say(f"written to {args.out}")
-    return int(args.quick and any(row.met is False and row.robust for row in results))
+    say(f"written to {out}")
+    return int(setting.quick and any(row.met is False and row.robust for row in results))
 
 
-def _setting(accelerator: str, quick: bool, data_root: str | None) -> Setting:
+def _setting(accelerator: str, quick: bool, data_root: str | None, folder: Path) -> Setting:
     if accelerator == "gpu":
-        if quick:
-            return Setting(accelerator, "resnet18", "resnet50", 8192, 512, 3, quick, data_root)
-        return Setting(accelerator, "resnet18", "resnet50", 25_600, 512, 5, quick, data_root)
+        images, repeats = (8192, 3) if quick else (25_600, 5)
+        return Setting(accelerator, "resnet18", "resnet50", images, 512, repeats, folder, quick, data_root)
     if quick:
-        return Setting(accelerator, "resnet8", "resnet20", 256, 64, 3, quick, data_root)
-    return Setting(accelerator, "resnet20", "resnet56", 1024, 128, 5, quick, data_root)
+        return Setting(accelerator, "resnet8", "resnet20", 256, 64, 3, folder, quick, data_root)
+    return Setting(accelerator, "resnet20", "resnet56", 1024, 128, 5, folder, quick, data_root)
 
 
 if __name__ == "__main__":

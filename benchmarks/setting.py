@@ -1,8 +1,6 @@
 """What the rows run on: device, networks, sizes; random images in place of CIFAR-10."""
 
-import tempfile
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +57,10 @@ class Setting:
     images: int
     batch: int
     repeats: int
+    folder: Path
+    """For run directories, which nobody reads."""
     quick: bool = False
     data_root: str | None = None
-
-    @cached_property
-    def folder(self) -> Path:
-        """For run directories, which nobody reads."""
-        return Path(tempfile.mkdtemp(prefix="kd_benchmark_"))
 
     @property
     def many(self) -> int:

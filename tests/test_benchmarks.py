@@ -12,7 +12,10 @@ from benchmarks.result import Result
 from benchmarks.setting import Setting
 from benchmarks.timing import in_turns
 
-SMALL = Setting("cpu", "resnet8", "resnet8", images=128, batch=32, repeats=1, quick=True)
+
+@pytest.fixture
+def small(tmp_path: Path) -> Setting:
+    return Setting("cpu", "resnet8", "resnet8", images=128, batch=32, repeats=1, folder=tmp_path, quick=True)
 
 
 def test_sides_run_in_turns_and_the_median_counts() -> None:
@@ -29,19 +32,19 @@ def test_sides_run_in_turns_and_the_median_counts() -> None:
     assert ratio.quartiles == (3.5, 15.0), "of 2, 5 and 25"
 
 
-def test_the_hand_written_loop_trains_the_very_same() -> None:
-    [row] = training.trainer_overhead(SMALL)
+def test_the_hand_written_loop_trains_the_very_same(small: Setting) -> None:
+    [row] = training.trainer_overhead(small)
     apart = float(row.note.split("differ by ")[1])
     assert apart <= 1e-5 and row.value > 0
 
 
-def test_the_cache_serves_what_the_teacher_says() -> None:
-    [row] = parts.cache_exactness(SMALL)
+def test_the_cache_serves_what_the_teacher_says(small: Setting) -> None:
+    [row] = parts.cache_exactness(small)
     assert row.met and row.value <= 1e-5
 
 
-def test_results_are_kept_with_machine_and_versions(tmp_path: Path) -> None:
-    machine = report.about(SMALL, "python -m benchmarks --quick")
+def test_results_are_kept_with_machine_and_versions(tmp_path: Path, small: Setting) -> None:
+    machine = report.about(small, "python -m benchmarks --quick")
     rows = [
         Result("some_ratio", 4.0, "≥ 5", False, "note", quartiles=(3.9, 4.2), minimum=3.5),
         Result("rate", 0.25, "≤ 1", True, "", unit=" s"),

@@ -38,8 +38,9 @@ def _folded(model: nn.Module, x: Tensor) -> nn.Module:
     return folded if close else copy.deepcopy(model)
 
 
-def _overwriting(model: fx.GraphModule) -> fx.GraphModule:
+def _overwriting(model: nn.Module) -> nn.Module:
     """Sums and ReLUs of what a layer has just made, and only they read, are put in its place: no memory is fetched."""
+    assert isinstance(model, fx.GraphModule)
     modules, new = dict(model.named_modules()), set()
     for node in model.graph.nodes:
         own = [x for x in node.all_input_nodes if x in new and len(x.users) == 1]
