@@ -85,6 +85,15 @@ def test_fp16_with_gradient_scaling_trains_as_fp32() -> None:
     assert trainer.precision_plugin.scaler.get_scale() == 2.0**12
 
 
+def test_bf16_trains_as_fp32() -> None:
+    exact, _ = fit()
+    half, _ = fit(precision="bf16-mixed")
+    assert close(exact, half, rtol=0.02, atol=0.003) and not close(exact, half, rtol=1e-6)
+    assert all(p.dtype == torch.float32 for p in half), "weights and what the optimizer adds to them stay exact"
+    halves, _ = fit(32, accumulate_grad_batches=2, precision="bf16-mixed")
+    assert close(half, halves, rtol=0.02, atol=0.003)
+
+
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # the optimizer's steps are skipped, rightly
 def test_an_overflow_is_skipped_and_the_scale_falls() -> None:
     half, trainer = fit(plugins=scaled(2.0**40))
