@@ -47,7 +47,7 @@ def ours(setting: Setting, cfg: DictConfig, teacher: Any, compiled: bool = False
     parts = build_parts(cfg)
     distiller = Distiller(parts.student, teacher, parts.loss, parts.optimizer, parts.schedule, CLASSES)
     if compiled:
-        distiller.compile_networks()
+        distiller.compile_networks(parts.data.batch_size)
     trainer, _ = build_trainer(parts.trainer, setting.folder / uuid.uuid4().hex, has_val=False)
     clock = Clock()
     trainer.callbacks.append(clock)  # type: ignore[attr-defined]

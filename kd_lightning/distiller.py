@@ -53,14 +53,12 @@ class Distiller(pl.LightningModule):
     def teacher(self) -> Teacher | None:
         return self._teacher[0]
 
-    def compile_networks(self) -> None:
-        """Compiles student and live teacher, each by itself, for training; evaluation runs as before.
-
-        Only for losses of logits: layers cannot be read in a compiled network.
-        """
-        self._tap = Tap(torch.compile(self.student, dynamic=False))  # type: ignore[arg-type]
-        if isinstance(self.teacher, LiveTeacher):
-            self.teacher.compile()
+    def compile_networks(self, batch_size: int) -> None:
+        """Compiles student and live teachers, each by itself, for training batches of one size; see `Tap.compile`."""
+        self._tap.compile(batch_size)
+        for one in getattr(self.teacher, "members", [self.teacher]):
+            if isinstance(one, LiveTeacher):
+                one.compile(batch_size)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
         if self.teacher is not None:
@@ -76,7 +74,7 @@ class Distiller(pl.LightningModule):
 
     def training_step(self, batch: Batch, i: int) -> dict[str, Tensor]:
         """Returns `loss`, its parts, and what is shown beside them; the loop logs their means."""
-        student = self._tap(batch.x)
+        student = self._tap(batch.x, training=len(batch.y))
         self.watch.lap("student")
         teacher = None
         if self.teacher is not None:

@@ -28,6 +28,7 @@ class Tap:
         self.model = model
         self._seen: dict[str, Tensor] = {}
         self._handles: list[Any] = []
+        self._compiled: tuple[int, Callable[..., Tensor]] | None = None
         modules = dict(model.named_modules())
         for tap in layers:
             name = tap.removesuffix(INPUT).removesuffix(BEFORE_RELU)
@@ -78,10 +79,21 @@ class Tap:
         for handle in self._handles:
             handle.remove()
 
-    def __call__(self, x: Any) -> Outputs:
+    def compile(self, size: int) -> None:
+        """Lets training batches of `size` samples run compiled; no layer can be read there.
+
+        Only those: an epoch's last batch and those of an evaluation are of other shapes, and compiling for each would
+        take as long again.
+        """
+        compiled: Any = torch.compile(self.model, dynamic=False)
+        self._compiled = size, compiled
+
+    def __call__(self, x: Any, training: int | None = None) -> Outputs:
+        """`training` is the number of samples of a training batch, None for others."""
         self._seen.clear()
-        logits = self.model(x)
-        return Outputs(logits, dict(self._seen))
+        size, compiled = self._compiled or (None, self.model)
+        model = compiled if training == size else self.model
+        return Outputs(model(x), dict(self._seen))
 
 
 class _LastReLU(TorchFunctionMode):

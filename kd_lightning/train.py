@@ -72,7 +72,7 @@ def _fit_and_test(
         _check_teacher(trainer, distiller, parts.data)
     compiled = parts.compile and not (parts.loss.student_layers or parts.loss.teacher_layers)
     if compiled:
-        distiller.compile_networks()
+        distiller.compile_networks(parts.data.batch_size)
     if parts.trainer.accelerator == "gpu":
         hardware.use_tf32()
     try:

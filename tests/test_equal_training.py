@@ -128,20 +128,24 @@ def test_the_learning_rate_grows_with_the_global_batch() -> None:
 
 
 def test_compiled_it_learns_the_same(tmp_path: Path, teacher_run: Path, monkeypatch: Any) -> None:
-    """Student and live teacher are compiled, each by itself; checkpoints and evaluation know nothing of it."""
-    compiled: list[str] = []
+    """Student and live teacher are compiled, each by itself and for one shape; all else knows nothing of it."""
+    shapes: list[tuple[str, int]] = []
 
     def eager(module: nn.Module, dynamic: bool) -> Any:
-        compiled.append(type(module).__name__)
-        return module
+        def run(x: Tensor) -> Tensor:
+            shapes.append((type(module).__name__, len(x)))
+            return module(x)
+
+        return run
 
     monkeypatch.setattr(torch, "compile", eager)
-    monkeypatch.setattr(nn.Module, "compile", lambda self, dynamic: compiled.append("teacher"))
-    words = (f"model.teacher_weights={teacher_run}", "model.teacher_cache=off")
+    words = (f"model.teacher_weights={teacher_run}", "model.teacher_cache=off", "data.train_size=300")
     plain = train_module.train(compose(*words), tmp_path / "plain")
+    assert not shapes
     fast = train_module.train(compose(*words, "compile=true"), tmp_path / "fast")
-    assert compiled == ["CifarResNet", "teacher"] and fast["compiled"] and not plain["compiled"]
-    assert fast["student"] == plain["student"]
+    one = 300 // 64  # whole batches; the last has 44 images
+    assert sorted(shapes) == [("CifarResNet", 64)] * one + [("GraphModule", 64)] * one
+    assert fast["compiled"] and not plain["compiled"] and fast["student"] == plain["student"]
 
 
 @pytest.mark.slow

@@ -53,23 +53,26 @@ class LiveTeacher:
         self._running = for_inference(self.model, torch.randn(4, 3, image_size, image_size), precision)
         self._tap = Tap(self._running)
 
-    def compile(self) -> None:
-        """Compiles what runs, for the batch sizes that come."""
-        self._running.compile(dynamic=False)
+    def compile(self, batch_size: int) -> None:
+        """Compiles it for training batches of that size."""
+        self._tap.compile(batch_size)
+
+    def __call__(self, batch: Batch) -> Outputs:
+        return self._answer(batch, training=len(batch.y))
+
+    def evaluate(self, batch: Batch) -> Outputs:
+        """The same, in whatever size a batch comes."""
+        return self._answer(batch, training=None)
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Outputs:
+    def _answer(self, batch: Batch, training: int | None) -> Outputs:
         x = batch.x if self.view is None else self.view.images(batch.x)
         if self._half:  # also where no one else casts, as in an evaluation
             with torch.autocast(x.device.type, torch.bfloat16):
-                answer = self._tap(x)
+                answer = self._tap(x, training)
         else:
-            answer = self._tap(x)
+            answer = self._tap(x, training)
         return answer if self.view is None else answer._replace(logits=self.view.logits(answer.logits))
-
-    def evaluate(self, batch: Batch) -> Outputs:
-        """The same: a live teacher does not care what a batch is for."""
-        return self(batch)
 
     def start_epoch(self, epoch: int) -> None:
         """Nothing changes."""
