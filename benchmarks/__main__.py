@@ -80,7 +80,7 @@ def _setting(accelerator: str, quick: bool, data_root: str | None, folder: Path)
         images, repeats = (8192, 3) if quick else (25_600, 5)
         return Setting(accelerator, "resnet18", "resnet50", images, 512, repeats, folder, quick, data_root)
     if quick:
-        return Setting(accelerator, "resnet8", "resnet20", 256, 64, 3, folder, quick, data_root)
+        return Setting(accelerator, "resnet8", "resnet20", 512, 64, 3, folder, quick, data_root)
     return Setting(accelerator, "resnet20", "resnet56", 1024, 128, 5, folder, quick, data_root)
 
 
