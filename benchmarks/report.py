@@ -101,7 +101,7 @@ def chart(ratios: Sequence[Result], machine: dict[str, Any]) -> Figure:
         if r.target[0] in "≤≥" and r.met is not None:
             target = float(r.target.split()[1])
             axes.plot([target, target], [y - 0.4, y + 0.4], color="black", linewidth=1.5)
-            if right < target < 1.3 * right:  # beside the line, not under it
+            if right < target < 1.5 * right:  # beside the line, not under it
                 right = target
         axes.text(1.03 * right, y, f"{r.value:.2f} ×", va="center", fontsize=9)
     axes.set_xscale("log")
