@@ -56,7 +56,7 @@ def with_cache(teacher: LiveTeacher, cfg: DictConfig, data: Any, trainer: DictCo
     if problem:
         say(f"teacher cache: {problem}; the teacher is run live")
         return teacher
-    say(f"teacher cache: {folder or where}, up to {size / 1e6:,.0f} MB")
+    say(f"teacher cache: {folder or where}, up to {size / 1e6:,.1f} MB")
     return CachedTeacher(teacher, folder, samples, classes, views, DTYPES[storage], data.seed, epoch_views)
 
 
