@@ -20,9 +20,8 @@ def sweep_ratio(setting: Setting) -> list[Result]:
     """
     if setting.quick:
         return [_row("sweep_ratio", setting)]
-    setting = replace(
-        setting, images=4 * setting.images
-    )  # what each run does once should weigh as little as in real ones
+    # What each run does once should weigh as little as in real ones.
+    setting = replace(setting, images=4 * setting.images)
     rows = [_row("sweep_ratio", setting)]
     if setting.accelerator == "cpu":
         rows.append(_row("sweep_ratio, resnet8", replace(setting, student="resnet8")))
