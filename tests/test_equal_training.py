@@ -127,8 +127,11 @@ def test_the_learning_rate_grows_with_the_global_batch() -> None:
 # torch.compile
 
 
-def test_compiled_it_learns_the_same(tmp_path: Path, teacher_run: Path, monkeypatch: Any) -> None:
-    """Student and live teacher are compiled, each by itself and for one shape; all else knows nothing of it."""
+@pytest.mark.parametrize(("teacher", "networks"), [("resnet8", 2), ("[resnet8,resnet8]", 3)])
+def test_compiled_it_learns_the_same(
+    teacher: str, networks: int, tmp_path: Path, teacher_run: Path, monkeypatch: Any
+) -> None:
+    """Student and live teachers are compiled, each by itself and for one shape; all else knows nothing of it."""
     shapes: list[tuple[str, int]] = []
 
     def eager(module: nn.Module, dynamic: bool) -> Any:
@@ -139,12 +142,13 @@ def test_compiled_it_learns_the_same(tmp_path: Path, teacher_run: Path, monkeypa
         return run
 
     monkeypatch.setattr(torch, "compile", eager)
-    words = (f"model.teacher_weights={teacher_run}", "model.teacher_cache=off", "data.train_size=300")
+    own = f"model.teacher={teacher}"
+    words = (own, f"model.teacher_weights={teacher_run}", "model.teacher_cache=off", "data.train_size=300")
     plain = train_module.train(compose(*words), tmp_path / "plain")
     assert not shapes
     fast = train_module.train(compose(*words, "compile=true"), tmp_path / "fast")
     one = 300 // 64  # whole batches; the last has 44 images
-    assert sorted(shapes) == [("CifarResNet", 64)] * one + [("GraphModule", 64)] * one
+    assert sorted(shapes) == [("CifarResNet", 64)] * one + [("GraphModule", 64)] * one * (networks - 1)
     assert fast["compiled"] and not plain["compiled"] and fast["student"] == plain["student"]
 
 
