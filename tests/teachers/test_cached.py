@@ -141,6 +141,7 @@ def test_two_processes_fill_one_table_and_are_killed(tmp_path):
     writers = processes(_fill, (path, 0), (path, 1))
     rows = torch.arange(2000)
     while not path.exists() or not LogitTable(path, 2000, 10, torch.float32).read(rows)[1].float().mean() > 0.9:
+        assert all(writer.is_alive() for writer in writers)
         time.sleep(0.1)
     for writer in writers:
         writer.kill()
