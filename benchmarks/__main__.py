@@ -13,12 +13,12 @@ import torch
 from benchmarks import devices, gpu, parts, report, sweeps, training
 from benchmarks.result import Result
 from benchmarks.setting import CLASSES, Setting
-from kd_lightning import hardware
-from kd_lightning.checks import choice
 from kd_lightning.cli import clear_errors
 from kd_lightning.models import create_model
-from kd_lightning.quiet import quiet
-from kd_lightning.report.terminal import say
+from kd_lightning.utils import hardware
+from kd_lightning.utils.checks import choice
+from kd_lightning.utils.console import say
+from kd_lightning.utils.quiet import quiet
 
 ROWS = {
     "cache_exactness": parts.cache_exactness,

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from kd_lightning import runs
 from kd_lightning.cli import clear_errors
-from kd_lightning.deploy.integer_graph import is_quantized
+from kd_lightning.deploy.quantization.integer_graph import is_quantized
 
 ROUNDS, TIMES, WARM_UP = 40, 25, 3
 IMAGE = torch.randn(1, 3, 32, 32)

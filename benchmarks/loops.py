@@ -16,10 +16,10 @@ from torchvision import transforms
 
 from benchmarks.setting import CLASSES, Setting
 from benchmarks.timing import wait
-from kd_lightning.data.cifar import CIFAR10DataModule
+from kd_lightning.data.images.cifar import CIFAR10DataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.models import create_model
-from kd_lightning.parts import build_parts, build_trainer
+from kd_lightning.training.build import build_parts, build_trainer
 
 WARM_UP = 2  # steps of an epoch that are not timed
 MEAN, STD = CIFAR10DataModule.default_normalize

@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks.result import Result
 from benchmarks.setting import Setting
 from benchmarks.timing import matmul_tflops
-from kd_lightning import hardware
+from kd_lightning.utils import hardware
 
 VERDICT = {True: "met", False: "missed", None: "–"}
 

@@ -10,12 +10,12 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from torch import Tensor
 
-from kd_lightning import hardware
 from kd_lightning.config import CONF_DIR
-from kd_lightning.data.cifar import CIFAR10DataModule
+from kd_lightning.data.images.cifar import CIFAR10DataModule
 from kd_lightning.models import create_model
-from kd_lightning.teachers.cached import CachedTeacher
+from kd_lightning.teachers.cache.cached import CachedTeacher
 from kd_lightning.teachers.live import LiveTeacher
+from kd_lightning.utils import hardware
 
 CLASSES = 10
 

@@ -7,7 +7,7 @@ from benchmarks.result import Result
 from benchmarks.setting import Setting
 from benchmarks.timing import in_turns
 from kd_lightning.config import build
-from kd_lightning.teachers.cached import CachedTeacher
+from kd_lightning.teachers.cache.cached import CachedTeacher
 
 
 def warm(setting: Setting) -> CachedTeacher:

@@ -9,8 +9,8 @@ from pathlib import Path
 import matplotlib
 
 from kd_lightning.compare import compare_folders
+from kd_lightning.plots.style import STYLE
 from kd_lightning.report.figures import accuracy_figure
-from kd_lightning.report.svg import STYLE
 
 if __name__ == "__main__":
     out, *folders = map(Path, sys.argv[1:])

@@ -9,13 +9,13 @@ from typing import Any
 import hydra
 import torch
 
-from kd_lightning import hardware
 from kd_lightning.config import CONF_DIR
 from kd_lightning.models import create_model
-from kd_lightning.objective import build_loss, prepare_loss
-from kd_lightning.taps import Tap
+from kd_lightning.models.hooks import Tap
 from kd_lightning.teachers import LiveTeacher
+from kd_lightning.training.objective import build_loss, prepare_loss
 from kd_lightning.types import Batch
+from kd_lightning.utils import hardware
 
 TEACHER, STUDENT, BATCH, REPEATS = "resnet56", "resnet20", 64, 5
 DATA = SimpleNamespace(image_size=32, num_classes=10, sizes={"train": 50_000})

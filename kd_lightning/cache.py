@@ -10,16 +10,16 @@ from lightning.fabric import Fabric
 from omegaconf import DictConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kd_lightning.checks import UserError
 from kd_lightning.cli import clear_errors, fail
 from kd_lightning.config import CONF_DIR
-from kd_lightning.parts import build_parts
-from kd_lightning.quiet import quiet
-from kd_lightning.report.terminal import say
-from kd_lightning.teachers.cached import CachedTeacher
-from kd_lightning.teachers.source import build_teacher
+from kd_lightning.teachers.build import build_teacher
+from kd_lightning.teachers.cache.cached import CachedTeacher
 from kd_lightning.train import train
+from kd_lightning.training.build import build_parts
 from kd_lightning.types import Batch
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.console import say
+from kd_lightning.utils.quiet import quiet
 
 
 def fill(cfg: DictConfig) -> None:

@@ -12,8 +12,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_lightning.checks import UserError, did_you_mean
 from kd_lightning.config import CONF_DIR
+from kd_lightning.utils.checks import UserError, did_you_mean
 
 
 @contextmanager

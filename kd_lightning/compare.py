@@ -15,14 +15,14 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from kd_lightning import runs
-from kd_lightning.checks import UserError
 from kd_lightning.cli import clear_errors
-from kd_lightning.quiet import quiet
-from kd_lightning.ranks import is_first_rank
 from kd_lightning.report.comparison import Comparison, compare_runs
 from kd_lightning.report.sweep import announcement
 from kd_lightning.report.tables import csv_text, markdown, terminal_table
-from kd_lightning.report.terminal import say
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.console import say
+from kd_lightning.utils.distributed import is_first_rank
+from kd_lightning.utils.quiet import quiet
 
 
 class SweepTable(Callback):

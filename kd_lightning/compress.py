@@ -13,14 +13,14 @@ from typing import Any
 from rich.table import Table
 
 from kd_lightning import runs
-from kd_lightning.checks import UserError, choice
 from kd_lightning.cli import clear_errors
 from kd_lightning.deploy.recipe import TEACHERS, default_teacher
 from kd_lightning.deploy.source import open_source
 from kd_lightning.deploy.steps import prune, quantize
-from kd_lightning.evaluation.subject import CHANGEABLE
-from kd_lightning.quiet import quiet
-from kd_lightning.report.terminal import say
+from kd_lightning.evaluation.opened import CHANGEABLE
+from kd_lightning.utils.checks import UserError, choice
+from kd_lightning.utils.console import say
+from kd_lightning.utils.quiet import quiet
 
 __all__ = ["prune", "quantize"]
 

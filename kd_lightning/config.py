@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from kd_lightning.checks import UserError
+from kd_lightning.utils.checks import UserError
 
 HERE = Path(__file__).resolve().parent
 CONF_DIR = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())  # installed wheel, checkout

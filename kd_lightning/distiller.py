@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from kd_lightning.losses.balance import kd_over_ce
 from kd_lightning.losses.functional import fuse_probabilities
 from kd_lightning.metrics import Scores
-from kd_lightning.stopwatch import Stopwatch
-from kd_lightning.taps import Tap
+from kd_lightning.models.hooks import Tap
 from kd_lightning.teachers import LiveTeacher, Teacher
 from kd_lightning.types import Batch
+from kd_lightning.utils.timing import Stopwatch
 
 
 class Distiller(pl.LightningModule):

@@ -19,15 +19,15 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from kd_lightning import runs
-from kd_lightning.checks import UserError, integer
 from kd_lightning.cli import clear_errors, fail
-from kd_lightning.evaluation import figures
-from kd_lightning.evaluation.measure import measure
-from kd_lightning.evaluation.subject import open_subject
+from kd_lightning.evaluation.collect import measure
+from kd_lightning.evaluation.opened import open_subject
 from kd_lightning.evaluation.table import evaluation_table
 from kd_lightning.evaluation.verify import Verification, verify, verify_all
-from kd_lightning.quiet import quiet
-from kd_lightning.report.terminal import say
+from kd_lightning.plots import evaluation as figures
+from kd_lightning.utils.checks import UserError, integer
+from kd_lightning.utils.console import say
+from kd_lightning.utils.quiet import quiet
 
 __all__ = ["Verification", "evaluate", "pictures", "verify"]
 

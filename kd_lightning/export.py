@@ -8,11 +8,11 @@ import argparse
 from pathlib import Path
 
 from kd_lightning.cli import clear_errors
-from kd_lightning.deploy.formats import FORMATS
+from kd_lightning.deploy.files.formats import FORMATS
+from kd_lightning.deploy.files.write import export
 from kd_lightning.deploy.source import open_source
-from kd_lightning.deploy.write import export
-from kd_lightning.quiet import quiet
-from kd_lightning.report.terminal import say
+from kd_lightning.utils.console import say
+from kd_lightning.utils.quiet import quiet
 
 __all__ = ["export"]
 

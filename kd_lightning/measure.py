@@ -13,19 +13,19 @@ from pathlib import Path
 
 import torch
 
-from kd_lightning import hardware
-from kd_lightning.checks import UserError, choice, integer
 from kd_lightning.cli import clear_errors
-from kd_lightning.deploy.rows import RUNTIMES, Row, measure
+from kd_lightning.deploy.measure import RUNTIMES, Row, measure
 from kd_lightning.deploy.source import Source, open_source
 from kd_lightning.deploy.table import comma_separated, markdown, picture, terminal
 from kd_lightning.evaluate import expand
-from kd_lightning.evaluation.figures import save
-from kd_lightning.quiet import quiet
-from kd_lightning.report.summary import teacher_name
-from kd_lightning.report.terminal import say
+from kd_lightning.evaluation.found import find_teacher
+from kd_lightning.plots.evaluation import save
 from kd_lightning.teachers import LiveTeacher
-from kd_lightning.teachers.found import find_teacher
+from kd_lightning.training.summary import teacher_name
+from kd_lightning.utils import hardware
+from kd_lightning.utils.checks import UserError, choice, integer
+from kd_lightning.utils.console import say
+from kd_lightning.utils.quiet import quiet
 
 
 def main() -> None:

@@ -8,13 +8,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from kd_lightning.checks import UserError, integer
 from kd_lightning.cli import clear_errors
-from kd_lightning.evaluation.figures import save
 from kd_lightning.evaluation.prediction import Prediction, Predictor, find_images, predict
 from kd_lightning.evaluation.sheet import as_json, sheet, table
-from kd_lightning.quiet import quiet
-from kd_lightning.report.terminal import say
+from kd_lightning.plots.evaluation import save
+from kd_lightning.utils.checks import UserError, integer
+from kd_lightning.utils.console import say
+from kd_lightning.utils.quiet import quiet
 
 __all__ = ["Prediction", "Predictor", "find_images", "predict"]
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from kd_lightning.checks import UserError, integer, number
+from kd_lightning.utils.checks import UserError, integer, number
 
 
 def cosine(epoch: float, max_epochs: int, warmup_epochs: float = 0, final: float = 0.0) -> float:

@@ -17,22 +17,24 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import DataLoader
 
-from kd_lightning import claims, hardware, runs
-from kd_lightning.checks import UserError
+from kd_lightning import runs
 from kd_lightning.cli import clear_errors, fail
 from kd_lightning.config import CONF_DIR
 from kd_lightning.distiller import Distiller
-from kd_lightning.locks import Busy, alone
-from kd_lightning.objective import prepare_loss
-from kd_lightning.parts import Parts, about_student, build_parts, build_trainer
-from kd_lightning.quiet import quiet
-from kd_lightning.ranks import repeat_this_job_only
-from kd_lightning.report.pictures import log_pictures
-from kd_lightning.report.summary import diversity, heading, model_size, result_line, result_table
-from kd_lightning.report.terminal import say
+from kd_lightning.evaluation.found import weights_seen_from
+from kd_lightning.runs import claims
+from kd_lightning.runs.lock import Busy, alone
 from kd_lightning.teachers import Ensemble, Teacher
-from kd_lightning.teachers.found import weights_seen_from
-from kd_lightning.teachers.source import build_teacher, image_sizes
+from kd_lightning.teachers.build import build_teacher, image_sizes
+from kd_lightning.training.build import Parts, about_student, build_parts, build_trainer
+from kd_lightning.training.objective import prepare_loss
+from kd_lightning.training.pictures import log_pictures
+from kd_lightning.training.summary import diversity, heading, model_size, result_line, result_table
+from kd_lightning.utils import hardware
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.console import say
+from kd_lightning.utils.distributed import repeat_this_job_only
+from kd_lightning.utils.quiet import quiet
 
 
 def train(cfg: DictConfig, out: Path, resume: bool = False) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kd_lightning.config import CONF_DIR
-from kd_lightning.quiet import quiet
 from kd_lightning.train import main, train
+from kd_lightning.utils.quiet import quiet
 
 TINY = (
     "data=digits",

@@ -16,7 +16,7 @@ from torch import nn
 
 from kd_lightning import runs
 from kd_lightning.models import create_model
-from kd_lightning.taps import Tap
+from kd_lightning.models.hooks import Tap
 from tests.conftest import TINY, environment
 
 MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -128,7 +128,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         meta = {kind.meta["key"]: [str(i) for i in range(classes)]}
         (folder / kind.meta["filename"]).write_bytes(pickle.dumps(meta))
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, *_: Path(path).is_file())
-    monkeypatch.setattr("kd_lightning.data.cifar.check_integrity", lambda path, *_: Path(path).is_file())
+    monkeypatch.setattr("kd_lightning.data.images.cifar.check_integrity", lambda path, *_: Path(path).is_file())
     monkeypatch.setattr(CIFAR10DataModule, "total", 1000)  # five files; CIFAR-100 has one
     monkeypatch.setattr(CIFAR100DataModule, "total", 200)
     return tmp_path / "data"

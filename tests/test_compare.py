@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kd_lightning import claims, runs
+from kd_lightning import runs
 from kd_lightning.compare import compare_folders, main
 from kd_lightning.report.page import repeat_command
+from kd_lightning.runs import claims
 from tests.conftest import Finished, compose
 
 Cli = Callable[..., Finished]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from kd_lightning import parts, runs
+from kd_lightning import runs
 from kd_lightning import train as train_module
 from kd_lightning.data import DigitsDataModule
 from kd_lightning.distiller import Distiller
@@ -24,6 +24,7 @@ from kd_lightning.models import create_model
 from kd_lightning.schedules import constant
 from kd_lightning.teachers.live import LiveTeacher
 from kd_lightning.train import train
+from kd_lightning.training import build as parts
 from kd_lightning.types import Batch
 from tests.conftest import compose
 

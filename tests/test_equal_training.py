@@ -13,13 +13,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from kd_lightning import train as train_module
-from kd_lightning.checks import UserError
 from kd_lightning.data import DigitsDataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.models import create_model
-from kd_lightning.parts import build_parts
 from kd_lightning.schedules import constant
 from kd_lightning.teachers import LiveTeacher
+from kd_lightning.training.build import build_parts
+from kd_lightning.utils.checks import UserError
 from tests.conftest import TINY, compose, environment
 
 NET = '''

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from kd_lightning.checks import UserError
 from kd_lightning.schedules import constant, cosine, multistep
+from kd_lightning.utils.checks import UserError
 
 
 def test_cosine() -> None:

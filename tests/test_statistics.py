@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kd_lightning.statistics import (
+from kd_lightning.utils.statistics import (
     Difference,
     holm,
     interval,

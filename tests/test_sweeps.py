@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kd_lightning import runs
-from kd_lightning.locks import LOCK, Busy, alone
+from kd_lightning.runs.lock import LOCK, Busy, alone
 from tests.conftest import TINY, environment
 
 SWEEP = ("-m", *TINY, "loss=ce", "hydra.sweep.dir=sweep")
@@ -65,7 +65,7 @@ def test_two_processes_share_a_sweep(tmp_path: Path) -> None:
 
 def test_a_run_belongs_to_one_process(tmp_path: Path) -> None:
     """The lock of another process counts, whatever this one thinks; it is free when that process is gone."""
-    code = "import sys, pathlib; from kd_lightning.locks import alone\n"
+    code = "import sys, pathlib; from kd_lightning.runs.lock import alone\n"
     code += "with alone(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
-from kd_lightning.checks import UserError, integer
+from kd_lightning.data.images.normalize import Normalize
 from kd_lightning.data.loader import Loader, Source
-from kd_lightning.data.normalize import Normalize
+from kd_lightning.utils.checks import UserError, integer
 
 Split = Literal["train", "val", "test"]
 MAX_SEED = 2**32 - 1

@@ -5,7 +5,7 @@ model inside among their arguments.
 """
 
 from kd_lightning.deploy.prune import pruned
-from kd_lightning.deploy.quantize import int8
+from kd_lightning.deploy.quantization.quantize import int8
 from kd_lightning.deploy.sparsity import sparse
 
 __all__ = ["int8", "pruned", "sparse"]

@@ -10,11 +10,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from kd_lightning import runs
-from kd_lightning.checks import UserError
-from kd_lightning.data.image_folder import MARGIN, center
-from kd_lightning.data.normalize import Normalize
-from kd_lightning.deploy.about import FLOAT, PIXELS
-from kd_lightning.deploy.formats import open_file
+from kd_lightning.data.images.image_folder import MARGIN, center
+from kd_lightning.data.images.normalize import Normalize
+from kd_lightning.deploy.files.about import FLOAT, PIXELS
+from kd_lightning.deploy.files.formats import open_file
+from kd_lightning.utils.checks import UserError
 
 
 class Answer(NamedTuple):

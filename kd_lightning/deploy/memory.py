@@ -24,7 +24,7 @@ if form == "pt2":
 elif form == "torchscript":
     model = torch.jit.load(path)
 else:
-    from kd_lightning.deploy.torch_files import read_safetensors
+    from kd_lightning.deploy.files.torch_files import read_safetensors
     from pathlib import Path
     _, model = read_safetensors(Path(path))
 with torch.inference_mode():

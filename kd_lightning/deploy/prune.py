@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from kd_lightning.checks import UserError
 from kd_lightning.models import create_model, head
+from kd_lightning.utils.checks import UserError
 
 FIXED = ("ConstantPadNd", "ChannelShuffle")
 """Operations, by autograd's name, after which a channel is another one: what passes them keeps its channels."""

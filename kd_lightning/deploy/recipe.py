@@ -6,11 +6,11 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.checks import UserError, choice, did_you_mean
 from kd_lightning.config import CONF_DIR, ModelConfig
 from kd_lightning.deploy.source import Source
-from kd_lightning.runs import flatten
-from kd_lightning.teachers.found import found_weights
+from kd_lightning.evaluation.found import found_weights
+from kd_lightning.runs.directory import flatten
+from kd_lightning.utils.checks import UserError, choice, did_you_mean
 
 PART = 10  # of the run's epochs, one in so many
 LR = {"prune": 0.1, "int8": 0.01}

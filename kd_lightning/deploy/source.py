@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from kd_lightning import runs
-from kd_lightning.evaluation.subject import open_data, overridden
+from kd_lightning.evaluation.opened import open_data, overridden
 
 
 @dataclass(frozen=True)

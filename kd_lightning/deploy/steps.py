@@ -10,17 +10,17 @@ from omegaconf import DictConfig
 from torch import nn
 
 from kd_lightning import runs
-from kd_lightning.checks import UserError, integer, number
-from kd_lightning.deploy.formats import check_installed
-from kd_lightning.deploy.integer_graph import is_quantized
+from kd_lightning.deploy.files.formats import check_installed
 from kd_lightning.deploy.prune import NEEDS, prune_channels, shapes
-from kd_lightning.deploy.quantize import calibrate, quantized
+from kd_lightning.deploy.quantization.integer_graph import is_quantized
+from kd_lightning.deploy.quantization.quantize import calibrate, quantized
 from kd_lightning.deploy.recipe import describe_step, first_training, student_node, training_config
 from kd_lightning.deploy.source import Source, open_source
 from kd_lightning.deploy.sparsity import prune_weights, sparsity
 from kd_lightning.models import create_model
-from kd_lightning.report.terminal import say
 from kd_lightning.train import train
+from kd_lightning.utils.checks import UserError, integer, number
+from kd_lightning.utils.console import say
 
 PRUNED, SPARSE, INT8 = (f"kd_lightning.deploy.{kind}" for kind in ("pruned", "sparse", "int8"))
 Made = tuple[nn.Module, dict[str, Any]]

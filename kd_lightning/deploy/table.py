@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from kd_lightning.deploy.rows import BATCH, Row
+from kd_lightning.deploy.measure import BATCH, Row
 
 COLUMNS = ("model", "runtime", "acc %", "params", "MACs", "file", "peak", "ms", "p95", "img/s")
 COLORS = {"eager": "#1f77b4", "compiled": "#9467bd", "onnx": "#d62728", "pt2": "#2ca02c", "torchscript": "#8c564b"}

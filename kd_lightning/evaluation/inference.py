@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning import hardware
 from kd_lightning.data.loader import eval_order
 from kd_lightning.teachers import Teacher
 from kd_lightning.types import Batch
+from kd_lightning.utils import hardware
 
 Answer = Callable[[Batch], Tensor]
 """A batch to logits `[B, C]`."""

@@ -10,15 +10,15 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from kd_lightning import runs
-from kd_lightning.checks import UserError
 from kd_lightning.config import build
-from kd_lightning.data.folder import open_rgb
-from kd_lightning.data.image_folder import MARGIN, center
-from kd_lightning.data.normalize import Normalize
+from kd_lightning.data.images.folder import open_rgb
+from kd_lightning.data.images.image_folder import MARGIN, center
+from kd_lightning.data.images.normalize import Normalize
+from kd_lightning.evaluation.found import find_teacher
 from kd_lightning.evaluation.inference import Answer, Inference
-from kd_lightning.evaluation.subject import overridden
-from kd_lightning.teachers.found import find_teacher
+from kd_lightning.evaluation.opened import overridden
 from kd_lightning.types import Batch
+from kd_lightning.utils.checks import UserError
 
 BATCH = 64
 

@@ -6,8 +6,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from kd_lightning.evaluation.figures import COLORS
 from kd_lightning.evaluation.prediction import Prediction
+from kd_lightning.plots.evaluation import COLORS
 
 
 def as_json(prediction: Prediction) -> str:

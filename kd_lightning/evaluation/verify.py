@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from kd_lightning.checks import UserError
 from kd_lightning.cli import fail
 from kd_lightning.evaluation.inference import Inference
-from kd_lightning.evaluation.subject import open_subject
+from kd_lightning.evaluation.opened import open_subject
 from kd_lightning.metrics import Scores
-from kd_lightning.report.terminal import say
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.console import say
 
 # Sums in another order (threads, batch size) may tip a tie; another kind of device rounds every logit differently.
 IMAGES, NATS = 1, 1e-3

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_lightning.checks import number
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import number
 
 
 def task_loss(logits: Tensor, batch: Batch) -> Tensor:

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_lightning.checks import UserError, did_you_mean
-from kd_lightning.losses.settings import Setting
-from kd_lightning.probe import Networks
+from kd_lightning.losses.schedule import Setting
+from kd_lightning.models.probe import Networks
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import UserError, did_you_mean
 
 
 class Combination(nn.Module):

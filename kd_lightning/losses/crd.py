@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.checks import integer, number
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.functional.contrast import unit
 from kd_lightning.losses.gather import gather_batch
 from kd_lightning.losses.relations import embedding, pair_of_layers
-from kd_lightning.probe import Networks
+from kd_lightning.models.probe import Networks
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import integer, number
 
 
 class CRD(nn.Module):

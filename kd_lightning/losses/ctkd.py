@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.checks import UserError, number
 from kd_lightning.losses.functional import ctkd_temperature, kd
 from kd_lightning.losses.kd import logits
-from kd_lightning.losses.settings import Setting, flag
+from kd_lightning.losses.schedule import Setting, flag
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import UserError, number
 
 
 class CTKD(nn.Module):

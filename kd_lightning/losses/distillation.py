@@ -5,15 +5,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_lightning.checks import UserError
 from kd_lightning.losses.ce import task_loss
 from kd_lightning.losses.combination import Combination
 from kd_lightning.losses.functional._common import full
 from kd_lightning.losses.fusion import Fusion
 from kd_lightning.losses.layers import Layers
-from kd_lightning.losses.settings import Setting, set_epoch
-from kd_lightning.probe import Networks
+from kd_lightning.losses.schedule import Setting, set_epoch
+from kd_lightning.models.probe import Networks
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import UserError
 
 
 class Distillation(nn.Module):

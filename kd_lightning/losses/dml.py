@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from kd_lightning.losses.ce import task_loss
 from kd_lightning.losses.functional import kd
-from kd_lightning.losses.settings import Setting
-from kd_lightning.probe import Networks
+from kd_lightning.losses.schedule import Setting
+from kd_lightning.models.probe import Networks
 from kd_lightning.types import Batch, Outputs
 
 

@@ -4,13 +4,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_lightning.checks import number
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.hints import resize
 from kd_lightning.losses.relations import pair_of_layers
-from kd_lightning.losses.settings import Setting
-from kd_lightning.probe import Networks
+from kd_lightning.losses.schedule import Setting
+from kd_lightning.models.probe import Networks
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import number
 
 
 class FT(nn.Module):

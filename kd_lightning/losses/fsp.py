@@ -4,11 +4,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_lightning.checks import UserError
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.layers import Layers
-from kd_lightning.probe import Networks
+from kd_lightning.models.probe import Networks
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import UserError
 
 
 class FSP(nn.Module):

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.checks import UserError, choice, number
 from kd_lightning.losses.functional import fuse_logits, fuse_probabilities
 from kd_lightning.losses.functional.fusion import confidence_weights, entropy_weights
+from kd_lightning.utils.checks import UserError, choice, number
 
 FUSIONS = ("probabilities", "logits", "losses", "confidence", "entropy")
 

@@ -4,12 +4,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_lightning.checks import choice
 from kd_lightning.losses.functional import kd, standardize
 from kd_lightning.losses.functional._common import full_precision
 from kd_lightning.losses.functional.logits import kl, log_p
-from kd_lightning.losses.settings import Setting, flag
+from kd_lightning.losses.schedule import Setting, flag
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import choice
 
 
 class KD(nn.Module):

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_lightning.checks import UserError
-from kd_lightning.probe import Networks
+from kd_lightning.models.probe import Networks
 from kd_lightning.types import Outputs
+from kd_lightning.utils.checks import UserError
 
 Shape = tuple[int, ...]
 EACH_STAGE = {"all", "before_relu"}

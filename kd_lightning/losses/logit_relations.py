@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.checks import UserError, number
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.gather import gather_batch
 from kd_lightning.losses.kd import logits
-from kd_lightning.losses.settings import Setting, flag
+from kd_lightning.losses.schedule import Setting, flag
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import UserError, number
 
 
 class DIST(nn.Module):

@@ -4,13 +4,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_lightning.checks import integer
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.gather import gather_batch
 from kd_lightning.losses.layers import Layers, one
-from kd_lightning.losses.settings import Setting
-from kd_lightning.probe import Networks
+from kd_lightning.losses.schedule import Setting
+from kd_lightning.models.probe import Networks
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import integer
 
 
 class SP(nn.Module):

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.checks import integer
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.hints import resize
 from kd_lightning.losses.layers import Layers
-from kd_lightning.probe import Networks
+from kd_lightning.models.probe import Networks
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import integer
 
 
 class ReviewKD(nn.Module):

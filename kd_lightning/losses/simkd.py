@@ -4,13 +4,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_lightning.checks import integer
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.layers import Layers
 from kd_lightning.models import create_model
-from kd_lightning.probe import Networks, Probe
-from kd_lightning.taps import Tap
+from kd_lightning.models.hooks import Tap
+from kd_lightning.models.probe import Networks, Probe
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import integer
 
 
 class SimKD(nn.Module):

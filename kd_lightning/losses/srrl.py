@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.layers import Layers
-from kd_lightning.losses.settings import Setting
-from kd_lightning.probe import Networks
+from kd_lightning.losses.schedule import Setting
+from kd_lightning.models.probe import Networks
 from kd_lightning.types import Batch, Outputs
 
 

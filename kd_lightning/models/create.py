@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from kd_lightning.checks import UserError, did_you_mean, integer
 from kd_lightning.models.cifar_resnet import CifarResNet
 from kd_lightning.models.imagenet import (
     SMALL_STEM,
@@ -22,6 +21,7 @@ from kd_lightning.models.mobilenet import MobileNetV2
 from kd_lightning.models.shufflenet import ShuffleNetV1, ShuffleNetV2
 from kd_lightning.models.vgg import VGG
 from kd_lightning.models.wide_resnet import WideResNet
+from kd_lightning.utils.checks import UserError, did_you_mean, integer
 
 SMALL_IMAGE = 64
 """Largest image size, in pixels, for which a name that torchvision has too means the net for small images."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from kd_lightning.checks import UserError, did_you_mean
+from kd_lightning.utils.checks import UserError, did_you_mean
 
 SMALL_STEM = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),

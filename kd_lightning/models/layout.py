@@ -4,7 +4,7 @@ import re
 
 from torch import nn
 
-from kd_lightning.checks import UserError
+from kd_lightning.utils.checks import UserError
 
 _KNOWN = (
     re.compile(r"layer\d+"),  # ResNets

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kd_lightning.report.settings import Setting, group
-from kd_lightning.report.summary import teacher_name
-from kd_lightning.runs import Run
-from kd_lightning.statistics import TOO_FEW, Difference, holm, paired_difference, verdict, welch_difference
+from kd_lightning.report.groups import Setting, group
+from kd_lightning.runs.directory import Run
+from kd_lightning.training.summary import teacher_name
+from kd_lightning.utils.statistics import TOO_FEW, Difference, holm, paired_difference, verdict, welch_difference
 
 _SPLIT = ("data._target_", "data.val_size", "data.test_size", "data.split_seed")
 

@@ -8,10 +8,10 @@ from functools import partial
 import torch
 from omegaconf import DictConfig
 
-from kd_lightning import hardware
 from kd_lightning.config import build
-from kd_lightning.data.resident_module import ResidentDataModule
+from kd_lightning.data.images.resident_module import ResidentDataModule
 from kd_lightning.models import create_model
+from kd_lightning.utils import hardware
 
 STEPS = 2  # timed, after one that is not
 DECIDING = ("model", "trainer", "data", "experiment")  # groups that change what a step or an epoch is

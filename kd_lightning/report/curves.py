@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from kd_lightning.plots.style import COLORS, INK, WIDTH
 from kd_lightning.report.comparison import Comparison, Row
-from kd_lightning.report.svg import COLORS, INK, WIDTH
-from kd_lightning.statistics import mean_std
+from kd_lightning.utils.statistics import mean_std
 
 LINES = 8
 _PANELS = (("val/accuracy", "validation accuracy, %", 100.0), ("train/ce", "cross-entropy in training, nats", 1.0))

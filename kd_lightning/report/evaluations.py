@@ -8,10 +8,10 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from kd_lightning import runs
+from kd_lightning.plots.style import COLORS, INK, WIDTH
 from kd_lightning.report.comparison import Comparison, Row
 from kd_lightning.report.curves import chosen
-from kd_lightning.report.svg import COLORS, INK, WIDTH
-from kd_lightning.statistics import mean_std
+from kd_lightning.utils.statistics import mean_std
 
 Tests = Mapping[str, Sequence[Mapping[str, Any]]]  # name → the `test` of each run's evaluation.json
 _ORANGE, _BLUE, _FADE = (0.87, 0.48, 0.15), (0.23, 0.51, 0.77), np.linspace(0, 1, 128)

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kd_lightning import runs
+from kd_lightning.plots.style import COLORS, INK, WIDTH
 from kd_lightning.report.comparison import Comparison, Row
-from kd_lightning.report.svg import COLORS, INK, WIDTH
-from kd_lightning.statistics import interval, mean_std
+from kd_lightning.utils.statistics import interval, mean_std
 
 _GRID = ("loss.temperature", "loss.alpha")
 MAX_ROWS = 60

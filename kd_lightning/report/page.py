@@ -6,9 +6,9 @@ from html import escape
 from pathlib import Path
 
 from kd_lightning import runs
+from kd_lightning.plots.style import draw
 from kd_lightning.report import curves, evaluations, figures
 from kd_lightning.report.comparison import Comparison, Row
-from kd_lightning.report.svg import draw
 from kd_lightning.report.tables import CAPTION, cells, findings, interval_words, score_words, teacher_accuracy
 
 _COLUMNS = (

@@ -8,10 +8,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from kd_lightning import runs
-from kd_lightning.checks import UserError
 from kd_lightning.report.cost import seconds_of_training
-from kd_lightning.report.summary import duration
-from kd_lightning.statistics import mean_std
+from kd_lightning.training.summary import duration
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.statistics import mean_std
 
 
 def announcement(config: DictConfig) -> str:

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kd_lightning.report.comparison import Comparison, Row
-from kd_lightning.runs import Run
-from kd_lightning.statistics import mean_std
+from kd_lightning.runs.directory import Run
+from kd_lightning.utils.statistics import mean_std
 
 CAPTION = (
     "Test accuracy in %, mean ± standard deviation over n seeds, of the last epoch and of the best on validation. "

@@ -6,9 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.taps import Tap
-from kd_lightning.teachers.inference import for_inference
-from kd_lightning.teachers.view import View
+from kd_lightning.models.hooks import Tap
+from kd_lightning.teachers.adapter import View
+from kd_lightning.teachers.fold import for_inference
 from kd_lightning.types import Batch, Outputs
 
 

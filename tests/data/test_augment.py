@@ -5,9 +5,9 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from kd_lightning.checks import UserError
 from kd_lightning.data import Augment, Normalize, ResidentImages
 from kd_lightning.data.hashing import random_bits
+from kd_lightning.utils.checks import UserError
 
 PLAIN = Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 

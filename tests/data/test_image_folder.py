@@ -9,9 +9,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from kd_lightning.checks import UserError
 from kd_lightning.data import ImageFolderDataModule
-from kd_lightning.data.folder import open_rgb
+from kd_lightning.data.images.folder import open_rgb
+from kd_lightning.utils.checks import UserError
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from kd_lightning.checks import UserError
 from kd_lightning.data import DigitsDataModule
-from kd_lightning.data.mixing import Mixing
+from kd_lightning.data.images.mixing import Mixing
 from kd_lightning.losses.ce import task_loss
 from kd_lightning.types import Batch, Mixed
+from kd_lightning.utils.checks import UserError
 
 INDEX = torch.arange(4000)
 BOTH = [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 1.0, "cutmix": 1.0}]

@@ -11,8 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torchvision import datasets
 
-from kd_lightning.checks import UserError
 from kd_lightning.data import CIFAR10DataModule, CIFAR100DataModule, DigitsDataModule
+from kd_lightning.utils.checks import UserError
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 real_cifar = pytest.mark.skipif("KD_DATA" not in os.environ, reason="KD_DATA names no folder with CIFAR-10")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from kd_lightning.checks import UserError
 from kd_lightning.data import DigitsDataModule
-from kd_lightning.data.placement import place
+from kd_lightning.data.images.placement import place
+from kd_lightning.utils.checks import UserError
 
 GPU = torch.device("cuda", 0)
 

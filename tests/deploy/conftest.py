@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from kd_lightning.deploy.formats import FORMATS
+from kd_lightning.deploy.files.formats import FORMATS
+from kd_lightning.deploy.files.write import export
 from kd_lightning.deploy.source import Source, open_source
 from kd_lightning.deploy.steps import quantize
-from kd_lightning.deploy.write import export
 from kd_lightning.train import train
 from tests.conftest import compose
 

@@ -10,9 +10,10 @@ from PIL import Image
 
 import kd_lightning
 from kd_lightning import compress, evaluate, export, measure, runs
-from kd_lightning.deploy import rows, table
+from kd_lightning.deploy import measure as rows
+from kd_lightning.deploy import table
 from kd_lightning.deploy.source import Source
-from kd_lightning.evaluation import latency
+from kd_lightning.utils import latency
 from tests.conftest import Finished
 
 Command = Callable[..., Finished]

@@ -11,10 +11,10 @@ import torch
 
 from kd_lightning import export as command_module
 from kd_lightning import runs
-from kd_lightning.checks import UserError
-from kd_lightning.deploy.formats import FORMATS, open_file
+from kd_lightning.deploy.files.formats import FORMATS, open_file
+from kd_lightning.deploy.files.write import export, to_pixels
 from kd_lightning.deploy.source import Source, open_source
-from kd_lightning.deploy.write import export, to_pixels
+from kd_lightning.utils.checks import UserError
 from tests.conftest import Finished
 
 Command = Callable[..., Finished]

@@ -15,9 +15,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import kd_lightning
-from kd_lightning.checks import UserError
+from kd_lightning.deploy.files.write import to_pixels
 from kd_lightning.deploy.source import Source
-from kd_lightning.deploy.write import to_pixels
+from kd_lightning.utils.checks import UserError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from kd_lightning import runs
-from kd_lightning.checks import UserError
 from kd_lightning.deploy import pruned
 from kd_lightning.deploy.prune import prune_channels, shapes
 from kd_lightning.deploy.source import Source, open_source
 from kd_lightning.deploy.sparsity import prune_weights, sparse, sparsity
 from kd_lightning.deploy.steps import prune
 from kd_lightning.models import count_macs, create_model, model_names
+from kd_lightning.utils.checks import UserError
 
 QUICK = {"resnet8", "resnet20", "resnet8x4", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv1", "shufflenetv2"}
 NOT = {"shufflenetv1"}  # grouped convolutions whose channels are shuffled

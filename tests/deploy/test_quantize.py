@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from kd_lightning import runs
-from kd_lightning.checks import UserError
-from kd_lightning.deploy.integer_graph import integer_graph
-from kd_lightning.deploy.quantize import LEVELS, Rounding, calibrate, quantized, round_weight, weight_scale
+from kd_lightning.deploy.quantization.integer_graph import integer_graph
+from kd_lightning.deploy.quantization.quantize import LEVELS, Rounding, calibrate, quantized, round_weight, weight_scale
+from kd_lightning.deploy.quantization.trace import trace
 from kd_lightning.deploy.source import Source, open_source
 from kd_lightning.deploy.steps import prune, quantize
-from kd_lightning.deploy.trace import trace
 from kd_lightning.models import create_model, model_names
+from kd_lightning.utils.checks import UserError
 from tests.deploy.nets import Capricious
 
 QUICK = {"resnet8", "resnet20", "resnet8x4", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv1", "shufflenetv2"}

@@ -7,8 +7,8 @@ import torch
 
 from kd_lightning.data import DigitsDataModule, Normalize
 from kd_lightning.evaluation.corruptions import CORRUPTIONS
-from kd_lightning.evaluation.latency import FEWEST, latency
 from kd_lightning.evaluation.robustness import pixels_of
+from kd_lightning.utils.latency import FEWEST, latency
 
 INDEX = torch.arange(24)
 

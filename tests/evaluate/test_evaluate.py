@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from kd_lightning import evaluate
-from kd_lightning.checks import UserError
-from kd_lightning.evaluation import latency
+from kd_lightning.utils import latency
+from kd_lightning.utils.checks import UserError
 from tests.conftest import Finished
 
 Command = Callable[..., Finished]

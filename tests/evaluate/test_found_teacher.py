@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from kd_lightning import runs
-from kd_lightning.checks import UserError
 from kd_lightning.config import build
 from kd_lightning.evaluate import evaluate, verify
-from kd_lightning.teachers.found import find_teacher
+from kd_lightning.evaluation.found import find_teacher
 from kd_lightning.train import train
+from kd_lightning.utils.checks import UserError
 from tests.conftest import compose
 
 
@@ -53,7 +53,7 @@ def test_a_teacher_trained_by_the_run_is_found_after_a_change_of_its_recipe(
     """Another version may hash the recipe otherwise, and both folders may have been moved together."""
     cfg = compose(f"teacher_stage.dir={tmp_path / 'all' / 'teachers'}", "model.teacher_cache=off")
     train(cfg, tmp_path / "all" / "run")
-    monkeypatch.setattr("kd_lightning.teachers.stage._recipe_id", lambda *_: "00000000")
+    monkeypatch.setattr("kd_lightning.training.teacher_stage._recipe_id", lambda *_: "00000000")
     shutil.copytree(tmp_path / "all" / "run", tmp_path / "far" / "away" / "copied")
     assert "teacher accuracy" in {check.name for check in verify(tmp_path / "far" / "away" / "copied").checks}
     (tmp_path / "all").rename(tmp_path / "moved")

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from kd_lightning.config import CONF_DIR
 from kd_lightning.data import DigitsDataModule
 from kd_lightning.models import create_model
-from kd_lightning.objective import build_loss, prepare_loss
-from kd_lightning.taps import Tap
+from kd_lightning.models.hooks import Tap
 from kd_lightning.teachers.live import LiveTeacher
+from kd_lightning.training.objective import build_loss, prepare_loss
 from kd_lightning.types import Batch, Outputs
 from tests.conftest import compose
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.gather import gather_batch
-from kd_lightning.quiet import quiet
+from kd_lightning.utils.quiet import quiet
 from tests.losses.learner import Learner, digits
 
 RELATIONAL = ["sp", "rkd", "pkt", "cc", "dist", "mlld", "crd"]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_lightning.checks import UserError
 from kd_lightning.losses import DKD, KD, MLLD, Attention, Distillation
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.fusion import Fusion
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import UserError
 from tests.losses.learner import Learner
 from tests.losses.test_golden import GOLDEN, Y, closed_form
 

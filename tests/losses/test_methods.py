@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kd_lightning import losses, runs
-from kd_lightning.checks import UserError
 from kd_lightning.config import CONF_DIR
 from kd_lightning.models import create_model
-from kd_lightning.parts import build_parts
 from kd_lightning.train import train
+from kd_lightning.training.build import build_parts
 from kd_lightning.types import Batch
+from kd_lightning.utils.checks import UserError
 from tests.conftest import compose
 from tests.losses.learner import NO_TEACHER, PRESETS, SMALL, Learner, digits
 

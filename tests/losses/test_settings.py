@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from kd_lightning.checks import UserError
 from kd_lightning.losses import KD, Combination, Distillation
 from kd_lightning.losses.functional import kd
-from kd_lightning.losses.settings import Setting
+from kd_lightning.losses.schedule import Setting
 from kd_lightning.train import train
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import UserError
 from tests.conftest import compose
 
 S, T = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2

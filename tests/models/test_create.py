@@ -10,8 +10,8 @@ import torch
 import torchvision
 from torch import nn
 
-from kd_lightning.checks import UserError
 from kd_lightning.models import create_model, head, stages
+from kd_lightning.utils.checks import UserError
 
 
 def tiny(num_classes: int, width: int = 4, pretrained: bool = False) -> nn.Module:

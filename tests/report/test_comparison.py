@@ -8,10 +8,10 @@ import pytest
 from scipy import stats
 
 from kd_lightning import runs
-from kd_lightning.checks import UserError
 from kd_lightning.compare import compare_folders
 from kd_lightning.report.comparison import Comparison, Row
-from kd_lightning.statistics import holm
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.statistics import holm
 
 Fake = Callable[..., Path]
 CE, KD = (0.80, 0.81, 0.79), (0.84, 0.845, 0.836)

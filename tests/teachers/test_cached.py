@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from kd_lightning.data import DigitsDataModule
-from kd_lightning.teachers.cached import CachedTeacher
+from kd_lightning.teachers.cache.cached import CachedTeacher
+from kd_lightning.teachers.cache.storage import fingerprint
+from kd_lightning.teachers.cache.table import LogitTable
 from kd_lightning.teachers.live import LiveTeacher
-from kd_lightning.teachers.storage import fingerprint
-from kd_lightning.teachers.table import LogitTable
 
 
 class Pixels(nn.Module):

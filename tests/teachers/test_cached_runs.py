@@ -7,9 +7,9 @@ import torch
 
 from kd_lightning import runs
 from kd_lightning.cache import fill
-from kd_lightning.checks import UserError
-from kd_lightning.teachers.cached import CachedTeacher
+from kd_lightning.teachers.cache.cached import CachedTeacher
 from kd_lightning.train import train
+from kd_lightning.utils.checks import UserError
 from tests.conftest import compose
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -75,7 +75,7 @@ def test_a_full_disk_is_told_before_training(tmp_path, teacher_run, monkeypatch,
 
 
 def test_a_full_memory_is_told_before_training(tmp_path, teacher_run, monkeypatch):
-    monkeypatch.setattr("kd_lightning.teachers.storage.free_memory", lambda: 1000)
+    monkeypatch.setattr("kd_lightning.teachers.cache.storage.free_memory", lambda: 1000)
     with pytest.raises(UserError, match=r"teacher_cache=memory: the full table takes .* main memory has .* or off"):
         run(tmp_path / "a", teacher_run, "model.teacher_cache=memory")
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from kd_lightning.models import create_model
 from kd_lightning.models.create import BUILT_IN
-from kd_lightning.teachers.inference import for_inference
+from kd_lightning.teachers.fold import for_inference
 from kd_lightning.teachers.live import LiveTeacher
 from kd_lightning.types import Batch
 

@@ -5,8 +5,8 @@ import torch
 
 from kd_lightning.data import Normalize
 from kd_lightning.models import create_model
+from kd_lightning.teachers.adapter import View
 from kd_lightning.teachers.live import LiveTeacher
-from kd_lightning.teachers.view import View
 from kd_lightning.types import Batch
 
 

@@ -7,16 +7,16 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from kd_lightning.checks import UserError
 from kd_lightning.data import Normalize
 from kd_lightning.losses import CTKD, DIST, KD, Combination, Distillation
 from kd_lightning.losses.functional import ctkd_temperature, kd
 from kd_lightning.losses.functional.fusion import confidence_weights, entropy_weights
 from kd_lightning.losses.fusion import Fusion
 from kd_lightning.teachers import Ensemble, LiveTeacher
-from kd_lightning.teachers.source import single_teachers
-from kd_lightning.teachers.view import View
+from kd_lightning.teachers.adapter import View
+from kd_lightning.teachers.build import single_teachers
 from kd_lightning.types import Batch, Outputs
+from kd_lightning.utils.checks import UserError
 
 S = 3 * torch.randn(16, 10, generator=torch.Generator().manual_seed(0))
 T = 4 * torch.randn(3, 16, 10, generator=torch.Generator().manual_seed(1))

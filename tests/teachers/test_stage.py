@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from kd_lightning import runs
-from kd_lightning.checks import UserError
 from kd_lightning.config import build
 from kd_lightning.models import create_model
-from kd_lightning.teachers import stage
-from kd_lightning.teachers.source import build_teacher
+from kd_lightning.teachers.build import build_teacher
 from kd_lightning.train import train
+from kd_lightning.training import teacher_stage as stage
+from kd_lightning.utils.checks import UserError
 from tests.conftest import compose
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -147,7 +147,7 @@ def test_imagenet_weights_start_the_stage(auto: Any, tmp_path: Path, monkeypatch
         asked.append(pretrained)
         return create_model(*args, **kwargs)
 
-    monkeypatch.setattr("kd_lightning.parts.create_model", spy)
-    monkeypatch.setattr("kd_lightning.teachers.stage.create_model", spy)
+    monkeypatch.setattr("kd_lightning.training.build.create_model", spy)
+    monkeypatch.setattr("kd_lightning.training.teacher_stage.create_model", spy)
     train(auto("model.teacher_weights=imagenet"), tmp_path / "a")
     assert asked == [False, True, True]  # the student; the check whether there are weights; the stage

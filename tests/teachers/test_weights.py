@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kd_lightning.checks import UserError
 from kd_lightning.models import create_model
-from kd_lightning.teachers.weights import load_weights
+from kd_lightning.models.checkpoints import load_weights
+from kd_lightning.utils.checks import UserError
 
 State = dict[str, Tensor]
 

@@ -1,0 +1,141 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32 × 32 pixels."""
+
+import socket
+import urllib.request
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torchvision import datasets
+from torchvision.datasets.utils import check_integrity
+
+from kd_lightning.data.images.augment import Augment
+from kd_lightning.data.images.class_names import CIFAR10_CLASSES, CIFAR100_CLASSES
+from kd_lightning.data.images.normalize import Normalize
+from kd_lightning.data.images.resident_module import ResidentDataModule
+from kd_lightning.utils.checks import UserError
+
+CONNECT_SECONDS, STALL_SECONDS = 5.0, 30.0
+
+
+class CIFAR10DataModule(ResidentDataModule):
+    """CIFAR-10 on the training device. `root` is the folder that holds (or will hold) `cifar-10-batches-py`.
+
+    Raises UserError naming the key for a wrong value, and from `prepare_data` if the data can not be had.
+    """
+
+    name = "cifar10"
+    image_size = 32
+    total = 50_000
+    dataset: type[datasets.CIFAR10] = datasets.CIFAR10
+    default_normalize = Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+
+    def __init__(
+        self,
+        root: str = "data",
+        *,
+        val_size: int = 5000,
+        train_size: int | None = None,
+        split_seed: int = 0,
+        normalize: Mapping[str, Any] | Normalize | None = None,
+        augment: Mapping[str, Any] | Augment = Augment(pad=4, flip=True),  # noqa: B008 - frozen
+        batch_size: int = 128,
+        global_batch_size: int | None = None,
+        eval_batch_size: int | None = None,
+        device: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(root, str | Path):
+            raise UserError(f"data.root must be a folder, got {root!r}")
+        self.root = Path(root).expanduser()
+        super().__init__(
+            augment=augment,
+            val_size=val_size,
+            train_size=train_size,
+            normalize=self.default_normalize if normalize is None else normalize,
+            batch_size=batch_size,
+            global_batch_size=global_batch_size,
+            eval_batch_size=eval_batch_size,
+            device=device,
+            split_seed=split_seed,
+            seed=seed,
+        )
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of their indices."""
+        return list(CIFAR10_CLASSES)
+
+    def prepare_data(self) -> None:
+        """Downloads and unpacks the archive (some 170 MB) unless it is there. Raises UserError if that fails."""
+        if self.splits or self._present():
+            return
+        try:
+            self._probe()
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / f".{self.name}.lock"), _timeout(STALL_SECONDS), warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # tarfile's notice about filters
+                self.dataset(str(self.root), download=True)
+        except (OSError, RuntimeError) as error:  # URLError is an OSError
+            raise UserError(self._how_to_get(f"could not be downloaded ({error})")) from error
+
+    def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See `ResidentDataModule.read`; torchvision compares the MD5 sums of all files."""
+        try:
+            parts = [self.dataset(str(self.root), train=train) for train in (True, False)]
+        except (OSError, RuntimeError) as error:
+            raise UserError(self._how_to_get("is missing or damaged")) from error
+        arrays = [a for part in parts for a in (np.ascontiguousarray(part.data), np.asarray(part.targets, np.int64))]
+        images, labels, test_images, test_labels = map(torch.from_numpy, arrays)
+        return images, labels, test_images, test_labels
+
+    def _present(self) -> bool:
+        files = [*self.dataset.train_list, *self.dataset.test_list]
+        folder = self.root / self.dataset.base_folder
+        return all(check_integrity(folder / name, md5) for name, md5 in files)
+
+    def _probe(self) -> None:
+        """A quick look whether the server answers, unless the archive was put there by hand."""
+        if not check_integrity(self.root / self.dataset.filename, self.dataset.tgz_md5):
+            request = urllib.request.Request(self.dataset.url, method="HEAD")
+            urllib.request.urlopen(request, timeout=CONNECT_SECONDS).close()
+
+    def _how_to_get(self, what: str) -> str:
+        root = self.root.absolute()
+        return (
+            f"{self.dataset.__name__} {what}; looked in data.root={root} for the folder {self.dataset.base_folder}. "
+            f"Put {self.dataset.url} as {root / self.dataset.filename} (it is unpacked at the next start), set "
+            "data.root to the folder that has it, or try experiment=quickstart, which needs no download"
+        )
+
+
+class CIFAR100DataModule(CIFAR10DataModule):
+    """CIFAR-100 (its 100 fine labels) on the training device; otherwise as CIFAR-10."""
+
+    name = "cifar100"
+    dataset = datasets.CIFAR100
+    default_normalize = Normalize((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of their indices."""
+        return list(CIFAR100_CLASSES)
+
+
+class _timeout:
+    """Sets the time after which a silent connection fails; torchvision's download has none of its own."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __enter__(self) -> None:
+        self.before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(self.seconds)
+
+    def __exit__(self, *_: object) -> None:
+        socket.setdefaulttimeout(self.before)

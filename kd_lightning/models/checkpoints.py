@@ -1,0 +1,118 @@
+"""Weights of any origin into a model: run directories, Lightning checkpoints, state dicts, safetensors."""
+
+import pickle
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from kd_lightning.utils.checks import UserError
+
+RUN_WEIGHTS = "student.safetensors"  # what a run directory keeps (kd_lightning.runs.directory)
+
+
+def load_weights(model: nn.Module, path: str | Path, key: str = "model.teacher_weights") -> None:
+    """Loads `path` into `model`, repairing prefixes and the classifier's name where only one repair fits.
+
+    Raises UserError if the file is missing, damaged or holds code, or if its tensors do not fit: then the message
+    lists what is missing, unexpected and of wrong shape.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir() and (path / RUN_WEIGHTS).is_file():
+        path = path / RUN_WEIGHTS
+    if not path.is_file():
+        what = "is a folder without a finished run" if path.is_dir() else "does not exist"
+        raise UserError(f"{key}: {path} {what}; give a checkpoint file, a run directory, 'auto' or 'imagenet'")
+    state = _repair(_tensors(_read(path, key), path, key), model)
+    wanted = model.state_dict()
+    missing = sorted(k for k in wanted if k not in state and not k.endswith("num_batches_tracked"))
+    unexpected = sorted(k for k in state if k not in wanted)
+    shapes = sorted(
+        f"{k} {list(state[k].shape)} instead of {list(wanted[k].shape)}"
+        for k in wanted
+        if k in state and state[k].shape != wanted[k].shape
+    )
+    problems = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes}
+    if any(problems.values()):
+        told = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+        raise UserError(f"{key}: {path} does not fit {type(model).__name__}: {told}")
+    if broken := sorted(k for k, v in state.items() if not v.isfinite().all()):
+        raise UserError(f"{key}: {path} has values that are nan or infinite, in {_some(broken)}")
+    model.load_state_dict(state, strict=False)
+
+
+def _read(path: Path, key: str) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about pickle's protocol, before the error that tells more
+            return torch.load(path, map_location="cpu", weights_only=True)  # a malicious pickle must not run
+    except pickle.UnpicklingError as e:
+        if "GLOBAL" in str(e):
+            raise UserError(
+                f"{key}: {path} holds more than tensors, and code in a checkpoint is never run; "
+                "save it again as torch.save(model.state_dict(), …) or as safetensors"
+            ) from e
+        raise UserError(f"{key}: {path} is damaged or not a checkpoint ({_last_line(e)})") from e
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
+        raise UserError(f"{key}: {path} is damaged or not a checkpoint ({_last_line(e)})") from e
+
+
+def _tensors(data: Any, path: Path, key: str) -> dict[str, Tensor]:
+    """The one mapping of names to tensors in a checkpoint, at the top or one level down."""
+    found = [data] if _is_state(data) else []
+    if not found and isinstance(data, Mapping):
+        nested = {k: v for k, v in data.items() if _is_state(v)}
+        named = [nested[k] for k in ("state_dict", "model", "net", "teacher") if k in nested]
+        found = named[:1] or list(nested.values())
+    if len(found) != 1:
+        keys = ", ".join(map(str, list(data)[:8])) if isinstance(data, Mapping) else type(data).__name__
+        raise UserError(f"{key}: {path} should hold one state dict (names to tensors), found {len(found)} in: {keys}")
+    return dict(found[0])
+
+
+def _is_state(data: Any) -> bool:
+    return isinstance(data, Mapping) and bool(data) and all(isinstance(v, Tensor) for v in data.values())
+
+
+def _repair(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    wanted = set(model.state_dict())
+    state = {".".join(p for p in k.split(".") if p not in ("module", "_orig_mod")): v for k, v in state.items()}
+    # The prefix under which most of the model's names are found; a Lightning checkpoint has a loss beside it.
+    prefixes = Counter(k[: -len(w)] for w in wanted for k in _ending(state, w))
+    prefix = max(prefixes, key=lambda p: (prefixes[p], -len(p)), default="")
+    if prefix and prefixes[prefix] > sum(k in wanted for k in state):
+        state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    return _rename_head(state, model.state_dict())
+
+
+def _ending(state: Mapping[str, Tensor], name: str) -> list[str]:
+    return [k for k in state if k.endswith(name) and (k == name or k[: -len(name)].endswith("."))]
+
+
+def _rename_head(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`linear.weight` → `fc.weight`, if one module is missing, one unexpected, and their tensors have equal shapes."""
+    missing = {k for k in wanted if k not in state and not k.endswith("num_batches_tracked")}
+    unexpected = {k for k in state if k not in wanted}
+    ours, theirs = ({k.rpartition(".")[0] for k in names} for names in (missing, unexpected))
+    if len(ours) != 1 or len(theirs) != 1:
+        return state
+    new, old = f"{ours.pop()}.", f"{theirs.pop()}."
+    renamed = {k: new + k[len(old) :] for k in unexpected}
+    return {renamed.get(k, k): v for k, v in state.items()} if set(renamed.values()) == missing else state
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _last_line(e: Exception) -> str:
+    lines = [line.strip() for line in str(e).splitlines() if line.strip() and "https://" not in line]
+    return lines[-1][:120] if lines else type(e).__name__

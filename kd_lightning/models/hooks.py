@@ -1,0 +1,114 @@
+"""Activations of a model's layers, by name."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from kd_lightning.types import Outputs
+from kd_lightning.utils.checks import UserError, did_you_mean
+
+INPUT = ":input"
+BEFORE_RELU = ":before_relu"
+
+
+class Tap:
+    """Calls `model` and also returns the outputs of the named layers.
+
+    >>> Tap(resnet18, ["layer2"])(x).features["layer2"].shape  # [B, 128, 16, 16]
+
+    `fc:input` is what the layer was given, and `layer2:before_relu` what the ReLU at its end was given, be it a module
+    or a function. Raises UserError if the model has no layer of that name, or, when called, if no ReLU ends it.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str] = ()):
+        self.model = model
+        self._seen: dict[str, Tensor] = {}
+        self._handles: list[Any] = []
+        self._compiled: tuple[int, Callable[..., Tensor]] | None = None
+        modules = dict(model.named_modules())
+        for tap in layers:
+            name = tap.removesuffix(INPUT).removesuffix(BEFORE_RELU)
+            if name not in modules:
+                children = ", ".join(child for child, _ in model.named_children())
+                hint = did_you_mean(name, modules)
+                raise UserError(f"no layer {name!r} in {type(model).__name__}{hint}; it has {children}")
+            if tap.endswith(INPUT):
+                self._handles.append(modules[name].register_forward_pre_hook(self._remember_input(tap)))
+            elif tap.endswith(BEFORE_RELU):
+                self._watch_relu(tap, modules[name])
+            else:
+                self._handles.append(modules[name].register_forward_hook(self._remember(tap)))
+
+    def _remember(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            self._seen[name] = output
+
+        return hook
+
+    def _remember_input(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any) -> None:
+            self._seen[name] = args[0]
+
+        return hook
+
+    def _watch_relu(self, name: str, module: nn.Module) -> None:
+        relu = _LastReLU()
+
+        def start(module: nn.Module, args: Any) -> None:
+            relu.before = relu.after = None
+            relu.__enter__()
+
+        def stop(module: nn.Module, args: Any, output: Any) -> None:
+            relu.__exit__(None, None, None)
+            if output is None:
+                return  # the layer raised
+            if relu.before is None or relu.after is not output:
+                raise UserError(f"no ReLU ends layer {name.removesuffix(BEFORE_RELU)!r} of {type(self.model).__name__}")
+            self._seen[name] = relu.before
+            relu.before = relu.after = None
+
+        self._handles.append(module.register_forward_pre_hook(start))
+        self._handles.append(module.register_forward_hook(stop, always_call=True))
+
+    def remove(self) -> None:
+        """Takes its hooks out of the model."""
+        for handle in self._handles:
+            handle.remove()
+
+    def compile(self, size: int) -> None:
+        """Lets training batches of `size` samples run compiled; no layer can be read there.
+
+        Only those: an epoch's last batch and those of an evaluation are of other shapes, and compiling for each would
+        take as long again.
+        """
+        compiled: Any = torch.compile(self.model, dynamic=False)
+        self._compiled = size, compiled
+
+    def __call__(self, x: Any, training: int | None = None) -> Outputs:
+        """`training` is the number of samples of a training batch, None for others."""
+        self._seen.clear()
+        size, compiled = self._compiled or (None, self.model)
+        model = compiled if training == size else self.model
+        return Outputs(model(x), dict(self._seen))
+
+
+class _LastReLU(TorchFunctionMode):
+    """Sees every ReLU that runs while it is entered; keeps the last one's input and output."""
+
+    RELUS = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
+    before: Tensor | None = None
+    after: Tensor | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in self.RELUS:
+            return func(*args, **kwargs)
+        given = args[0] if args else kwargs["input"]
+        in_place = kwargs.get("inplace", False) or args[1:] == (True,) or func in (torch.relu_, Tensor.relu_)
+        self.before = given.clone() if in_place else given
+        self.after = func(*args, **kwargs)
+        return self.after

@@ -1,0 +1,27 @@
+"""Run directories: what a finished training leaves, under names that only this package knows."""
+
+from kd_lightning.runs.directory import (
+    BEST,
+    CONFIG,
+    EVALUATION,
+    INCIDENTAL,
+    LAST,
+    METRICS,
+    SCHEMA,
+    Run,
+    below,
+    find,
+    flatten,
+    is_finished,
+    load_checkpoint,
+    load_student,
+    load_students,
+    read,
+    read_config,
+    read_evaluation,
+    replace,
+    save_student,
+    save_weights,
+    write_evaluation,
+    write_metrics,
+)

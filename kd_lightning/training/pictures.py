@@ -1,0 +1,77 @@
+"""What a finished run shows in TensorBoard beside its curves: confusion, reliability, samples, HParams."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from torch import Tensor
+
+from kd_lightning.distiller import Distiller
+from kd_lightning.plots.evaluation import confusion_figure, reliability_figure
+from kd_lightning.training.summary import teacher_name
+from kd_lightning.types import Batch
+
+SAMPLES = 12
+
+
+def log_pictures(
+    trainer: pl.Trainer, distiller: Distiller, data: Any, cfg: DictConfig, metrics: dict[str, Any]
+) -> None:
+    """Adds to the run's TensorBoard events, at its last step."""
+    logger = trainer.logger
+    assert isinstance(logger, TensorBoardLogger)
+    writer, classes, detail = logger.experiment, list(data.classes), distiller.scores.detail
+    confusion = {name: scores["confusion"] for name, scores in detail.items()}
+    writer.add_figure("test/confusion", confusion_figure(confusion, classes), trainer.global_step)
+    writer.add_figure("test/reliability", reliability_figure(detail), trainer.global_step)
+    batch = next(iter(data.test_dataloader()))
+    batch = Batch(batch.x[:SAMPLES].to(distiller.device), batch.y[:SAMPLES], batch.index[:SAMPLES])
+    with torch.no_grad():
+        answers = {"student": distiller.student.eval()(batch.x)}
+        if distiller.teacher is not None:
+            answers["teacher"] = distiller.teacher.evaluate(batch).logits
+    pixels = _pixels(batch.x, data.normalize)
+    figure = samples_figure(pixels, batch.y, {k: v.float().softmax(1).cpu() for k, v in answers.items()}, classes)
+    writer.add_figure("test/samples", figure, trainer.global_step)
+    test = metrics["student"].get("best", metrics["student"]["last"])["test"]
+    logger.log_hyperparams(_hparams(cfg, data), {f"final/{name}": value for name, value in test.items()})
+    writer.flush()
+
+
+def _hparams(cfg: DictConfig, data: Any) -> dict[str, Any]:
+    """The few columns that tell runs apart in the HParams tab."""
+    loss = {f"loss.{key}": value for key, value in cfg.loss.items() if isinstance(value, (int, float, str))}
+    loss["loss"] = str(loss.pop("loss._target_")).rpartition(".")[2].lower()
+    names = {"data": data.name, "student": cfg.model.student, "teacher": teacher_name(cfg)}
+    return names | loss | {"lr": cfg.optimizer.get("lr"), "epochs": cfg.trainer.max_epochs, "seed": cfg.seed}
+
+
+def samples_figure(pixels: Tensor, y: Tensor, probabilities: dict[str, Tensor], classes: list[str]) -> Figure:
+    """Images `[N, H, W, 3]` in [0, 1] with their label and each model's top 3 of probabilities `[N, C]`."""
+    figure = Figure(figsize=(14, 6.6), layout="constrained")
+    cells = figure.subplots(3, 8, width_ratios=[1, 1.1] * 4).reshape(-1, 2)
+    for n, (picture, words) in enumerate(cells):
+        picture.axis("off")
+        words.axis("off")
+        if n >= len(pixels):
+            continue
+        picture.imshow(pixels[n].numpy(), interpolation="nearest")
+        picture.set_title(classes[int(y[n])], fontsize=11)
+        top = 1.0
+        for name, p in probabilities.items():
+            best = p[n].topk(min(3, len(classes)))
+            right = int(best.indices[0]) == int(y[n])
+            lines = [f"{v:4.0%} {classes[int(i)]}" for v, i in zip(best.values, best.indices, strict=True)]
+            words.text(0, top, name, fontsize=9, weight="bold", va="top")
+            color = "tab:green" if right else "tab:red"
+            words.text(0, top - 0.1, "\n".join(lines), fontsize=9, va="top", family="monospace", color=color)
+            top -= 0.5
+    return figure
+
+
+def _pixels(x: Tensor, normalize: Any) -> Tensor:
+    mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in normalize)
+    return (x * std + mean).clamp(0, 1).permute(0, 2, 3, 1).cpu()
