@@ -1,6 +1,6 @@
-"""Distillation losses: methods `(student, teacher, batch) -> scalar`, which `Distillation` adds to the cross-entropy.
+"""Distillation losses: each `Method` computes a term, which `Distillation` adds to the cross-entropy on the labels.
 
-The formulas are in `functional`; a method adds what the formula needs: which layers, parameters, memory, schedules.
+The formulas are in `functional`; a method adds what its formula needs: layers, parameters, memory, schedules.
 """
 
 from kd_lightning.losses.boundaries import AB, OFD
@@ -12,45 +12,16 @@ from kd_lightning.losses.distillation import Distillation
 from kd_lightning.losses.dml import DML
 from kd_lightning.losses.factor import FT
 from kd_lightning.losses.fsp import FSP
+from kd_lightning.losses.fusion import Fusion
 from kd_lightning.losses.hints import VID, FitNets
 from kd_lightning.losses.kd import KD
 from kd_lightning.losses.logit_relations import DIST, MLLD
 from kd_lightning.losses.logits import DKD, NKD, RLD, WSLD, Hard, TeacherFree
 from kd_lightning.losses.maps import NST, Attention
+from kd_lightning.losses.method import Method
+from kd_lightning.losses.networks import Networks
 from kd_lightning.losses.relations import CC, PKT, RKD, SP
 from kd_lightning.losses.review import ReviewKD
+from kd_lightning.losses.schedule import Schedule
 from kd_lightning.losses.simkd import SimKD
 from kd_lightning.losses.srrl import SRRL
-
-__all__ = [
-    "AB",
-    "CC",
-    "CE",
-    "CRD",
-    "CTKD",
-    "DIST",
-    "DKD",
-    "DML",
-    "FSP",
-    "FT",
-    "KD",
-    "MLLD",
-    "NKD",
-    "NST",
-    "OFD",
-    "PKT",
-    "RKD",
-    "RLD",
-    "SP",
-    "SRRL",
-    "VID",
-    "WSLD",
-    "Attention",
-    "Combination",
-    "Distillation",
-    "FitNets",
-    "Hard",
-    "ReviewKD",
-    "SimKD",
-    "TeacherFree",
-]

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.losses import functional as L
-from kd_lightning.losses.hints import resize
+from kd_lightning.losses.functional.sizes import resize
 from kd_lightning.losses.layers import Layers
-from kd_lightning.models.probe import Networks
+from kd_lightning.losses.method import Method
+from kd_lightning.losses.networks import Networks
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import number
 
 
-class AB(nn.Module):
+class AB(Method):
     """Activation boundaries: the student is to be active just where the teacher is.
 
     Matches: maps before their ReLU, sign only
@@ -21,10 +22,17 @@ class AB(nn.Module):
     Paper: Heo et al. 2019, arXiv 1811.03233
     """
 
-    def __init__(self, student_layers: Any = "before_relu", teacher_layers: Any = "before_relu", margin: float = 1.0):
-        super().__init__()
+    def __init__(
+        self,
+        student_layers: Any = "before_relu",
+        teacher_layers: Any = "before_relu",
+        margin: float = 1.0,
+        alpha: Any = 1.0,
+        ce_weight: Any = 1.0,
+    ):
+        super().__init__(alpha, ce_weight)
         self.layers = Layers(student_layers, teacher_layers, dims=4)
-        self.margin = number("loss.margin", margin, above=0)
+        self.margin = number("loss.margin", margin, gt=0)
         self.connectors = nn.ModuleList()
 
     def prepare(self, networks: Networks) -> None:
@@ -35,7 +43,7 @@ class AB(nn.Module):
         return torch.stack([L.activation_boundary(resize(c(s), t), t, self.margin) for c, (s, t) in pairs]).sum()
 
 
-class OFD(nn.Module):
+class OFD(Method):
     """Overhaul of feature distillation; deeper layers count double of those before them.
 
     The margins are those of the teacher's BatchNorms, read where they stand: the teacher is neither copied nor changed.
@@ -46,8 +54,14 @@ class OFD(nn.Module):
     Paper: Heo et al. 2019, arXiv 1904.01866
     """
 
-    def __init__(self, student_layers: Any = "before_relu", teacher_layers: Any = "before_relu"):
-        super().__init__()
+    def __init__(
+        self,
+        student_layers: Any = "before_relu",
+        teacher_layers: Any = "before_relu",
+        alpha: Any = 1e-3,
+        ce_weight: Any = 1.0,
+    ):
+        super().__init__(alpha, ce_weight)
         self.layers = Layers(student_layers, teacher_layers, dims=4)
         self.connectors = nn.ModuleList()
 

@@ -5,50 +5,55 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_lightning.losses.schedule import Setting
-from kd_lightning.models.probe import Networks
+from kd_lightning.losses.method import Method
+from kd_lightning.losses.networks import Networks
 from kd_lightning.types import Batch, Outputs
-from kd_lightning.utils.checks import UserError, did_you_mean
+from kd_lightning.utils.checks import UserError
 
 
-class Combination(nn.Module):
-    """`Σ weights[name] · method(name)` of methods by name; a weight >= 0 may be a schedule.
+class Combination(Method):
+    """`Σ alpha_m · method_m`, each method with its own alpha; the labels count once, by the `ce_weight` given here.
 
-    >>> Combination(weights={"kd": 0.9, "attention": 1000}, kd=KD(temperature=4), attention=Attention())
+    >>> Combination(kd=KD(temperature=4, alpha=0.9), attention=Attention(alpha=1000), ce_weight=0.1)
 
-    Raises UserError if a method lacks its weight or a weight its method.
+    Args:
+        methods: Methods by name.
+
+    Raises:
+        UserError: If there is no method, or what is named is none.
+
+    Matches: what its methods match
+    Formula: `Σ alpha_m · method_m`
+    Paper: –
     """
 
-    def __init__(self, weights: Mapping[str, Any], **methods: Callable[..., Any]):
-        super().__init__()
-        if not isinstance(weights, Mapping):
-            raise UserError(f"loss.weights must give each method its weight, as {{kd: 0.9, dist: 1}}, got {weights!r}")
-        for name in (*weights, *methods):
-            if name not in weights or name not in methods:
-                lacks, others = ("weight", weights) if name in methods else ("method", methods)
-                raise UserError(f"loss.weights: {name!r} has no {lacks}{did_you_mean(name, others)}")
+    def __init__(self, *, alpha: Any = 1.0, ce_weight: Any = 1.0, **methods: Method):
+        super().__init__(alpha, ce_weight)
         if not methods:
-            raise UserError("loss.weights must name at least one method, got {}")
-        self.weights = nn.ModuleDict({k: Setting(f"loss.weights.{k}", v, least=0) for k, v in weights.items()})
-        self.methods = dict(methods)
-        self.trained = nn.ModuleDict({k: m for k, m in methods.items() if isinstance(m, nn.Module)})
-        self.needs_teacher = any(getattr(m, "needs_teacher", True) for m in methods.values())
+            raise UserError("loss: a combination must name at least one method, as kd: {_target_: …}")
+        for name, method in methods.items():
+            if not isinstance(method, Method):
+                raise UserError(f"loss.{name} must be a distillation method with a _target_, got {method!r}")
+        self.methods = nn.ModuleDict(methods)
+        self.needs_teacher = any(method.needs_teacher for method in self._each().values())
+        self.least_batch = max(method.least_batch for method in self._each().values())
+
+    def _each(self) -> dict[str, Method]:
+        return dict(self.methods.items())  # type: ignore[arg-type]  # a ModuleDict forgets the class
 
     def prepare(self, networks: Networks) -> None:
-        for name, method in self.methods.items():
-            if hasattr(method, "deployed"):
+        for name, method in self._each().items():
+            if type(method).wrap_student is not Method.wrap_student:
                 raise UserError(f"loss.{name}: {type(method).__name__} changes the student and cannot be combined")
-            if hasattr(method, "prepare"):
-                method.prepare(networks)
+            method.prepare(networks)
 
-    def forward(
-        self, student: Outputs, teacher: Outputs | None, batch: Batch, ask: Callable[..., Any] | None = None
-    ) -> dict[str, Tensor]:
-        """Each method's value times its weight. `ask(method, student, teacher, batch)` may call the methods, for
-        several teachers to be fused at the temperature of each."""
-        parts = {}
-        for name, method in self.methods.items():
-            value = ask(method, student, teacher, batch) if ask else method(student, teacher, batch)
-            value = sum(value.values()) if isinstance(value, Mapping) else value
-            parts[name] = self.weights[name]() * value
-        return parts
+    def combine(self, ask: Callable[[Method], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Return each method's weighted value by name; `ask(method)` returns the parts of one method."""
+        return {name: method.alpha() * sum(ask(method).values()) for name, method in self._each().items()}
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        def ask(method: Method) -> Mapping[str, Tensor]:
+            value = method(student, teacher, batch)
+            return value if isinstance(value, Mapping) else {"value": value}
+
+        return self.combine(ask)

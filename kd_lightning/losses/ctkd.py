@@ -7,13 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.losses.functional import ctkd_temperature, kd
-from kd_lightning.losses.kd import logits
-from kd_lightning.losses.schedule import Setting, flag
+from kd_lightning.losses.logit_method import logits
+from kd_lightning.losses.method import Method
+from kd_lightning.losses.schedule import Schedule, flag
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import UserError, number
 
+CURRICULUM = {"schedule": "cosine", "start": 0.0, "end": 1.0, "epochs": 10}
 
-class CTKD(nn.Module):
+
+class CTKD(Method):
     """KD at a temperature that is trained to make it harder, more and more so.
 
     `T = t_start + t_range·sigmoid(θ)` starts at `temperature`; θ's gradient is reversed and multiplied by `strength`.
@@ -29,21 +32,23 @@ class CTKD(nn.Module):
         temperature: float = 15.62,
         t_start: float = 1.0,
         t_range: float = 20.0,
-        strength: Any = 1.0,
+        strength: Any = CURRICULUM,
         standardize: bool = False,
+        alpha: Any = 0.9,
+        ce_weight: Any = 0.1,
     ):
-        super().__init__()
+        super().__init__(alpha, ce_weight)
         if flag("loss.standardize", standardize):
             raise UserError(
                 "loss.standardize=true does not go with CTKD: its temperature would fall to about 1; use loss=kd_std"
             )
-        self.t_start, self.t_range = number("loss.t_start", t_start, above=0), number("loss.t_range", t_range, above=0)
+        self.t_start, self.t_range = number("loss.t_start", t_start, gt=0), number("loss.t_range", t_range, gt=0)
         share = (number("loss.temperature", temperature) - self.t_start) / self.t_range
         if not 0 < share < 1:
             top = self.t_start + self.t_range
             raise UserError(f"loss.temperature must be between {self.t_start} and {top}, got {temperature!r}")
         self.theta = nn.Parameter(torch.tensor(math.log(share / (1 - share))))
-        self.strength = Setting("loss.strength", strength, least=0)
+        self.strength = Schedule("loss.strength", strength, ge=0)
 
     def temperature(self) -> Tensor:
         """T as it stands, a scalar, with the gradient of the adversary: −strength times its own."""

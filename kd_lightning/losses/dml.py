@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from kd_lightning.losses.ce import task_loss
 from kd_lightning.losses.functional import kd
-from kd_lightning.losses.schedule import Setting
-from kd_lightning.models.probe import Networks
+from kd_lightning.losses.logit_method import LogitMethod
+from kd_lightning.losses.networks import Networks
 from kd_lightning.types import Batch, Outputs
 
 
-class DML(nn.Module):
+class DML(LogitMethod):
     """Two students teach each other, without a teacher: the peer is another student of the same kind.
 
     It has initial weights of its own, is trained beside and, like all parameters of a loss, not deployed.
@@ -23,9 +23,8 @@ class DML(nn.Module):
 
     needs_teacher = False
 
-    def __init__(self, temperature: Any = 1.0):
-        super().__init__()
-        self.temperature = Setting("loss.temperature", temperature, above=0)
+    def __init__(self, temperature: Any = 1.0, alpha: Any = 1.0, ce_weight: Any = 1.0):
+        super().__init__(temperature, alpha, ce_weight)
 
     def prepare(self, networks: Networks) -> None:
         self.peer = networks.new_student()

@@ -5,15 +5,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from kd_lightning.losses import functional as L
-from kd_lightning.losses.hints import resize
+from kd_lightning.losses.functional.sizes import resize
+from kd_lightning.losses.method import Method
+from kd_lightning.losses.networks import Networks
 from kd_lightning.losses.relations import pair_of_layers
-from kd_lightning.losses.schedule import Setting
-from kd_lightning.models.probe import Networks
+from kd_lightning.losses.schedule import Schedule
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import number
 
 
-class FT(nn.Module):
+class FT(Method):
     """Factor transfer: a translator of the student's map matches a paraphraser of the teacher's.
 
     The paraphraser has `rate` times the teacher's channels and learns to rebuild the teacher's map, here in the same
@@ -30,11 +31,13 @@ class FT(nn.Module):
         teacher_layers: Any = "last",
         rate: float = 0.5,
         reconstruction: Any = 0.005,
+        alpha: Any = 200.0,
+        ce_weight: Any = 1.0,
     ):
-        super().__init__()
+        super().__init__(alpha, ce_weight)
         self.layers = pair_of_layers(student_layers, teacher_layers, dims=4)
-        self.rate = number("loss.rate", rate, above=0)
-        self.reconstruction = Setting("loss.reconstruction", reconstruction, above=0)
+        self.rate = number("loss.rate", rate, gt=0)
+        self.reconstruction = Schedule("loss.reconstruction", reconstruction, gt=0)
 
     def prepare(self, networks: Networks) -> None:
         ((s, t),) = self.layers.find(networks)

@@ -2,16 +2,17 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.layers import Layers
-from kd_lightning.models.probe import Networks
+from kd_lightning.losses.method import Method
+from kd_lightning.losses.networks import Networks
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import UserError
 
 
-class FSP(nn.Module):
+class FSP(Method):
     """Products of two maps that follow each other; both networks need the same widths there.
 
     Matches: relations between layers
@@ -19,8 +20,10 @@ class FSP(nn.Module):
     Paper: Yim et al., CVPR 2017
     """
 
-    def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all"):
-        super().__init__()
+    def __init__(
+        self, student_layers: Any = "all", teacher_layers: Any = "all", alpha: Any = 50.0, ce_weight: Any = 1.0
+    ):
+        super().__init__(alpha, ce_weight)
         self.layers = Layers(student_layers, teacher_layers, dims=4)
 
     def prepare(self, networks: Networks) -> None:

@@ -1,4 +1,4 @@
-"""How several teachers become one for a loss: `[K, B, C]` logits of K teachers to `[B, C]`."""
+"""How the answers of several teachers become one for a loss."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,17 +8,27 @@ from torch import Tensor, nn
 
 from kd_lightning.losses.functional import fuse_logits, fuse_probabilities
 from kd_lightning.losses.functional.fusion import confidence_weights, entropy_weights
+from kd_lightning.types import Outputs
 from kd_lightning.utils.checks import UserError, choice, number
 
 FUSIONS = ("probabilities", "logits", "losses", "confidence", "entropy")
 
 
 class Fusion(nn.Module):
-    """`probabilities` (the mean, softened at T), `logits`, `losses`, or weights sample by sample: `confidence`, of each
-    teacher's cross-entropy on the label (CA-MKD, arXiv 2201.00007, eq. 2–3), `entropy`, of how sure it is.
+    """Fuse K teachers into one, as `loss.fusion` and `model.teacher_weighting` say.
 
-    `weighting` replaces the equal weights of the first three: K numbers >= 0, or `learned`: K weights trained to make
-    the fused teacher right on the labels, apart from the student. Raises UserError for anything else.
+    A run has one object: the loss trains its weights, if they are learned, and the ensemble answers with them.
+
+    Args:
+        fusion: `probabilities` (mean of the probabilities softened at T), `logits` (mean of the logits), `losses` (mean
+            of the losses), or weights for each sample by `confidence` (from each teacher's cross-entropy on the label,
+            CA-MKD, arXiv 2201.00007, eq. 2-3) or by `entropy` (a teacher that is surer counts more).
+        weighting: Replaces the equal weights of the first three: K numbers >= 0, or `learned`: K weights trained so
+            that the fused teacher is right on the labels.
+        teachers: K.
+
+    Raises:
+        UserError: For any other value, or a weighting that the fusion cannot use.
     """
 
     def __init__(self, fusion: str = "probabilities", weighting: Any = None, teachers: int = 1):
@@ -30,13 +40,14 @@ class Fusion(nn.Module):
             raise UserError(f"model.teacher_weighting={weighting}: loss.fusion={fusion} finds the weights itself")
         if self.learned and fusion == "losses":
             raise UserError("model.teacher_weighting=learned needs loss.fusion=probabilities or logits, got losses")
-        self.fixed = torch.tensor(fixed) / sum(fixed) if fixed else None
         if fixed and len(fixed) != teachers:
             raise UserError(f"model.teacher_weighting has {len(fixed)} weights for {teachers} teachers")
+        self.fixed = torch.tensor(fixed) / sum(fixed) if fixed else None
         self.theta = nn.Parameter(torch.zeros(teachers)) if self.learned else None
 
-    def weights(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Of each teacher for each sample, `[K, B]`, summing to 1 over the teachers."""
+    def weights(self, teacher: Outputs, y: Tensor) -> Tensor:
+        """Return the weight of each teacher for each sample, `[K, B]`, summing to 1 over the teachers."""
+        logits = stacked(teacher)
         if self.fusion == "confidence":
             return confidence_weights(logits, y)
         if self.fusion == "entropy":
@@ -47,37 +58,43 @@ class Fusion(nn.Module):
             even = logits.new_ones(len(logits)) / len(logits) if self.fixed is None else self.fixed.to(logits)
         return even[:, None].expand(logits.shape[:2])
 
-    def forward(self, logits: Tensor, y: Tensor, temperature: float | Tensor) -> Tensor:
-        """Logits `[B, C]` that stand for the K teachers `[K, B, C]` at temperature T; not for `losses`."""
-        weights = self.weights(logits, y)
-        return (
-            fuse_logits(logits, weights)
-            if self.fusion == "logits"
-            else fuse_probabilities(logits, temperature, weights)
-        )
+    def forward(self, teacher: Outputs, y: Tensor, temperature: float | Tensor) -> Tensor:
+        """Return logits `[B, C]` that stand for all teachers at temperature T; not for `losses`."""
+        return self._fuse(stacked(teacher), temperature, self.weights(teacher, y))
 
-    def for_evaluation(self, logits: Tensor) -> Tensor:
-        """The fused teacher as one asks it without knowing the label, at T = 1: logits `[B, C]`.
+    @torch.no_grad()
+    def for_evaluation(self, teacher: Outputs) -> Tensor:
+        """Return the logits `[B, C]` of all teachers together without looking at labels, at T = 1.
 
-        `confidence` looks at labels, so that there the mean of the probabilities stands for it, as for `losses`.
+        `confidence` looks at labels, so the mean of the probabilities stands for it, as for `losses`.
         """
         if self.fusion in ("confidence", "losses") and self.fixed is None:
-            return fuse_probabilities(logits, 1.0)
-        return self(logits, logits.argmax(-1)[0], 1.0)
+            return fuse_probabilities(stacked(teacher), 1.0)
+        return self(teacher, teacher.members[0].logits.argmax(-1), 1.0)
 
-    def own_loss(self, logits: Tensor, y: Tensor) -> Tensor | None:
-        """What teaches learned weights: the fused teacher's cross-entropy on the labels, T = 1; None for others."""
-        if self.theta is None:
+    def own_loss(self, teacher: Outputs, y: Tensor) -> Tensor | None:
+        """Return what trains learned weights: the fused teacher's cross-entropy on the labels at T = 1; else None."""
+        if self.theta is None or not teacher.members:
             return None
-        weights = self.theta.softmax(0)[:, None].expand(logits.shape[:2])
-        fused = fuse_logits(logits, weights) if self.fusion == "logits" else fuse_probabilities(logits, 1.0, weights)
+        logits = stacked(teacher)
+        fused = self._fuse(logits, 1.0, self.theta.softmax(0)[:, None].expand(logits.shape[:2]))
         return nn.functional.cross_entropy(fused.float(), y)
+
+    def _fuse(self, logits: Tensor, temperature: float | Tensor, weights: Tensor) -> Tensor:
+        if self.fusion == "logits":
+            return fuse_logits(logits, weights)
+        return fuse_probabilities(logits, temperature, weights)
+
+
+def stacked(teacher: Outputs) -> Tensor:
+    """Return the logits of all teachers, `[K, B, C]`."""
+    return torch.stack([member.logits for member in teacher.members])
 
 
 def _numbers(weighting: Any) -> list[float]:
     if not isinstance(weighting, Sequence) or isinstance(weighting, str):
         raise UserError(f"model.teacher_weighting must be null, learned, or a list of numbers, got {weighting!r}")
-    numbers = [number(f"model.teacher_weighting[{i}]", w, least=0) for i, w in enumerate(weighting)]
+    numbers = [number(f"model.teacher_weighting[{i}]", w, ge=0) for i, w in enumerate(weighting)]
     if sum(numbers) == 0:
         raise UserError(f"model.teacher_weighting must have a weight above 0, got {list(weighting)}")
     return numbers

@@ -8,16 +8,29 @@ from torch import Tensor
 
 
 def gather_batch(x: Tensor) -> Tensor:
-    """Shards `[B_r, …]` of all ranks as `[Σ B_r, …]`, in rank order; `x` itself where no process group is running.
+    """Return the shards `[B_r, …]` of all ranks as `[Σ B_r, …]`, in rank order; `x` itself in a single process.
 
     The gradient of a shard is the sum of what all ranks found for it. If every rank computes the same loss of the whole
     batch, the average over ranks that DDP takes afterwards is therefore the gradient of one process on the whole batch.
     All ranks must call it together. Their shards may differ in length, as in the last batch of an epoch.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not _several_processes():
         return x
     gathered: Tensor = _Gather.apply(x)
     return gathered
+
+
+def broadcast(x: Tensor) -> Tensor:
+    """Return the tensor of rank 0, of the same shape, on every rank; `x` itself in a single process."""
+    if not _several_processes():
+        return x
+    x = x.clone(memory_format=torch.contiguous_format)
+    dist.broadcast(x, src=0)
+    return x
+
+
+def _several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class _Gather(torch.autograd.Function):

@@ -6,16 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kd_lightning.losses import functional as L
+from kd_lightning.losses.functional.sizes import resize
 from kd_lightning.losses.layers import Layers
-from kd_lightning.models.probe import Networks
+from kd_lightning.losses.method import Method
+from kd_lightning.losses.networks import Networks
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import number
 
 
-class FitNets(nn.Module):
+class FitNets(Method):
     """Hints: mean squared error of the teacher's map and the student's after a 1×1 convolution.
 
     Matches: a map in the middle
@@ -23,8 +24,8 @@ class FitNets(nn.Module):
     Paper: Romero et al. 2015, arXiv 1412.6550
     """
 
-    def __init__(self, student_layers: Any = 2, teacher_layers: Any = 2):
-        super().__init__()
+    def __init__(self, student_layers: Any = 2, teacher_layers: Any = 2, alpha: Any = 100.0, ce_weight: Any = 1.0):
+        super().__init__(alpha, ce_weight)
         self.layers = Layers(student_layers, teacher_layers, dims=4)
         self.regressors = nn.ModuleList()
 
@@ -37,7 +38,7 @@ class FitNets(nn.Module):
         return torch.stack([L.hint(resize(regress(s), t), t) for regress, (s, t) in pairs]).sum()
 
 
-class VID(nn.Module):
+class VID(Method):
     """Variational information distillation: the teacher's map as a Gaussian around what the student says of it.
 
     Three 1×1 convolutions give its mean, and a trained number per channel its variance, `variance` at first.
@@ -47,10 +48,17 @@ class VID(nn.Module):
     Paper: Ahn et al. 2019, arXiv 1904.05835
     """
 
-    def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all", variance: float = 5.0):
-        super().__init__()
+    def __init__(
+        self,
+        student_layers: Any = "all",
+        teacher_layers: Any = "all",
+        variance: float = 5.0,
+        alpha: Any = 1.0,
+        ce_weight: Any = 1.0,
+    ):
+        super().__init__(alpha, ce_weight)
         self.layers = Layers(student_layers, teacher_layers, dims=4)
-        self.variance = number("loss.variance", variance, above=1e-5)
+        self.variance = number("loss.variance", variance, gt=1e-5)
         self.regressors = nn.ModuleList()
         self.log_scales = nn.ParameterList()
 
@@ -69,11 +77,3 @@ class VID(nn.Module):
         for i, (s, t) in enumerate(self.layers.pairs(student, teacher)):
             values.append(L.vid(resize(self.regressors[i](s), t), t, self.log_scales[i]))
         return torch.stack(values).sum()
-
-
-def resize(f: Tensor, like: Tensor) -> Tensor:
-    """A map `[B, C, H, W]` at the height and width of another: averaged if larger, nearest pixels if smaller."""
-    size = (like.shape[2], like.shape[3])
-    if f.shape[2] >= size[0]:
-        return f if tuple(f.shape[2:]) == size else F.adaptive_avg_pool2d(f, size)
-    return F.interpolate(f, size)

@@ -2,23 +2,32 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd_lightning.losses.functional import kd, standardize
+from kd_lightning.losses.functional import DIVERGENCES, divergence, kd
 from kd_lightning.losses.functional._common import full_precision
-from kd_lightning.losses.functional.logits import kl, log_p
-from kd_lightning.losses.schedule import Setting, flag
+from kd_lightning.losses.functional.logits import log_p
+from kd_lightning.losses.logit_method import LogitMethod
 from kd_lightning.types import Batch, Outputs
-from kd_lightning.utils.checks import choice
+from kd_lightning.utils.checks import choice, number
 
 
-class KD(nn.Module):
-    """Hinton distillation at temperature T.
+class KD(LogitMethod):
+    """Hinton distillation at temperature T, or with another divergence than the KL.
 
-    `standardize`: logits of mean 0 and standard deviation 1 on both sides (arXiv 2403.01427). `adapt` follows the
-    teacher sample by sample: `weight` multiplies a sample's KL by the teacher's confidence in it, `temperature` softens
-    what it is sure of and leaves the rest sharp, `T_i = 1 + (T − 1)·confidence`. The confidence is `1 − H(p_t)/ln C`
-    by `entropy`, and the label's probability by `correctness`. Raises UserError for a wrong value.
+    Args:
+        temperature: T, > 0.
+        standardize: Give the logits of both networks mean 0 and standard deviation 1 (arXiv 2403.01427).
+        divergence: `forward_kl`, `reverse_kl` (the student prefers the teacher's likely classes to covering them all),
+            `jensen_shannon` (generalized, between the two; arXiv 2306.13649), or `total_variation`.
+        beta: Share of the teacher in the mixture of `jensen_shannon`, in [0, 1]: 0 is the forward KL, 1 the reverse KL.
+        adapt: Follow the teacher sample by sample: `weight` multiplies a sample's divergence by the teacher's
+            confidence in it; `temperature` softens a sample the more the surer the teacher is,
+            `T_i = 1 + (T − 1)·confidence`.
+        by: Confidence is `1 − H(p_t)/ln C` by `entropy`, and the label's probability by `correctness`.
+
+    Raises:
+        UserError: For a wrong value.
 
     Matches: logits, softened
     Formula: `T²·KL(p_t(T) ‖ p_s(T))`
@@ -26,45 +35,43 @@ class KD(nn.Module):
     """
 
     def __init__(
-        self, temperature: Any = 2.0, standardize: bool = False, adapt: str | None = None, by: str = "entropy"
+        self,
+        temperature: Any = 2.0,
+        standardize: bool = False,
+        divergence: str = "forward_kl",
+        beta: float = 0.5,
+        adapt: str | None = None,
+        by: str = "entropy",
+        alpha: Any = 0.5,
+        ce_weight: Any = 1.0,
     ):
-        super().__init__()
-        self.temperature = Setting("loss.temperature", temperature, above=0)
-        self.standardize = flag("loss.standardize", standardize)
+        super().__init__(temperature, alpha, ce_weight, standardize)
+        self.divergence = choice("loss.divergence", divergence, tuple(DIVERGENCES))
+        self.beta = number("loss.beta", beta, ge=0, le=1)
         self.adapt = choice("loss.adapt", adapt, (None, "weight", "temperature"))
         self.by = choice("loss.by", by, ("entropy", "correctness"))
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
-        """Logits `[B, C]`, of K teachers `[K, B, C]`; returns nats."""
-        s, t = logits(student, teacher, self.standardize)
-        if self.adapt is None:
+        """Return the mean divergence of the logits `[B, C]`, in nats times T² (total variation: times T)."""
+        s, t = self.logits(student, teacher)
+        if self.adapt is None and self.divergence == "forward_kl":
             return kd(s, t, self.temperature())
+        how: dict[str, Any] = {"kind": self.divergence, "beta": self.beta}
+        if self.adapt is None:
+            return divergence(s, t, self.temperature(), **how)
         assert teacher is not None
-        return adaptive_kd(s, t, confidence(teacher.logits, batch.y, self.by), self.temperature(), self.adapt)
-
-
-def logits(student: Outputs, teacher: Outputs | None, standardized: bool = False) -> tuple[Tensor, Tensor]:
-    """Both networks' logits, standardized if so wished."""
-    assert teacher is not None
-    pair = student.logits, teacher.logits
-    return (standardize(pair[0]), standardize(pair[1])) if standardized else pair
+        sure = confidence(teacher.logits, batch.y, self.by)
+        if self.adapt == "weight":
+            return divergence(s, t, self.temperature(), weight=sure, **how)
+        return divergence(s, t, 1 + (self.temperature() - 1) * sure, **how)
 
 
 @full_precision
 def confidence(t: Tensor, y: Tensor, by: str) -> Tensor:
-    """How sure the teacher's logits `[B, C]` are, in [0, 1], `[B]`: by their entropy, or of the label's class."""
+    """Return how sure the teacher's logits `[B, C]` are, in [0, 1], `[B]`: by their entropy, or of the label `y`."""
     log = log_p(t)
     if by == "correctness":
         return log.gather(1, y[:, None])[:, 0].exp()
     # ln C as the entropy of equal probabilities, a tensor, so that one class divides 0 by the least step, not by 0
     most = log.new_tensor(t.shape[1]).log().clamp(min=1e-7)
     return (1 + (log.exp() * log).sum(1) / most).clamp(0, 1)
-
-
-@full_precision
-def adaptive_kd(s: Tensor, t: Tensor, sure: Tensor, temperature: float, adapt: str) -> Tensor:
-    """`mean_i w_i·T_i²·KL_i` with the confidence `sure` `[B]` as w (`weight`) or in T (`temperature`)."""
-    if adapt == "weight":
-        return temperature**2 * (sure * kl(s, t, temperature)).mean()
-    own = 1 + (temperature - 1) * sure
-    return (own**2 * kl(s, t, own[:, None])).mean()

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_lightning.models.probe import Networks
+from kd_lightning.losses.networks import Networks
 from kd_lightning.types import Outputs
 from kd_lightning.utils.checks import UserError
 

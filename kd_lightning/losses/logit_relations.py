@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.gather import gather_batch
-from kd_lightning.losses.kd import logits
-from kd_lightning.losses.schedule import Setting, flag
+from kd_lightning.losses.logit_method import LogitMethod
+from kd_lightning.losses.schedule import Schedule
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import UserError, number
 
 
-class DIST(nn.Module):
+class DIST(LogitMethod):
     """Correlation of the probabilities: `beta` of each sample's, `gamma` of each class's column.
 
     Matches: correlations of probabilities, within samples and within classes
@@ -24,19 +24,25 @@ class DIST(nn.Module):
 
     least_batch = 2
 
-    def __init__(self, temperature: Any = 4.0, beta: Any = 1.0, gamma: Any = 1.0, standardize: bool = False):
-        super().__init__()
-        self.temperature = Setting("loss.temperature", temperature, above=0)
-        self.beta = Setting("loss.beta", beta, least=0)
-        self.gamma = Setting("loss.gamma", gamma, least=0)
-        self.standardize = flag("loss.standardize", standardize)
+    def __init__(
+        self,
+        temperature: Any = 4.0,
+        beta: Any = 2.0,
+        gamma: Any = 2.0,
+        standardize: bool = False,
+        alpha: Any = 1.0,
+        ce_weight: Any = 1.0,
+    ):
+        super().__init__(temperature, alpha, ce_weight, standardize)
+        self.beta = Schedule("loss.beta", beta, ge=0)
+        self.gamma = Schedule("loss.gamma", gamma, ge=0)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
-        s, t = map(gather_batch, logits(student, teacher, self.standardize))
+        s, t = map(gather_batch, self.logits(student, teacher))
         return L.dist(s, t, self.beta(), self.gamma(), self.temperature())
 
 
-class MLLD(nn.Module):
+class MLLD(LogitMethod):
     """Multi-level logit distillation: KD, class correlation and batch correlation, summed over the temperatures
     `temperature + steps`.
 
@@ -48,18 +54,23 @@ class MLLD(nn.Module):
     Paper: Jin et al., CVPR 2023
     """
 
-    def __init__(self, temperature: Any = 4.0, steps: Sequence[float] = (-2, -1, 0, 1, 2), standardize: bool = False):
-        super().__init__()
-        self.temperature = Setting("loss.temperature", temperature, above=0)
+    def __init__(
+        self,
+        temperature: Any = 4.0,
+        steps: Sequence[float] = (-2, -1, 0, 1, 2),
+        standardize: bool = False,
+        alpha: Any = 0.9,
+        ce_weight: Any = 0.1,
+    ):
+        super().__init__(temperature, alpha, ce_weight, standardize)
         if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
             raise UserError(f"loss.steps must be a list of numbers, got {steps!r}")
         self.steps = [number("loss.steps", step) for step in steps]
-        lowest = min(self.temperature.start, self.temperature.end) + min(self.steps)
+        lowest = min(self.T.start, self.T.end) + min(self.steps)
         if lowest <= 0:
             raise UserError(f"loss.temperature + loss.steps must stay above 0, got {lowest}")
-        self.standardize = flag("loss.standardize", standardize)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
-        s, t = map(gather_batch, logits(student, teacher, self.standardize))
+        s, t = map(gather_batch, self.logits(student, teacher))
         levels = (L.kd, L.class_correlation, L.batch_correlation)
         return torch.stack([level(s, t, self.temperature() + step) for step in self.steps for level in levels]).sum()

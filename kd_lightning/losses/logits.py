@@ -2,16 +2,19 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from kd_lightning.losses import functional as L
-from kd_lightning.losses.kd import logits
-from kd_lightning.losses.schedule import Setting, flag
+from kd_lightning.losses.logit_method import LogitMethod, logits
+from kd_lightning.losses.method import Method
+from kd_lightning.losses.schedule import Schedule
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import UserError, number
 
+WARM_UP = {"schedule": "linear", "start": 0.0, "end": 1.0, "epochs": 20}
 
-class DKD(nn.Module):
+
+class DKD(LogitMethod):
     """Decoupled distillation: the target class's share, and `beta` times that of the others.
 
     Matches: logits, target and others apart
@@ -19,19 +22,25 @@ class DKD(nn.Module):
     Paper: Zhao et al. 2022, arXiv 2203.08679
     """
 
-    def __init__(self, temperature: Any = 4.0, beta: Any = 8.0, target: Any = 1.0, standardize: bool = False):
-        super().__init__()
-        self.temperature = Setting("loss.temperature", temperature, above=0)
-        self.beta = Setting("loss.beta", beta, least=0)
-        self.target = Setting("loss.target", target, least=0)
-        self.standardize = flag("loss.standardize", standardize)
+    def __init__(
+        self,
+        temperature: Any = 4.0,
+        beta: Any = 8.0,
+        target: Any = 1.0,
+        standardize: bool = False,
+        alpha: Any = WARM_UP,
+        ce_weight: Any = 1.0,
+    ):
+        super().__init__(temperature, alpha, ce_weight, standardize)
+        self.beta = Schedule("loss.beta", beta, ge=0)
+        self.target = Schedule("loss.target", target, ge=0)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
-        s, t = logits(student, teacher, self.standardize)
+        s, t = self.logits(student, teacher)
         return L.dkd(s, t, batch.y, self.target(), self.beta(), self.temperature())
 
 
-class NKD(nn.Module):
+class NKD(LogitMethod):
     """Normalized distillation: the target's cross-entropy, and `gamma` times that of the others.
 
     Matches: logits, target and others apart
@@ -39,18 +48,23 @@ class NKD(nn.Module):
     Paper: Yang et al. 2023, arXiv 2303.13005
     """
 
-    def __init__(self, temperature: Any = 1.0, gamma: Any = 1.5, standardize: bool = False):
-        super().__init__()
-        self.temperature = Setting("loss.temperature", temperature, above=0)
-        self.gamma = Setting("loss.gamma", gamma, least=0)
-        self.standardize = flag("loss.standardize", standardize)
+    def __init__(
+        self,
+        temperature: Any = 1.0,
+        gamma: Any = 1.5,
+        standardize: bool = False,
+        alpha: Any = 1.0,
+        ce_weight: Any = 1.0,
+    ):
+        super().__init__(temperature, alpha, ce_weight, standardize)
+        self.gamma = Schedule("loss.gamma", gamma, ge=0)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
-        s, t = logits(student, teacher, self.standardize)
+        s, t = self.logits(student, teacher)
         return L.nkd(s, t, batch.y, self.gamma(), self.temperature())
 
 
-class WSLD(nn.Module):
+class WSLD(LogitMethod):
     """Weighted soft labels: less of the samples that the student knows better than the teacher.
 
     Matches: logits, samples weighted
@@ -58,17 +72,15 @@ class WSLD(nn.Module):
     Paper: Zhou et al. 2021, arXiv 2102.00650
     """
 
-    def __init__(self, temperature: Any = 4.0, standardize: bool = False):
-        super().__init__()
-        self.temperature = Setting("loss.temperature", temperature, above=0)
-        self.standardize = flag("loss.standardize", standardize)
+    def __init__(self, temperature: Any = 4.0, standardize: bool = False, alpha: Any = 2.25, ce_weight: Any = 1.0):
+        super().__init__(temperature, alpha, ce_weight, standardize)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
-        s, t = logits(student, teacher, self.standardize)
+        s, t = self.logits(student, teacher)
         return L.wsld(s, t, batch.y, self.temperature())
 
 
-class RLD(nn.Module):
+class RLD(LogitMethod):
     """Refined logits: the teacher's confidence, at a temperature of its own, goes to the label's class; its ranking is
     taught, `beta` times, only below the label.
 
@@ -84,21 +96,21 @@ class RLD(nn.Module):
         confidence: Any = 1.0,
         confidence_temperature: Any = 1.0,
         standardize: bool = False,
+        alpha: Any = WARM_UP,
+        ce_weight: Any = 1.0,
     ):
-        super().__init__()
-        self.temperature = Setting("loss.temperature", temperature, above=0)
-        self.beta = Setting("loss.beta", beta, least=0)
-        self.confidence = Setting("loss.confidence", confidence, least=0)
-        self.confidence_temperature = Setting("loss.confidence_temperature", confidence_temperature, above=0)
-        self.standardize = flag("loss.standardize", standardize)
+        super().__init__(temperature, alpha, ce_weight, standardize)
+        self.beta = Schedule("loss.beta", beta, ge=0)
+        self.confidence = Schedule("loss.confidence", confidence, ge=0)
+        self.confidence_temperature = Schedule("loss.confidence_temperature", confidence_temperature, gt=0)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
-        s, t = logits(student, teacher, self.standardize)
+        s, t = self.logits(student, teacher)
         weights = self.confidence(), self.beta()
         return L.rld(s, t, batch.y, *weights, self.temperature(), self.confidence_temperature())
 
 
-class Hard(nn.Module):
+class Hard(Method):
     """The teacher's decision as a second label; no temperature.
 
     Matches: the teacher's decision
@@ -106,11 +118,14 @@ class Hard(nn.Module):
     Paper: Touvron et al. 2021, arXiv 2012.12877
     """
 
+    def __init__(self, alpha: Any = 0.5, ce_weight: Any = 0.5):
+        super().__init__(alpha, ce_weight)
+
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         return L.hard(*logits(student, teacher))
 
 
-class TeacherFree(nn.Module):
+class TeacherFree(LogitMethod):
     """A teacher made by hand, so that none is run: sure of the label by `correct`, and of all other classes alike.
 
     Matches: a hand-made distribution
@@ -120,10 +135,9 @@ class TeacherFree(nn.Module):
 
     needs_teacher = False
 
-    def __init__(self, temperature: Any = 20.0, correct: float = 0.99):
-        super().__init__()
-        self.temperature = Setting("loss.temperature", temperature, above=0)
-        self.correct = number("loss.correct", correct, above=0)
+    def __init__(self, temperature: Any = 20.0, correct: float = 0.99, alpha: Any = 0.1, ce_weight: Any = 0.9):
+        super().__init__(temperature, alpha, ce_weight)
+        self.correct = number("loss.correct", correct, gt=0)
         if self.correct >= 1:
             raise UserError(f"loss.correct must be a number > 0 and < 1, got {correct!r}")
 

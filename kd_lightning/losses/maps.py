@@ -3,16 +3,17 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.layers import Layers
-from kd_lightning.models.probe import Networks
+from kd_lightning.losses.method import Method
+from kd_lightning.losses.networks import Networks
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import number
 
 
-class Attention(nn.Module):
+class Attention(Method):
     """Attention transfer, summed over the pairs of layers; `p` sharpens the attention.
 
     Matches: where the maps of all stages are active
@@ -20,10 +21,17 @@ class Attention(nn.Module):
     Paper: Zagoruyko and Komodakis 2017, arXiv 1612.03928
     """
 
-    def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all", p: float = 2.0):
-        super().__init__()
+    def __init__(
+        self,
+        student_layers: Any = "all",
+        teacher_layers: Any = "all",
+        p: float = 2.0,
+        alpha: Any = 1000.0,
+        ce_weight: Any = 1.0,
+    ):
+        super().__init__(alpha, ce_weight)
         self.layers = Layers(student_layers, teacher_layers, dims=4)
-        self.p = number("loss.p", p, above=0)
+        self.p = number("loss.p", p, gt=0)
 
     def prepare(self, networks: Networks) -> None:
         self.layers.find(networks)
@@ -32,7 +40,7 @@ class Attention(nn.Module):
         return torch.stack([L.attention(s, t, self.p) for s, t in self.layers.pairs(student, teacher)]).sum()
 
 
-class NST(nn.Module):
+class NST(Method):
     """Neuron selectivity transfer, summed over the pairs of layers.
 
     Matches: what each channel is selective for, all stages
@@ -40,8 +48,10 @@ class NST(nn.Module):
     Paper: Huang and Wang 2017, arXiv 1707.01219
     """
 
-    def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all"):
-        super().__init__()
+    def __init__(
+        self, student_layers: Any = "all", teacher_layers: Any = "all", alpha: Any = 50.0, ce_weight: Any = 1.0
+    ):
+        super().__init__(alpha, ce_weight)
         self.layers = Layers(student_layers, teacher_layers, dims=4)
 
     def prepare(self, networks: Networks) -> None:

@@ -7,13 +7,14 @@ from torch import Tensor, nn
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.gather import gather_batch
 from kd_lightning.losses.layers import Layers, one
-from kd_lightning.losses.schedule import Setting
-from kd_lightning.models.probe import Networks
+from kd_lightning.losses.method import Method
+from kd_lightning.losses.networks import Networks
+from kd_lightning.losses.schedule import Schedule
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import integer
 
 
-class SP(nn.Module):
+class SP(Method):
     """Similarity preserving.
 
     Matches: similarities between samples, of the last map
@@ -23,8 +24,10 @@ class SP(nn.Module):
 
     least_batch = 2
 
-    def __init__(self, student_layers: Any = "last", teacher_layers: Any = "last"):
-        super().__init__()
+    def __init__(
+        self, student_layers: Any = "last", teacher_layers: Any = "last", alpha: Any = 3000.0, ce_weight: Any = 1.0
+    ):
+        super().__init__(alpha, ce_weight)
         self.layers = pair_of_layers(student_layers, teacher_layers)
 
     def prepare(self, networks: Networks) -> None:
@@ -34,7 +37,7 @@ class SP(nn.Module):
         return L.similarity(*map(gather_batch, self.layers.pair(student, teacher)))
 
 
-class PKT(nn.Module):
+class PKT(Method):
     """Probabilistic knowledge transfer.
 
     Matches: similarities between samples, of pooled features
@@ -44,8 +47,10 @@ class PKT(nn.Module):
 
     least_batch = 2
 
-    def __init__(self, student_layers: Any = "pooled", teacher_layers: Any = "pooled"):
-        super().__init__()
+    def __init__(
+        self, student_layers: Any = "pooled", teacher_layers: Any = "pooled", alpha: Any = 30000.0, ce_weight: Any = 1.0
+    ):
+        super().__init__(alpha, ce_weight)
         self.layers = pair_of_layers(student_layers, teacher_layers)
 
     def prepare(self, networks: Networks) -> None:
@@ -56,7 +61,7 @@ class PKT(nn.Module):
         return L.pkt(s.flatten(1), t.flatten(1))
 
 
-class RKD(nn.Module):
+class RKD(Method):
     """Relational distillation: `distance` times that of pairs, `angle` times that of triples.
 
     Matches: distances and angles between samples, of pooled features
@@ -72,11 +77,13 @@ class RKD(nn.Module):
         teacher_layers: Any = "pooled",
         distance: Any = 25.0,
         angle: Any = 50.0,
+        alpha: Any = 1.0,
+        ce_weight: Any = 1.0,
     ):
-        super().__init__()
+        super().__init__(alpha, ce_weight)
         self.layers = pair_of_layers(student_layers, teacher_layers)
-        self.distance = Setting("loss.distance", distance, least=0)
-        self.angle = Setting("loss.angle", angle, least=0)
+        self.distance = Schedule("loss.distance", distance, ge=0)
+        self.angle = Schedule("loss.angle", angle, ge=0)
 
     def prepare(self, networks: Networks) -> None:
         self.layers.find(networks)
@@ -86,7 +93,7 @@ class RKD(nn.Module):
         return {"distance": self.distance() * L.rkd_distance(s, t), "angle": self.angle() * L.rkd_angle(s, t)}
 
 
-class CC(nn.Module):
+class CC(Method):
     """Correlation congruence of linear embeddings of both networks' features.
 
     Matches: embeddings, neighbours in the batch
@@ -96,10 +103,17 @@ class CC(nn.Module):
 
     least_batch = 2
 
-    def __init__(self, student_layers: Any = "pooled", teacher_layers: Any = "pooled", width: int = 128):
-        super().__init__()
+    def __init__(
+        self,
+        student_layers: Any = "pooled",
+        teacher_layers: Any = "pooled",
+        width: int = 128,
+        alpha: Any = 0.02,
+        ce_weight: Any = 1.0,
+    ):
+        super().__init__(alpha, ce_weight)
         self.layers = pair_of_layers(student_layers, teacher_layers)
-        self.width = integer("loss.width", width, least=1)
+        self.width = integer("loss.width", width, ge=1)
         self.embeddings = nn.ModuleList()
 
     def prepare(self, networks: Networks) -> None:

@@ -4,17 +4,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kd_lightning.losses import functional as L
-from kd_lightning.losses.hints import resize
+from kd_lightning.losses.functional.sizes import enlarge, resize
 from kd_lightning.losses.layers import Layers
-from kd_lightning.models.probe import Networks
+from kd_lightning.losses.method import Method
+from kd_lightning.losses.networks import Networks
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import integer
 
+WARM_UP = {"schedule": "linear", "start": 0.0, "end": 5.0, "epochs": 20}
 
-class ReviewKD(nn.Module):
+
+class ReviewKD(Method):
     """Deep student features, fused step by step into the shallower ones, match the teacher's.
 
     Compared are the stages and, as a map of one pixel, the pooled features. `width`: channels of the fused map.
@@ -26,11 +28,18 @@ class ReviewKD(nn.Module):
 
     least_batch = 2  # BatchNorm cannot train on the one pixel of a single sample
 
-    def __init__(self, student_layers: Any = "all", teacher_layers: Any = "all", width: int = 64):
-        super().__init__()
+    def __init__(
+        self,
+        student_layers: Any = "all",
+        teacher_layers: Any = "all",
+        width: int = 64,
+        alpha: Any = WARM_UP,
+        ce_weight: Any = 1.0,
+    ):
+        super().__init__(alpha, ce_weight)
         self.layers = Layers(student_layers, teacher_layers, dims=4)
         self.pooled = Layers("pooled", "pooled", dims=2)
-        self.width = integer("loss.width", width, least=1)
+        self.width = integer("loss.width", width, ge=1)
         self.fusions = nn.ModuleList()  # from deep to shallow, as they run
 
     def prepare(self, networks: Networks) -> None:
@@ -61,7 +70,7 @@ class Fusion(nn.Module):
         """The fused map `[B, width, H, W]`, for the next, and the answer `[B, outputs, H, W]`, for the teacher."""
         f = self.reduce(f)
         if self.attend is not None and deeper is not None:
-            deeper = F.interpolate(deeper, f.shape[2:])
+            deeper = enlarge(deeper, (f.shape[2], f.shape[3]))
             weight = self.attend(torch.cat([f, deeper], dim=1))
             f = f * weight[:, :1] + deeper * weight[:, 1:]
         return f, self.answer(f)

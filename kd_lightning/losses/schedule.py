@@ -11,7 +11,7 @@ from kd_lightning.utils.checks import UserError, choice, did_you_mean, number
 SHAPES = ("linear", "cosine", "step")
 
 
-class Setting(nn.Module):
+class Schedule(nn.Module):
     """A number, or one that goes from `start` to `end` in the first `epochs` and stays there; call it for its value.
 
     `linear`: evenly; `cosine`: half a cosine, so slow at both ends; `step`: `start` before, `end` from there on. `key`
@@ -39,7 +39,7 @@ class Setting(nn.Module):
         self.schedule = choice(f"{key}.schedule", value["schedule"], SHAPES)
         self.start = number(f"{key}.start", value["start"], **bounds)
         self.end = number(f"{key}.end", value["end"], **bounds)
-        self.epochs = number(f"{key}.epochs", value["epochs"], above=0)
+        self.epochs = number(f"{key}.epochs", value["epochs"], gt=0)
 
     @property
     def largest(self) -> float:
@@ -59,13 +59,6 @@ class Setting(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.start}" if self.epochs == 0 else f"{self.schedule} {self.start} → {self.end} in {self.epochs}"
-
-
-def set_epoch(loss: nn.Module, epoch: float) -> None:
-    """Tells every setting within `loss` how many epochs were trained, as a fraction."""
-    for module in loss.modules():
-        if isinstance(module, Setting):
-            module.epoch = epoch
 
 
 def flag(key: str, value: Any) -> bool:

@@ -1,78 +1,89 @@
 """The teacher's classifier, reused."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.layers import Layers
+from kd_lightning.losses.method import Method
+from kd_lightning.losses.networks import Networks
 from kd_lightning.models import create_model
-from kd_lightning.models.hooks import Tap
-from kd_lightning.models.probe import Networks, Probe
-from kd_lightning.types import Batch, Outputs
+from kd_lightning.models.hooks import FeatureExtractor
+from kd_lightning.models.probe import Probe
+from kd_lightning.types import Batch, Outputs, StudentCard
 from kd_lightning.utils.checks import integer
 
 
-class SimKD(nn.Module):
-    """The student's last map, projected to the teacher's width and pooled, matches the teacher's pooled features, and
-    the teacher's own classifier, frozen, makes the logits. Projector and classifier are deployed.
+class SimKD(Method):
+    """The student's last map, projected to the teacher's width and pooled, matches the teacher's pooled features.
 
-    `reduction` divides the projector's inner channels.
+    The teacher's own classifier, frozen, makes the logits. Projector and classifier are trained and deployed as part of
+    the student.
+
+    Args:
+        reduction: Divisor of the projector's inner channels, >= 1.
+
+    Raises:
+        UserError: For a wrong value.
 
     Matches: pooled features
     Formula: `mean (projector(f_s) − v_t)²`
     Paper: Chen et al. 2022, arXiv 2203.14001
     """
 
-    def __init__(self, reduction: int = 2):
-        super().__init__()
-        self.reduction = integer("loss.reduction", reduction, least=1)
+    def __init__(self, reduction: int = 2, alpha: Any = 1.0, ce_weight: Any = 0.0):
+        super().__init__(alpha, ce_weight)
+        self.reduction = integer("loss.reduction", reduction, ge=1)
         self.layers = Layers("last", "pooled")
 
     def prepare(self, networks: Networks) -> None:
         assert networks.teacher is not None
         ((s, t),) = self.layers.find(networks)
         head = networks.teacher.head
-        self.layers.student = ("head:input",)  # of the student on top of the backbone
-        about, classes = networks.about_student, head.out_features
-        kwargs: dict[str, Any] = {
+        self._shape: dict[str, Any] = {
             "inputs": s[0],
             "width": t[0],
             "inner": max(1, t[0] // self.reduction),
-            "layer": _last(networks),
+            "layer": self.layers.student[0],
         }
-        student = Reusing(networks.student.model, **kwargs, num_classes=classes)
+        self.layers.student = ("head:input",)  # of the student with the projector
+        student = Reusing(networks.student.model, **self._shape, num_classes=head.out_features)
         student.head = head  # the teacher's own, frozen, whatever weights it is given
-        student.rebuild = {
-            "name": "kd_lightning.losses.simkd.rebuild",
-            "kwargs": {"backbone": about["name"], "backbone_kwargs": about["kwargs"]}
-            | {"size": about["image_size"]}
-            | kwargs,
-        }
-        self._student = (student,)  # in a tuple, so that it does not become this module's own
+        self._student = (student,)  # a tuple, so that it does not become this module's own
 
-    def deployed(self, student: nn.Module) -> nn.Module:
+    def wrap_student(self, student: nn.Module) -> nn.Module:
         return self._student[0]
 
+    def wrap_card(self, card: StudentCard) -> StudentCard:
+        backbone = {"name": card.name, "kwargs": dict(card.kwargs), "inputs": dict(card.inputs)}
+        return replace(card, name="kd_lightning.losses.simkd.rebuild", kwargs={"backbone": backbone} | self._shape)
+
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        """Return the mean squared error of the pooled features `[B, D]`."""
         return L.hint(*self.layers.pair(student, teacher))
 
 
-def _last(networks: Networks) -> str:
-    return networks.student.layers("last", "loss.student_layers")[0]
-
-
 class Reusing(nn.Module):
-    """Images to logits: `layer` of a backbone `[B, inputs, H, W]`, a projector, the mean over pixels, a classifier."""
+    """A backbone up to one layer, a projector, the mean over the pixels, and a classifier.
 
-    rebuild: dict[str, Any]
+    Args:
+        backbone: Network of which `layer` gives maps `[B, inputs, H, W]`; loses its own classifier.
+        inputs: Channels of these maps.
+        width: Inputs of the classifier.
+        inner: Channels within the projector.
+        layer: Name of the layer.
+        num_classes: Outputs of the classifier.
+    """
 
     def __init__(self, backbone: nn.Module, inputs: int, width: int, inner: int, layer: str, num_classes: int):
         super().__init__()
         self.backbone = backbone
         parent, _, name = Probe(backbone, None).head_name.rpartition(".")
         setattr(backbone.get_submodule(parent), name, nn.Identity())  # its own classifier has no use
-        self._tap, self._layer = Tap(backbone, [layer]), layer
+        self._extract, self._layer = FeatureExtractor(backbone, [layer]), layer
         self.projector = nn.Sequential(
             _conv_bn(inputs, inner, 1),
             nn.ReLU(),
@@ -83,14 +94,24 @@ class Reusing(nn.Module):
         )
         self.head = nn.Linear(width, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.projector(self._tap(x).features[self._layer]).mean((2, 3)))
+    def forward(self, x: Any) -> Tensor:
+        """Return logits `[B, num_classes]`."""
+        return self.head(self.projector(self._extract(x).features[self._layer]).mean((2, 3)))
 
 
-def rebuild(num_classes: int, *, backbone: str, backbone_kwargs: dict[str, Any], size: int, **shape: Any) -> Reusing:
-    """The deployed student of a run with SimKD, for its weights to be loaded into."""
-    net = create_model(backbone, num_classes, image_size=size, **backbone_kwargs)
-    return Reusing(net, **shape, num_classes=num_classes)
+def rebuild(
+    num_classes: int, *, backbone: Mapping[str, Any], inputs: int, width: int, inner: int, layer: str, **facts: Any
+) -> Reusing:
+    """Return the deployed student of a run with SimKD, for its weights to be loaded into.
+
+    Args:
+        num_classes: Outputs of the classifier.
+        backbone: Name, arguments (`kwargs`) and facts of the data (`inputs`) for `create_model`.
+        inputs: As in `Reusing`, like the others.
+        facts: Facts of the data, which the backbone was given; not used.
+    """
+    net = create_model(backbone["name"], **backbone["inputs"], **backbone["kwargs"])
+    return Reusing(net, inputs, width, inner, layer, num_classes)
 
 
 def _conv_bn(inputs: int, outputs: int, kernel: int) -> nn.Module:

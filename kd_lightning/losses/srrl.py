@@ -7,12 +7,13 @@ from torch.nn import functional as F
 
 from kd_lightning.losses import functional as L
 from kd_lightning.losses.layers import Layers
-from kd_lightning.losses.schedule import Setting
-from kd_lightning.models.probe import Networks
+from kd_lightning.losses.method import Method
+from kd_lightning.losses.networks import Networks
+from kd_lightning.losses.schedule import Schedule
 from kd_lightning.types import Batch, Outputs
 
 
-class SRRL(nn.Module):
+class SRRL(Method):
     """The student's features, projected, match the teacher's pooled ones and do as well in the teacher's classifier:
     `feature` times the first error, `head` times that of the logits.
 
@@ -21,10 +22,17 @@ class SRRL(nn.Module):
     Paper: Yang et al., ICLR 2021
     """
 
-    def __init__(self, student_layers: Any = "last", feature: Any = 1.0, head: Any = 1.0):
-        super().__init__()
+    def __init__(
+        self,
+        student_layers: Any = "last",
+        feature: Any = 1.0,
+        head: Any = 1.0,
+        alpha: Any = 1.0,
+        ce_weight: Any = 1.0,
+    ):
+        super().__init__(alpha, ce_weight)
         self.layers = Layers(student_layers, "pooled")
-        self.feature, self.head = Setting("loss.feature", feature, least=0), Setting("loss.head", head, least=0)
+        self.feature, self.head = Schedule("loss.feature", feature, ge=0), Schedule("loss.head", head, ge=0)
 
     def prepare(self, networks: Networks) -> None:
         assert networks.teacher is not None

@@ -10,6 +10,13 @@ from kd_lightning.losses.functional.contrast import (
     crd_log_z,
     crd_update,
 )
+from kd_lightning.losses.functional.divergences import (
+    DIVERGENCES,
+    divergence,
+    jensen_shannon,
+    reverse_kl,
+    total_variation,
+)
 from kd_lightning.losses.functional.features import (
     attention,
     factor,
@@ -47,39 +54,3 @@ from kd_lightning.losses.functional.relations import (
     rkd_distance,
     similarity,
 )
-
-__all__ = [
-    "activation_boundary",
-    "attention",
-    "batch_correlation",
-    "class_correlation",
-    "correlation",
-    "crd",
-    "crd_log_z",
-    "crd_update",
-    "ctkd_temperature",
-    "dist",
-    "dkd",
-    "factor",
-    "fsp",
-    "fuse_logits",
-    "fuse_probabilities",
-    "hard",
-    "hierarchical_context",
-    "hint",
-    "kd",
-    "mean_loss",
-    "nkd",
-    "nst",
-    "ofd",
-    "ofd_margin",
-    "pkt",
-    "rkd_angle",
-    "rkd_distance",
-    "rld",
-    "similarity",
-    "standardize",
-    "teacher_free",
-    "vid",
-    "wsld",
-]

@@ -59,9 +59,9 @@ def same_shape(name: str, s: Tensor, t: Tensor) -> None:
         raise ValueError(f"{name} wants student and teacher of one shape, got {list(s.shape)} and {list(t.shape)}")
 
 
-def same_batch(name: str, s: Tensor, t: Tensor, least: int = 1) -> None:
+def same_batch(name: str, s: Tensor, t: Tensor, ge: int = 1) -> None:
     """Raises ValueError unless both hold the same number of samples, `least` or more."""
     if len(s) != len(t):
         raise ValueError(f"{name} wants the same samples of student and teacher, got {len(s)} and {len(t)}")
-    if len(s) < least:
-        raise ValueError(f"{name} compares samples with each other and needs a batch of {least} or more, got {len(s)}")
+    if len(s) < ge:
+        raise ValueError(f"{name} compares samples with each other and needs a batch of {ge} or more, got {len(s)}")

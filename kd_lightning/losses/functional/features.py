@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.losses.functional._common import full_precision, same_batch, same_shape
+from kd_lightning.losses.functional.sizes import pool
 
 
 def same_size(*maps: Tensor) -> list[Tensor]:
     """The maps, average-pooled to the smallest height and width among them."""
     h, w = (min(f.shape[d] for f in maps) for d in (2, 3))
-    return [f if f.shape[2:] == (h, w) else F.adaptive_avg_pool2d(f, (h, w)) for f in maps]
+    return [f if f.shape[2:] == (h, w) else pool(f, (h, w)) for f in maps]
 
 
 @full_precision
@@ -89,7 +90,7 @@ def pyramid_mse(f_s: Tensor, f_t: Tensor) -> Tensor:
     levels = [f_s.shape[2], *(n for n in (4, 2, 1) if n < f_s.shape[2])]
     weights = [0.5**i for i in range(len(levels))]
     error = f_s - f_t  # pooling is linear, so the error is pooled once instead of both maps
-    losses = [error.square().mean()] + [F.adaptive_avg_pool2d(error, n).square().mean() for n in levels[1:]]
+    losses = [error.square().mean()] + [pool(error, (n, n)).square().mean() for n in levels[1:]]
     return torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum() / sum(weights)
 
 

@@ -43,7 +43,7 @@ def dist(s: Tensor, t: Tensor, beta: float, gamma: float, temperature: float | T
     columns). No unit. Raises ValueError if the shapes differ, the batch has 1 sample, or T <= 0.
     """
     same_shape("dist", s, t)
-    same_batch("dist", s, t, least=2)
+    same_batch("dist", s, t, ge=2)
     p_s, p_t = log_p(s, temperature).exp(), log_p(t, temperature).exp()
     inter, intra = (1 - pearson(p_s, p_t, dim).mean() for dim in (1, 0))
     return temperature**2 * (beta * inter + gamma * intra)

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.losses.functional._common import full_precision, same_shape, soften
-from kd_lightning.losses.functional.fusion import fuse_probabilities
 
 
 def log_p(z: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
@@ -50,12 +49,9 @@ def one_against_rest(z: Tensor, y: Tensor) -> Tensor:
 def kd(s: Tensor, t: Tensor, temperature: float | Tensor) -> Tensor:
     """Distillation: `T² · mean_b KL(p_t(T) ‖ p_s(T))` (Hinton et al. 2015, arXiv 1503.02531, section 2).
 
-    T² keeps the gradient's scale as T changes. Teacher logits `[K, B, C]` of K teachers count as one teacher, whose
-    probabilities are the mean of theirs at T. `temperature` may be a learned scalar. Raises ValueError if the shapes
+    T² keeps the gradient's scale as T changes. `temperature` may be a learned scalar. Raises ValueError if the shapes
     differ or T <= 0.
     """
-    if t.dim() == 3:
-        t = fuse_probabilities(t, temperature)
     same_shape("kd", s, t)
     return temperature**2 * kl(s, t, temperature).mean()
 

@@ -7,6 +7,7 @@ processes gather it first (`kd_lightning.losses.gather`). A batch of one sample 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from kd_lightning.losses.functional._common import full_precision, same_batch, same_shape
 
@@ -18,7 +19,7 @@ def similarity(f_s: Tensor, f_t: Tensor) -> Tensor:
     G is `F Fᵀ` `[B, B]` with each row scaled to norm 1; F is the map `[B, …]` flattened per sample. Raises ValueError
     if the batches differ or hold 1 sample.
     """
-    same_batch("similarity", f_s, f_t, least=2)
+    same_batch("similarity", f_s, f_t, ge=2)
     g_s, g_t = (F.normalize(f.flatten(1) @ f.flatten(1).T) for f in (f_s, f_t))
     return F.mse_loss(g_s, g_t)
 
@@ -31,7 +32,7 @@ def correlation(v_s: Tensor, v_t: Tensor) -> Tensor:
     Raises ValueError if the shapes differ or the batch holds 1 sample.
     """
     same_shape("correlation", v_s, v_t)
-    same_batch("correlation", v_s, v_t, least=2)
+    same_batch("correlation", v_s, v_t, ge=2)
     delta = (v_s - v_t).abs()
     return (delta[:-1] * delta[1:]).sum(1).mean()
 
@@ -51,25 +52,45 @@ def rkd_distance(v_s: Tensor, v_t: Tensor) -> Tensor:
     Of the distances of all pairs; each network's distances are divided by their own mean over the pairs apart. Raises
     ValueError if the batches differ or hold 1 sample.
     """
-    same_batch("rkd_distance", v_s, v_t, least=2)
+    same_batch("rkd_distance", v_s, v_t, ge=2)
     return F.smooth_l1_loss(distances(v_s), distances(v_t))
 
 
-def angles(v: Tensor) -> Tensor:
-    """Cosines `[B, B, B]` at corner i of the angle between samples j and k; 0 where two of the three coincide."""
-    e = F.normalize(v[None] - v[:, None], dim=2)
+MAX_ANGLES = 2**24
+"""Number of angles that `rkd_angle` holds at once per network: 64 MB in float32, all angles of 256 samples."""
+
+
+def angles(v: Tensor, corners: slice) -> Tensor:
+    """Return cosines `[n, B, B]` at each of n corners of the angle between samples j and k; 0 where two coincide."""
+    e = F.normalize(v[None] - v[corners, None], dim=2)
     return e @ e.mT
+
+
+def angle_error(v_s: Tensor, v_t: Tensor, corners: slice) -> Tensor:
+    """Return the sum of smooth L1 of the cosines at some corners."""
+    return F.smooth_l1_loss(angles(v_s, corners), angles(v_t, corners), reduction="sum")
 
 
 @full_precision
 def rkd_angle(v_s: Tensor, v_t: Tensor) -> Tensor:
     """Angle-wise relational distillation (RKD-A, arXiv 1904.05068, section 3.2): mean smooth L1 over `[B, B, B]`.
 
-    Of the cosines of the angles of all triples. Memory grows as B³. Raises ValueError if the batches differ or hold
-    fewer than 3 samples.
+    Of the cosines of the angles of all triples. Beyond 256 samples the corners are taken in groups, whose angles are
+    computed again for the gradient, so that memory grows as B²·D and not as B³. Raises ValueError if the batches differ
+    or hold fewer than 3 samples.
     """
-    same_batch("rkd_angle", v_s, v_t, least=3)
-    return F.smooth_l1_loss(angles(v_s), angles(v_t))
+    same_batch("rkd_angle", v_s, v_t, ge=3)
+    n = len(v_s)
+    if n**3 <= MAX_ANGLES:
+        return F.smooth_l1_loss(angles(v_s, slice(n)), angles(v_t, slice(n)))
+    step = max(1, MAX_ANGLES // n**2)
+    total = v_s.new_zeros(())
+    for start in range(0, n, step):
+        corners = slice(start, start + step)
+        total = total + checkpoint(
+            angle_error, v_s, v_t, corners, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
+        )
+    return total / n**3
 
 
 def neighbour_probabilities(v: Tensor) -> Tensor:
@@ -86,6 +107,6 @@ def pkt(v_s: Tensor, v_t: Tensor) -> Tensor:
     p are the cosine similarities moved to [0, 1], each row over its sum. The mean over all B² entries, so the KL per
     sample is B times that. Raises ValueError if the batches differ or hold 1 sample.
     """
-    same_batch("pkt", v_s, v_t, least=2)
+    same_batch("pkt", v_s, v_t, ge=2)
     p_s, p_t = neighbour_probabilities(v_s), neighbour_probabilities(v_t)
     return (p_t * ((p_t + 1e-7) / (p_s + 1e-7)).log()).mean()
