@@ -55,6 +55,7 @@ class Config:
     teacher_stage: TeacherStageConfig = MISSING
     seed: int = 0
     compile: Any = "auto"
+    select: str = "last"
     resume: str | None = None
 
 

@@ -7,113 +7,136 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from kd_lightning.data.plain import as_batch
 from kd_lightning.losses.balance import kd_over_ce
-from kd_lightning.losses.functional import fuse_probabilities
+from kd_lightning.losses.distillation import Distillation
+from kd_lightning.losses.method import Method
 from kd_lightning.metrics import Scores
-from kd_lightning.models.hooks import Tap
-from kd_lightning.teachers import LiveTeacher, Teacher
-from kd_lightning.types import Batch
+from kd_lightning.models.hooks import FeatureExtractor
+from kd_lightning.schedules import cosine
+from kd_lightning.teachers.plain import plain_loss, plain_teacher
+from kd_lightning.types import Batch, Teacher
 from kd_lightning.utils.timing import Stopwatch
+
+Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Schedule = Callable[[float, int], float]
 
 
 class Distiller(pl.LightningModule):
     """Trains `student` on `loss(student outputs, teacher outputs, batch)`; both see the same view of the same batch.
 
     The teacher is kept outside the module tree, so it is never trained, saved in a checkpoint, put in train mode or
-    wrapped by DDP; `_apply` takes it along to the student's device and dtype. Without a teacher (`None`) this is
-    ordinary training.
+    wrapped by DDP; `_apply` takes it along to the student's device and dtype.
 
-    `optimizer(params)` makes the optimizer; `schedule(epoch, max_epochs)` is the factor of its learning rate at a
-    fraction of an epoch.
+    >>> trainer.fit(Distiller(student, teacher, KD(temperature=4, alpha=0.9), num_classes=10), train_loader, val_loader)
+
+    Args:
+        student: The network to train, from inputs to logits `[B, C]`.
+        teacher: A network, a `Teacher`, or None for ordinary training. A network is frozen.
+        loss: A method, or a `Distillation` whose method was prepared.
+        num_classes: C.
+        optimizer: Makes the optimizer of the parameters it is given; default AdamW with a rate of 1e-3.
+        schedule: `schedule(epoch, max_epochs)` is the factor of the learning rate at a fraction of an epoch; default
+            a cosine to 0.
+        example: Inputs of two samples; needed by methods that read layers of the networks.
+
+    Batches are `Batch`, `(x, y)`, or dictionaries with the labels under `labels`, `label` or `y`.
     """
 
     def __init__(
         self,
         student: nn.Module,
-        teacher: Teacher | None,
-        loss: Any,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        schedule: Callable[[float, int], float],
+        teacher: Teacher | nn.Module | None,
+        loss: Method | Distillation,
+        *,
         num_classes: int,
+        optimizer: Optimizer | None = None,
+        schedule: Schedule | None = None,
+        example: Any = None,
     ):
         super().__init__()
-        if hasattr(loss, "deployed"):
-            student = loss.deployed(student)
-        self.student, self.loss = student, loss
+        if isinstance(loss, Method):
+            loss = plain_loss(loss, student, teacher, example)
+        if isinstance(teacher, nn.Module):
+            teacher = plain_teacher(teacher, loss.teacher_layers)
+        self.student, self.loss = loss.wrap_student(student), loss
         self.scores = Scores(num_classes)
-        self._teacher = (teacher,)  # a tuple hides it from nn.Module
-        self._tap = Tap(student, loss.student_layers)
         self.watch = Stopwatch()
-        self._optimizer, self._schedule = optimizer, schedule
+        self.log_terms = True
+        """False if a callback logs what `training_step` returns."""
         self.kd_over_ce: Tensor | None = None
-        """Of the epoch's first batch: see `losses.balance`."""
-        self._known: dict[tuple[str, int], Tensor] = {}  # the teacher's logits of evaluation batches
+        """Of the epoch's first batch, see `losses.balance`."""
+        self._teacher = (teacher,)  # a tuple hides it from nn.Module
+        self._extract = FeatureExtractor(self.student, loss.student_layers)
+        self._optimizer, self._schedule = optimizer or torch.optim.AdamW, schedule or cosine
+        self._known: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}  # index and teacher's logits of a batch
 
     @property
     def teacher(self) -> Teacher | None:
         return self._teacher[0]
 
-    def compile_networks(self, batch_size: int) -> None:
-        """Compiles student and live teachers, each by itself, for training batches of one size; see `Tap.compile`."""
-        self._tap.compile(batch_size)
-        for one in getattr(self.teacher, "members", [self.teacher]):
-            if isinstance(one, LiveTeacher):
-                one.compile(batch_size)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
-        if self.teacher is not None:
-            self.teacher.apply_(fn)
-        return super()._apply(fn, recurse)
-
     def forward(self, x: Any) -> Tensor:
-        return self.student(x)
+        return self._extract(x).logits
 
-    def on_train_epoch_start(self) -> None:
-        if self.teacher is not None:
-            self.teacher.start_epoch(self.current_epoch)
-
-    def training_step(self, batch: Batch, i: int) -> dict[str, Tensor]:
-        """Returns `loss`, its parts, and what is shown beside them; the loop logs their means."""
-        student = self._tap(batch.x, training=len(batch.y))
+    def training_step(self, batch: Any, i: int) -> dict[str, Tensor]:
+        """Return `loss`, its parts and training accuracy."""
+        batch = as_batch(batch)
+        student = self._extract(batch.x, training=len(batch.y))
         self.watch.lap("student")
         teacher = None
         if self.teacher is not None:
             teacher = self.teacher(batch)
             self.watch.lap("teacher")
-        if hasattr(self.loss, "set_epoch"):
-            self.loss.set_epoch(self.trainer.current_epoch + i / self.trainer.num_training_batches)
+        self.loss.method.set_epoch(self.trainer.current_epoch + i / self.trainer.num_training_batches)
         terms = self.loss(student, teacher, batch)
         if i == 0:
             self.kd_over_ce = kd_over_ce(self.loss, terms, student.logits)
         predicted = student.logits.detach().argmax(1)
         terms["accuracy"] = (predicted == batch.y).float().mean()
         if teacher is not None:
-            told = teacher.logits if teacher.logits.dim() == 2 else fuse_probabilities(teacher.logits, 1.0)
-            terms["agreement"] = (predicted == told.argmax(1)).float().mean()
+            terms["agreement"] = (predicted == teacher.logits.argmax(1)).float().mean()
+        if self.log_terms:
+            self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, batch_size=len(batch.y))
         return terms
 
-    def validation_step(self, batch: Batch, i: int) -> dict[str, Tensor]:
-        """Returns the logits of `student` and `teacher`."""
-        return self._evaluate("val", batch, i)
+    def validation_step(self, batch: Any, i: int) -> dict[str, Tensor]:
+        """Return the logits of `student` and `teacher`."""
+        return self._evaluate("val", as_batch(batch), i)
+
+    def test_step(self, batch: Any, i: int) -> None:
+        self._evaluate("test", as_batch(batch), i)
+
+    def _evaluate(self, stage: str, batch: Batch, i: int) -> dict[str, Tensor]:
+        student, teacher = self._extract(batch.x).logits, self._teacher_logits(stage, batch, i)
+        self.scores.update(student, teacher, batch.y)
+        return {"student": student} if teacher is None else {"student": student, "teacher": teacher}
+
+    def _teacher_logits(self, stage: str, batch: Batch, i: int) -> Tensor | None:
+        """Return the teacher's answer, asked once for a batch that comes every epoch."""
+        if self.teacher is None:
+            return None
+        index, logits = self._known.get((stage, i), (None, None))
+        if index is None or not torch.equal(index, batch.index):
+            logits = self.teacher.evaluate(batch).logits
+            if self.teacher.fixed and (batch.index >= 0).all():
+                self._known[stage, i] = batch.index, logits
+        return logits
+
+    def on_fit_start(self) -> None:
+        self._extract.place()  # SyncBatchNorm has replaced layers since
+
+    def on_train_epoch_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher.start_epoch(self.current_epoch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")
 
-    def test_step(self, batch: Batch, i: int) -> None:
-        self._evaluate("test", batch, i)
-
     def on_test_epoch_end(self) -> None:
         self._log_scores("test")
 
-    def _evaluate(self, stage: str, batch: Batch, i: int) -> dict[str, Tensor]:
-        if self.teacher is not None and (stage, i) not in self._known:
-            self._known[stage, i] = self.teacher.evaluate(batch).logits  # evaluation batches are the same every epoch
-        student, teacher = self.student(batch.x), self._known.get((stage, i))
-        self.scores.update(student, teacher, batch.y)
-        return {"student": student} if teacher is None else {"student": student, "teacher": teacher}
-
     def _log_scores(self, stage: str) -> None:
-        # A validation by itself, of the teacher before or of a checkpoint after training, is no point of the curve.
+        # A validation by itself, of the teacher before training or of a checkpoint after it, is no point of the curve.
         # The values are equal on all ranks; sync_dist only keeps Lightning from warning that they might not be.
         values = {f"{stage}/{name}": value for name, value in self.scores.compute().items()}
         alone = self.trainer.state.fn == "validate"
@@ -127,3 +150,14 @@ class Distiller(pl.LightningModule):
             optimizer, lambda step: self._schedule(step / steps_per_epoch, max_epochs)
         )
         return [optimizer], [{"scheduler": factor, "interval": "step"}]
+
+    def compile_networks(self, batch_size: int) -> None:
+        """Compile student and teacher for training batches of one size; see `FeatureExtractor.compile`."""
+        self._extract.compile(batch_size)
+        if self.teacher is not None:
+            self.teacher.compile(batch_size)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
+        if self.teacher is not None:
+            self.teacher.apply_(fn)
+        return super()._apply(fn, recurse)

@@ -1,40 +1,106 @@
-"""The two values that travel between the parts. Shapes: B samples, C classes."""
+"""The values that travel between the parts, and the interfaces between them. Shapes: B samples, C classes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 class Mixed(NamedTuple):
-    """What else is in each picture of a batch, where two were mixed into one."""
+    """The other half of each picture in a batch of mixed pictures (mixup, cutmix)."""
 
     y: Tensor
     """Class of the other image `[B]`, int64."""
     share: Tensor
-    """How much of the picture is the sample itself `[B]`, in [0, 1]; by rule the larger part."""
+    """Fraction of the picture that shows the sample itself `[B]`, in [0, 1]."""
 
 
 class Batch(NamedTuple):
     """One batch; teacher and student are given the same one."""
 
     x: Any
-    """What a model takes: images `[B, 3, H, W]`, token ids, a dict of tensors."""
+    """Input of a model: images `[B, 3, H, W]`, or a dictionary of tensors such as token ids and mask."""
     y: Tensor
     """Class indices `[B]`, int64; of a mixed picture, the class of its larger part."""
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no one needs
     """Position of each sample in its split `[B]`, int64."""
     view: Tensor | None = None
-    """Which of the finitely many augmented views each sample is `[B]`, int64; None if there is no such number."""
+    """Number of each sample's augmented view `[B]`, int64; None if views are not numbered."""
     mixed: Mixed | None = None
-    """None where every picture shows one sample."""
+    """None if every picture shows one sample."""
 
 
 class Outputs(NamedTuple):
-    """What a model answers to a batch."""
+    """The answer of a model, or of several teachers together, to a batch."""
 
     logits: Tensor
-    """`[B, C]`, before softmax; of K teachers `[K, B, C]`."""
+    """`[B, C]`, before softmax; of several teachers, their fused logits at T = 1."""
     features: Mapping[str, Tensor] = MappingProxyType({})
-    """Layer name → activation, only of the layers that the loss asked for."""
+    """Layer name → activation, for the layers that the loss asked for."""
+    members: tuple["Outputs", ...] = ()
+    """Answer of each teacher, if there are several."""
+
+
+class Teacher(Protocol):
+    """Answers batches with frozen outputs. Not an `nn.Module`: Lightning must not train, save or wrap it."""
+
+    models: list[nn.Module]
+    """The networks that it runs."""
+    members: Sequence["Teacher"]
+    """The teachers of an ensemble; empty for a single one."""
+    fixed: bool
+    """True if its answer to an evaluation batch never changes, so that it may be asked once."""
+
+    def start_epoch(self, epoch: int) -> None:
+        """Prepare for an epoch; called before its first training batch."""
+
+    def compile(self, batch_size: int) -> None:
+        """Compile the networks for training batches of one size."""
+
+    def __call__(self, batch: Batch) -> Outputs:
+        """Answer a training batch."""
+
+    def evaluate(self, batch: Batch) -> Outputs:
+        """Answer a validation or test batch."""
+
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move or cast all tensors, as `nn.Module._apply` does."""
+
+
+class Source(Protocol):
+    """The samples of one split."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, order: Tensor, batch_size: int, seed: int, epoch: int, device: torch.device) -> Iterator[Batch]:
+        """Yield batches on `device` of the samples `order` `[n]` (positions in the split); the last may be smaller."""
+
+
+@dataclass(frozen=True)
+class StudentCard:
+    """Everything needed to rebuild a student around its weights and to use it. Stored as JSON beside the weights."""
+
+    name: str
+    """Name for `create_model`."""
+    kwargs: Mapping[str, Any]
+    """Arguments of the model, as given in `model.student_kwargs`."""
+    classes: Sequence[str]
+    """Class names in the order of the logits."""
+    inputs: Mapping[str, Any]
+    """Facts of the data that models depend on, such as `image_size`; see `DataModule.model_kwargs`."""
+    preprocessing: Mapping[str, Any]
+    """`kind` (such as `images`) and the values of that kind; see `DataModule.preprocessing`."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further facts, such as those that an exported file adds."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "StudentCard":
+        """Return the card that `as_dict` described. Raises TypeError if a field is missing or unknown."""
+        return StudentCard(**values)

@@ -1,60 +1,137 @@
-"""What every data set of the project offers."""
+"""Base class of all data sets of the project."""
 
 import hashlib
+import inspect
 import json
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from kd_lightning.data.images.normalize import Normalize
-from kd_lightning.data.loader import Loader, Source
-from kd_lightning.utils.checks import UserError, integer
+from kd_lightning.data.loader import Loader
+from kd_lightning.types import Source
+from kd_lightning.utils.checks import UserError, did_you_mean, integer
 
 Split = Literal["train", "val", "test"]
 MAX_SEED = 2**32 - 1
+UNLABELED = -1
+"""`Batch.y` of a sample whose class is not known."""
 
 
 class DataModule(LightningDataModule):
-    """Loaders of `Batch`, with a trainer or without (then rank 0 of 1, epoch 0, on the CPU).
+    """Base class of all data sets: loaders of `Batch`, and the facts of the data that the rest of the project needs.
 
-    The attributes that the rest of the project uses, besides the constructor's own arguments:
-    `name`, `classes`, `num_classes`, `image_size` (pixels; images are square), `normalize` (`Normalize(mean, std)`),
-    `num_views` (how many augmented views a training image has; None if they are not numbered), `sizes` (samples per
-    split, after `setup`) and `fingerprint()`. The constructor checks every value and does not touch the disk;
-    `prepare_data` and `setup` may be called any number of times.
+    A subclass sets `name`, implements `setup`, `classes`, `example` and `identity`, and may override what has a
+    default. The constructor checks every value and does not touch the disk; `prepare_data` and `setup` may be called
+    any number of times. Loaders work with a trainer or without one (then rank 0 of 1, epoch 0, on the CPU).
+
+    Args:
+        batch_size: Training samples per device and step.
+        global_batch_size: Training samples per step of all devices and accumulated steps together; replaces
+            `batch_size`.
+        eval_batch_size: Samples per device in evaluations; None for twice `batch_size`.
+        split_seed: Chooses the samples that are held out.
+        seed: Decides order and augmentation.
+        unknown: Any further key.
+
+    Raises:
+        UserError: If a value is wrong or a key is unknown; the message names `data.*`.
     """
 
     name: str
-    image_size: int
-    num_views: int | None
+    num_views: int | None = None
+    """Number of augmented views of a training sample; None if views are not numbered."""
 
     def __init__(
         self,
         *,
-        normalize: Mapping[str, Any] | Normalize,
         batch_size: int,
-        global_batch_size: int | None,
-        eval_batch_size: int | None,
-        split_seed: int,
-        seed: int,
+        global_batch_size: int | None = None,
+        eval_batch_size: int | None = None,
+        split_seed: int = 0,
+        seed: int = 0,
+        **unknown: Any,
     ) -> None:
         super().__init__()
-        self.normalize = Normalize.parse(normalize)
-        self.batch_size = integer("data.batch_size", batch_size, least=1)
+        for key in unknown:
+            known = self._keys()
+            raise UserError(f"unknown key data.{key}; it has {', '.join(known)}{did_you_mean(key, known)}")
+        self.batch_size = integer("data.batch_size", batch_size, ge=1)
         if global_batch_size is not None:
-            integer("data.global_batch_size", global_batch_size, least=1)
+            integer("data.global_batch_size", global_batch_size, ge=1)
         self.global_batch_size = global_batch_size
         if eval_batch_size is None:
             eval_batch_size = 2 * self.batch_size
-        self.eval_batch_size = integer("data.eval_batch_size", eval_batch_size, least=1)
-        self.split_seed = integer("data.split_seed", split_seed, least=0, most=MAX_SEED)
-        self.seed = integer("data.seed", seed, least=0, most=MAX_SEED)
+        self.eval_batch_size = integer("data.eval_batch_size", eval_batch_size, ge=1)
+        self.split_seed = integer("data.split_seed", split_seed, ge=0, le=MAX_SEED)
+        self.seed = integer("data.seed", seed, ge=0, le=MAX_SEED)
         self.splits: dict[Split, Source] = {}
 
+    @classmethod
+    def _keys(cls) -> list[str]:
+        """Return the keys of this data set: the arguments of its constructor and of those that it passes keys on to."""
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        constructors = [c.__init__ for c in cls.__mro__ if issubclass(c, DataModule) and "__init__" in vars(c)]
+        keys = [p.name for c in constructors for p in inspect.signature(c).parameters.values() if p.kind in named]
+        return [key for key in dict.fromkeys(keys) if key != "self"]
+
+    @abstractmethod
+    def setup(self, stage: str | None = None) -> None:
+        """Fill `splits` once, whatever the stage."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> list[str]:
+        """Class names in the order of their indices."""
+
+    @abstractmethod
+    def example(self, count: int) -> Any:
+        """Return inputs (`Batch.x`) of `count` samples such as a model may be given, the same for every call."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Return everything that determines the samples, their order in the splits and their views; plain values."""
+
+    def select(self, x: Any, mask: Tensor) -> Any:
+        """Return the inputs of the samples of a batch for which `mask` `[B]` is true."""
+        return tree_map(lambda tensor: tensor[mask.to(tensor.device)], x)
+
+    def model_kwargs(self) -> dict[str, Any]:
+        """Return the facts of the data that a model depends on: `num_classes`, and others such as `image_size`."""
+        return {"num_classes": self.num_classes}
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Return how a raw sample becomes an input, as plain values for the student's card: `kind` and its values."""
+        return {"kind": self.name}
+
+    def teacher_inputs(self, normalize: Any, input_size: Any, key: str) -> tuple[nn.Module | None, dict[str, Any]]:
+        """Return the translation of inputs for a teacher that was trained elsewhere, and its `model_kwargs`.
+
+        Args:
+            normalize: `model.teacher_normalize`.
+            input_size: `model.teacher_input_size`.
+            key: Suffix of these keys in messages.
+
+        Returns:
+            A module from this data's inputs to the teacher's, or None for the same inputs; and the facts of the data
+            for the teacher's network.
+
+        Raises:
+            UserError: If the data cannot be translated so.
+        """
+        for name, value in (("teacher_normalize", normalize), ("teacher_input_size", input_size)):
+            if value is not None:
+                raise UserError(f"model.{name}{key} is for images; the data set {self.name} has none, leave it null")
+        return None, self.model_kwargs()
+
+    def epoch_views(self, epoch: int) -> Tensor | None:
+        """Return the view that every training sample has in `epoch`, `[N]`, on the CPU; None if not numbered."""
+        return None
+
     def share_batch(self, parts: int) -> None:
-        """Divides `global_batch_size`, where given, among `parts` = processes · accumulated steps. Raises UserError."""
+        """Divide `global_batch_size`, if given, among `parts` = processes · accumulated steps. Raises UserError."""
         if self.global_batch_size is None:
             return
         if self.global_batch_size % parts:
@@ -64,15 +141,6 @@ class DataModule(LightningDataModule):
             )
         self.batch_size = self.global_batch_size // parts
 
-    @abstractmethod
-    def setup(self, stage: str | None = None) -> None:
-        """Fills `splits` once, whatever the stage."""
-
-    @property
-    @abstractmethod
-    def classes(self) -> list[str]:
-        """Class names in the order of their indices."""
-
     @property
     def num_classes(self) -> int:
         """Number of classes."""
@@ -80,19 +148,20 @@ class DataModule(LightningDataModule):
 
     @property
     def sizes(self) -> dict[Split, int]:
-        """Number of samples per split; known after `setup`."""
+        """Number of samples per split, with those of unknown class; known after `setup`."""
         return {split: len(source) for split, source in self.splits.items()}
 
-    @abstractmethod
-    def identity(self) -> dict[str, Any]:
-        """Everything that determines the samples, their order in the splits and their views; plain values."""
+    @property
+    def labelled(self) -> int:
+        """Number of training samples whose class is known; known after `setup`."""
+        return self.sizes["train"]
 
     def fingerprint(self) -> str:
-        """16 hex digits: equal if and only if (split, index, view) means the same pixels. Independent of `seed`."""
+        """Return 16 hex digits, equal if and only if (split, index, view) means the same pixels, whatever the `seed`."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
 
     def loader(self, split: Split) -> Loader:
-        """A new loader of a split, shuffled if it is "train". Raises UserError if no batch can be made of it."""
+        """Return a new loader of a split, shuffled if it is "train". Raises UserError if no batch can be made of it."""
         train = split == "train"
         if split not in self.splits:
             self.setup()
@@ -106,20 +175,20 @@ class DataModule(LightningDataModule):
         if train and not len(loader):
             world_size = self.trainer.world_size if self.trainer else 1
             raise UserError(
-                f"{self.name} has only {len(loader.source)} training images: too few for {world_size} process(es) with "
-                "2 images each; use more images (data.train_size, data.val_size) or fewer devices"
+                f"{self.name} has only {len(loader.source)} training samples: too few for {world_size} process(es) "
+                "with 2 samples each; use more samples (data.train_size, data.val_size) or fewer devices"
             )
         return loader
 
     def train_dataloader(self) -> Loader:
-        """Shuffled and augmented, the same for the same (`seed`, epoch)."""
+        """Return the training split shuffled and augmented, the same for the same (`seed`, epoch)."""
         return self.loader("train")
 
     def val_dataloader(self) -> Loader | list[Loader]:
-        """In order, without augmentation; an empty list if nothing is held out."""
+        """Return the validation split in order, without augmentation; an empty list if nothing is held out."""
         self.setup()
         return self.loader("val") if self.sizes["val"] else []
 
     def test_dataloader(self) -> Loader:
-        """In order, without augmentation."""
+        """Return the test split in order, without augmentation."""
         return self.loader("test")

@@ -1,50 +1,63 @@
-"""The teacher of a run that is over: found again, never trained."""
+"""The teacher of a finished run: found again, never trained."""
 
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import runs
-from kd_lightning.config import ModelConfig
-from kd_lightning.teachers.build import build_teacher, single_teachers
-from kd_lightning.teachers.live import Teacher
-from kd_lightning.training.teacher_stage import stage_config, teacher_folder
+from kd_lightning.data.module import DataModule
+from kd_lightning.teachers.build import OpenedTeacher, build_teacher, open_teacher
+from kd_lightning.training.objective import build_fusion
+from kd_lightning.training.teacher_stage import teacher_folder
+from kd_lightning.training.teachers import teacher_specs
+from kd_lightning.types import Teacher
 from kd_lightning.utils.checks import UserError
 
 _PLACES = ("model.teacher_weights", "teacher_stage.dir")
 
 
-def find_teacher(run: runs.Run, cfg: DictConfig, data: Any) -> Teacher:
-    """The teacher of `run`, with `cfg`, its configuration as it may have been changed; it was trained on `data`.
+@dataclass(frozen=True)
+class FoundTeacher:
+    """The teacher of a run, and its networks."""
 
-    Its weights lie where the run found them, unless `cfg` names another place. Raises UserError if they do no longer.
+    teacher: Teacher
+    networks: tuple[OpenedTeacher, ...]
+
+
+def find_teacher(run: runs.Run, config: DictConfig, data: DataModule) -> FoundTeacher:
+    """Return the teacher of `run`, as it taught.
+
+    Its weights lie where the run found them, unless `config` names another place.
+
+    Args:
+        run: The run.
+        config: The run's configuration, as it may have been changed.
+        data: The data that the run was trained on.
+
+    Raises:
+        UserError: If the weights are gone.
     """
-    cfg = cfg.copy()
-    # A run of an older version lacks newer keys.
-    cfg.model = OmegaConf.unsafe_merge(OmegaConf.create(vars(ModelConfig())), cfg.model)
-    cfg.model.teacher_cache = "off"
-    cfg.model.teacher_weights = found_weights(run, cfg, data)
-    return build_teacher(cfg, data, cfg.trainer, lambda model: (), _never)()
+    config = config.copy()
+    weights = [str(path) for path in found_weights(run, config, data)]
+    config.model.teacher_weights = weights if len(weights) > 1 else weights[0]
+    if "weighting" in run.metrics["teacher"]:
+        config.model.teacher_weighting = run.metrics["teacher"]["weighting"]  # as it was learned
+    networks = tuple(open_teacher(spec, data) for spec in teacher_specs(config.model))
+    fusion = build_fusion(config.loss, config.model)
+    return FoundTeacher(build_teacher(networks, data, fusion=fusion), networks)
 
 
-def found_weights(run: runs.Run, cfg: DictConfig, data: Any) -> str | list[str]:
-    """The files or folders that hold the weights of the teacher or teachers; see `find_teacher`."""
-    moved = any(OmegaConf.select(cfg, key) != OmegaConf.select(run.config, key) for key in _PLACES)
-    seen = [] if moved else _where_the_run_saw_them(run)
-    weights = [str(path) for path in (seen or [_weights(one, data) for one, _ in single_teachers(cfg)])]
-    return weights if len(weights) > 1 else weights[0]
+def found_weights(run: runs.Run, config: DictConfig, data: DataModule) -> list[Path]:
+    """Return the files or folders that hold the weights of each teacher of the run; see `find_teacher`."""
+    moved = any(OmegaConf.select(config, key) != OmegaConf.select(run.config, key) for key in _PLACES)
+    seen = [] if moved else _recorded(run)
+    return seen or [_weights(config, spec, data) for spec in teacher_specs(config.model)]
 
 
-def weights_seen_from(out: Path, cfg: DictConfig, data: Any) -> list[dict[str, str]]:
-    """Where each teacher's weights lie: seen from the run directory `out`, as both may move, and absolute."""
-    paths = [_weights(one, data) for one, _ in single_teachers(cfg)]
-    return [{"relative": os.path.relpath(path, out), "absolute": str(path.resolve())} for path in paths]
-
-
-def _where_the_run_saw_them(run: runs.Run) -> list[Path]:
-    """What `weights_seen_from` told the run; nothing if one is gone, or the run of an older version."""
+def _recorded(run: runs.Run) -> list[Path]:
+    """Return where the run saw the weights; nothing if one is gone."""
     found = []
     for path in run.metrics.get("teacher", {}).get("weights", []):
         there = [p for p in (run.path / path["relative"], Path(path["absolute"])) if p.exists()]
@@ -54,15 +67,10 @@ def _where_the_run_saw_them(run: runs.Run) -> list[Path]:
     return found
 
 
-def _weights(cfg: DictConfig, data: Any) -> Path:
-    """The file or folder that holds the weights of one teacher."""
-    if cfg.model.teacher_weights not in ("auto", "imagenet"):
-        return Path(cfg.model.teacher_weights).expanduser()
-    folder = teacher_folder(cfg, stage_config(cfg), data)
+def _weights(config: DictConfig, spec: Any, data: DataModule) -> Path:
+    if not spec.is_trained_here:
+        return Path(spec.weights)
+    folder = teacher_folder(config, spec, data)
     if not runs.is_finished(folder):
         raise UserError(f"model.teacher_weights: {folder} is gone; name them with model.teacher_weights=PATH")
     return folder
-
-
-def _never(*args: Any, **kwargs: Any) -> None:
-    raise AssertionError("the weights are given by path")

@@ -1,94 +1,80 @@
-"""A finished run with all that its evaluation needs: its data, its students, its teacher."""
+"""A finished run, opened for a command that evaluates, predicts, exports or compresses it."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from kd_lightning import runs
-from kd_lightning.config import CONF_DIR, build
-from kd_lightning.evaluation.found import find_teacher
-from kd_lightning.teachers import Teacher
-from kd_lightning.utils.checks import UserError, choice
-
-# Where things lie and how fast they are read; whatever else is changed would be another experiment.
-CHANGEABLE = (
-    "data",
-    "data.root",
-    "data.num_workers",
-    "data.verify",
-    "data.eval_batch_size",
-    "model.teacher_weights",
-    "teacher_stage.dir",
-    "trainer.accelerator",
-)
+from kd_lightning.config import build
+from kd_lightning.data.module import DataModule
+from kd_lightning.evaluation.found import FoundTeacher, find_teacher
+from kd_lightning.evaluation.overrides import overridden
+from kd_lightning.runs.students import load_students
+from kd_lightning.types import StudentCard
+from kd_lightning.utils.checks import UserError
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is evaluated."""
+class OpenedRun:
+    """A finished run with its data and its students."""
 
     run: runs.Run
     config: DictConfig
-    """The run's own, with what was typed."""
-    data: Any
+    """The run's configuration, with what was typed."""
+    data: DataModule
     students: dict[str, nn.Module]
-    """`best` (where validation chose one) and `last`."""
-    about: dict[str, Any]
-    teacher: Teacher | None
-    note: str | None
-    """Why there is no teacher, if the run had one."""
+    """`last` and, where validation chose one, `best`; the deployed one first."""
+    card: StudentCard
+
+    @property
+    def path(self) -> Path:
+        return self.run.path
+
+    @property
+    def student(self) -> nn.Module:
+        """The deployed student, in eval mode."""
+        return self.students[self.run.metrics["select"]]
+
+    @property
+    def has_teacher(self) -> bool:
+        return "teacher" in self.run.metrics
+
+    def find_teacher(self) -> FoundTeacher:
+        """Return the teacher of the run. Raises UserError if its weights are gone."""
+        same_data = self.config.data._target_ == self.run.config.data._target_
+        trained_on = self.data if same_data else build(self.run.config.data, "data")  # its fingerprint names a teacher
+        return find_teacher(self.run, self.config, trained_on)
 
 
-def open_subject(path: Path, overrides: list[str]) -> Subject:
-    """Reads the run in `path`, its data prepared. Raises UserError if it is unfinished or does not fit its data.
+def open_run(path: Path, overrides: list[str]) -> OpenedRun:
+    """Open the finished run in `path`, its data prepared.
 
-    A teacher whose weights are gone is none.
+    Args:
+        path: The run directory.
+        overrides: `key=value` as typed: where things lie now, or other data of the same classes.
+
+    Raises:
+        UserError: If the run is unfinished or damaged, or the data does not fit the student.
     """
     run = runs.read(path)
-    students, about = runs.load_students(path)
+    students, card = load_students(path)
     config = overridden(run.config, overrides)
-    data = open_data(path, run.config, config, about)
-    teacher, note = None, None
-    if "teacher" in run.metrics:
-        try:
-            same_data = config.data._target_ == run.config.data._target_
-            trained_on = data if same_data else build(run.config.data, "data")  # its fingerprint names the teacher
-            teacher = find_teacher(run, config, trained_on)
-        except UserError as e:
-            note = f"the teacher could not be rebuilt, the student is evaluated alone: {e}"
-    return Subject(run, config, data, students, about, teacher, note)
+    return OpenedRun(run, config, _open_data(run, config, card), students, card)
 
 
-def open_data(path: Path, trained_on: DictConfig, config: DictConfig, about: dict[str, Any]) -> Any:
-    """The data of `config`, prepared, for the student `about` of the run in `path`. Raises UserError if it fits not."""
-    if config.data._target_ != trained_on.data._target_:
-        config.data.normalize = about["normalize"]
-    data = build(config.data, "data")
+def _open_data(run: runs.Run, config: DictConfig, card: StudentCard) -> DataModule:
+    """Return the data, prepared. Raises UserError if it does not fit the student."""
+    if config.data._target_ != run.config.data._target_ and "normalize" in config.data:
+        config.data.normalize = card.preprocessing.get("normalize", config.data.normalize)
+    data: DataModule = build(config.data, "data")
     data.prepare_data()
     data.setup()
-    if list(data.classes) != about["classes"] or data.image_size != about["image_size"]:
+    if list(data.classes) != list(card.classes) or data.model_kwargs() != dict(card.inputs):
+        told = [", ".join(f"{k} {v}" for k, v in facts.items()) for facts in (data.model_kwargs(), card.inputs)]
         raise UserError(
-            f"data: {data.name} has {data.num_classes} classes of {data.image_size} px images, but {path} was trained "
-            f"on {about['num_classes']} of {about['image_size']} px ({', '.join(about['classes'][:4])} …)"
+            f"data: {data.name} has {told[0]}, but {run.path} was trained on {told[1]} "
+            f"({', '.join(card.classes[:4])} …)"
         )
     return data
-
-
-def overridden(config: DictConfig, overrides: list[str]) -> DictConfig:
-    """`config` with `key=value` words applied; `data=NAME` takes the whole group. Raises UserError for other keys."""
-    config = config.copy()
-    words = sorted(overrides, key=lambda word: not word.startswith("data="))  # a group before its keys
-    other_data = any(word.startswith("data=") for word in words)
-    for word in words:
-        key, _, value = word.partition("=")
-        if key == "data":
-            known = sorted(p.stem for p in (CONF_DIR / "data").glob("*.yaml"))
-            config.data = OmegaConf.load(CONF_DIR / "data" / f"{choice('data', value, known)}.yaml")
-        elif key in CHANGEABLE or (other_data and key.startswith("data.")):
-            config.merge_with_dotlist([word])
-        else:
-            raise UserError(f"{word} cannot be changed in an evaluation; what can: {', '.join(CHANGEABLE)}")
-    return config

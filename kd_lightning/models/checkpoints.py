@@ -1,4 +1,4 @@
-"""Weights of any origin into a model: run directories, Lightning checkpoints, state dicts, safetensors."""
+"""Weights files of any origin: Lightning checkpoints, raw and nested state dicts, safetensors."""
 
 import pickle
 import warnings
@@ -18,17 +18,15 @@ RUN_WEIGHTS = "student.safetensors"  # what a run directory keeps (kd_lightning.
 
 
 def load_weights(model: nn.Module, path: str | Path, key: str = "model.teacher_weights") -> None:
-    """Loads `path` into `model`, repairing prefixes and the classifier's name where only one repair fits.
+    """Load the file `path` into `model`, repairing prefixes and the classifier's name where only one repair fits.
 
-    Raises UserError if the file is missing, damaged or holds code, or if its tensors do not fit: then the message
-    lists what is missing, unexpected and of wrong shape.
+    Raises:
+        UserError: If the file is missing, damaged or holds code, or if its tensors do not fit: then the message lists
+            what is missing, unexpected and of wrong shape.
     """
     path = Path(path).expanduser()
-    if path.is_dir() and (path / RUN_WEIGHTS).is_file():
-        path = path / RUN_WEIGHTS
     if not path.is_file():
-        what = "is a folder without a finished run" if path.is_dir() else "does not exist"
-        raise UserError(f"{key}: {path} {what}; give a checkpoint file, a run directory, 'auto' or 'imagenet'")
+        raise UserError(f"{key}: {path} does not exist; give a checkpoint file, a run directory, 'auto' or 'imagenet'")
     state = _repair(_tensors(_read(path, key), path, key), model)
     wanted = model.state_dict()
     missing = sorted(k for k in wanted if k not in state and not k.endswith("num_batches_tracked"))

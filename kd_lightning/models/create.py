@@ -3,7 +3,7 @@
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -48,23 +48,40 @@ def create_model(
     name: str,
     num_classes: int,
     *,
-    image_size: int = 32,
+    kwargs: Mapping[str, Any] | None = None,
     pretrained: bool = False,
     key: str = "model.student",
-    **kwargs: Any,
+    **facts: Any,
 ) -> nn.Module:
-    """Returns a model from images `[B, 3, image_size, image_size]` to logits `[B, num_classes]`.
+    """Return a model from the inputs of a data set to logits `[B, num_classes]`.
 
-    `name` is one of `model_names()`, a classification model of torchvision, `timm/NAME`, or the dotted path of any
-    function or class, which is called with `num_classes` and `kwargs`. A name that both have (`resnet50`, `vgg13`) is
-    the net for small images up to 64 pixels and torchvision's own above. `pretrained` fills it with ImageNet weights,
-    all but the classifier (and the stem's convolution in small-image ResNets); a dotted path is then given
-    `pretrained=True`. `key` is what the user typed to choose the model, for messages.
-    Raises UserError for an unknown name, arguments that the model refuses, or weights that cannot be had.
+    A name that both have (`resnet50`, `vgg13`) is the net for small images up to 64 pixels and torchvision's own above.
+
+    Args:
+        name: One of `model_names()`, a classification model of torchvision, `timm/NAME`, or the dotted path of any
+            function or class.
+        num_classes: Number of logits.
+        kwargs: Arguments of the model.
+        pretrained: Start from ImageNet weights, all but the classifier (and the stem's convolution in small-image
+            ResNets). A dotted path is then given `pretrained=True`.
+        key: What the user typed to choose the model, for messages.
+        facts: Facts of the data (`DataModule.model_kwargs`), such as `image_size`; without any, 32-pixel images. A
+            dotted path is given those that it has parameters for, and all if it takes `**facts`.
+
+    Raises:
+        UserError: For an unknown name, arguments that the model refuses, or weights that cannot be had.
     """
-    integer("num_classes", num_classes, least=1)
+    integer("num_classes", num_classes, ge=1)
     if not isinstance(name, str):
         raise UserError(f"{key} must be the name of a model, got {name!r}")
+    kwargs, facts = dict(kwargs or {}), facts or {"image_size": 32}
+    if "." in name and not name.startswith("timm/"):
+        chosen = {"pretrained": True} if pretrained else {}
+        function = _imported(name, key)
+        return _call(function, name, key, num_classes=num_classes, **_wanted(function, facts), **chosen, **kwargs)
+    if "image_size" not in facts:
+        raise UserError(f"{key}: {name} is a network for images, and this data set has none; give a dotted path")
+    image_size = facts["image_size"]
     small = image_size <= SMALL_IMAGE
     if name in SMALL_STEM and small:
         return small_stem_resnet(name, num_classes, pretrained, key, **kwargs)
@@ -79,13 +96,20 @@ def create_model(
         return torchvision_model(name, num_classes, image_size, pretrained, key, **kwargs)
     if name.startswith("timm/"):
         return timm_model(name.removeprefix("timm/"), num_classes, pretrained, key, **kwargs)
-    if "." in name:
-        chosen = {"pretrained": True} if pretrained else {}
-        return _call(_imported(name, key), name, key, num_classes=num_classes, **chosen, **kwargs)
     raise UserError(
         f"{key}: unknown model {name!r}{_nearest(name)} Built in are {', '.join(model_names())}; "
         "also any torchvision name, timm/NAME, or a dotted path such as my_package.nets.small_net"
     )
+
+
+def _wanted(function: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of the data that `function` has parameters for."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # functions written in C, which `_call` refuses
+        return {}
+    takes_all = any(p.kind == p.VAR_KEYWORD and name == "facts" for name, p in parameters.items())
+    return {name: value for name, value in facts.items() if takes_all or name in parameters}
 
 
 def _nearest(name: str) -> str:

@@ -1,6 +1,6 @@
 """Activations of a model's layers, by name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,10 +15,10 @@ INPUT = ":input"
 BEFORE_RELU = ":before_relu"
 
 
-class Tap:
+class FeatureExtractor:
     """Calls `model` and also returns the outputs of the named layers.
 
-    >>> Tap(resnet18, ["layer2"])(x).features["layer2"].shape  # [B, 128, 16, 16]
+    >>> FeatureExtractor(resnet18, ["layer2"])(x).features["layer2"].shape  # [B, 128, 16, 16]
 
     `fc:input` is what the layer was given, and `layer2:before_relu` what the ReLU at its end was given, be it a module
     or a function. Raises UserError if the model has no layer of that name, or, when called, if no ReLU ends it.
@@ -29,8 +29,14 @@ class Tap:
         self._seen: dict[str, Tensor] = {}
         self._handles: list[Any] = []
         self._compiled: tuple[int, Callable[..., Tensor]] | None = None
-        modules = dict(model.named_modules())
-        for tap in layers:
+        self._layers = tuple(layers)
+        self.place()
+
+    def place(self) -> None:
+        """Place the hooks on the model's layers, again if some were replaced since (as SyncBatchNorm does)."""
+        self.remove()
+        model, modules = self.model, dict(self.model.named_modules())
+        for tap in self._layers:
             name = tap.removesuffix(INPUT).removesuffix(BEFORE_RELU)
             if name not in modules:
                 children = ", ".join(child for child, _ in model.named_children())
@@ -75,9 +81,10 @@ class Tap:
         self._handles.append(module.register_forward_hook(stop, always_call=True))
 
     def remove(self) -> None:
-        """Takes its hooks out of the model."""
+        """Remove the hooks from the model."""
         for handle in self._handles:
             handle.remove()
+        self._handles.clear()
 
     def compile(self, size: int) -> None:
         """Lets training batches of `size` samples run compiled; no layer can be read there.
@@ -93,7 +100,13 @@ class Tap:
         self._seen.clear()
         size, compiled = self._compiled or (None, self.model)
         model = compiled if training == size else self.model
-        return Outputs(model(x), dict(self._seen))
+        return Outputs(logits_of(model, x), dict(self._seen))
+
+
+def logits_of(model: Callable[..., Any], x: Any) -> Tensor:
+    """Return what `model` answers to inputs `x`; the entries of a dictionary are keyword arguments."""
+    answer: Tensor = model(**x) if isinstance(x, Mapping) else model(x)
+    return answer
 
 
 class _LastReLU(TorchFunctionMode):

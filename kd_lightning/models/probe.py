@@ -1,14 +1,14 @@
 """Networks before training, as a loss sees them: what layers they have and what shapes these give."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kd_lightning.models import head, stages
-from kd_lightning.models.hooks import BEFORE_RELU, INPUT, Tap
+from kd_lightning.models.hooks import BEFORE_RELU, INPUT, FeatureExtractor
+from kd_lightning.types import Outputs
 from kd_lightning.utils.checks import UserError, integer
 
 
@@ -31,7 +31,7 @@ class Probe:
         return found
 
     def layers(self, wanted: Any, key: str) -> tuple[str, ...]:
-        """Names for `Tap` of the `wanted` layers.
+        """Names for `FeatureExtractor` of the `wanted` layers.
 
         `all` (every stage), `last` (the last stage), `pooled` (the classifier's input `[B, D]`), `before_relu` (every
         stage before its final ReLU), the number of a stage from 1, a layer's name, or a list of numbers and names.
@@ -51,10 +51,10 @@ class Probe:
 
     def _layer(self, wanted: Any, key: str) -> str:
         if isinstance(wanted, str):
-            return wanted  # Tap says if there is none of that name
+            return wanted  # FeatureExtractor says if there is none of that name
         if isinstance(wanted, int) and not isinstance(wanted, bool):
             names = stages(self.model)
-            return names[integer(key, wanted, least=1, most=len(names)) - 1]
+            return names[integer(key, wanted, ge=1, le=len(names)) - 1]
         raise UserError(f"{key} must be all, last, pooled, a stage's number, a layer's name or a list, got {wanted!r}")
 
     def _before_relu(self, name: str) -> str:
@@ -75,13 +75,20 @@ class Probe:
         features = self._run(layers)
         return [tuple(features[name].shape[1:]) for name in layers]
 
+    def logits_shape(self) -> tuple[int, ...]:
+        """Return the shape of the answer to the sample input."""
+        return tuple(self._answer(()).logits.shape)
+
     def _run(self, layers: Sequence[str]) -> Mapping[str, Tensor]:
-        tap = Tap(self.model, layers)
+        return self._answer(layers).features
+
+    def _answer(self, layers: Sequence[str]) -> Outputs:
+        tap = FeatureExtractor(self.model, layers)
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()  # running statistics stay as they are
         try:
             with torch.no_grad():
-                return tap(self.x).features
+                return tap(self.x)
         finally:
             tap.remove()
             for module, training in modes:
@@ -104,17 +111,3 @@ class Probe:
 
 def _in_shortcut(name: str) -> bool:
     return any(part in ("shortcut", "downsample") for part in name.split("."))
-
-
-@dataclass(frozen=True)
-class Networks:
-    """What a loss is told before training."""
-
-    student: Probe
-    teacher: Probe | None
-    num_samples: int
-    """Images in the training split; `Batch.index` is below."""
-    new_student: Callable[[], nn.Module]
-    """Makes another student with initial weights of its own."""
-    about_student: dict[str, Any]
-    """What `create_model` makes the student of: `name`, `image_size`, `kwargs`."""

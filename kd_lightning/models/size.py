@@ -1,19 +1,23 @@
-"""How large a model is: parameters and multiply-accumulates."""
+"""Size of a model: parameters and multiply-accumulates."""
 
 import itertools
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
+
+from kd_lightning.models.hooks import logits_of
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of parameters, trainable or not; buffers such as BatchNorm statistics are not counted."""
+    """Return the number of parameters, trainable or not; buffers such as BatchNorm statistics are not counted."""
     return sum(p.numel() for p in model.parameters())
 
 
-def count_macs(model: nn.Module, image_size: int) -> int:
-    """Multiply-accumulates of one forward pass of one image `[1, 3, image_size, image_size]`.
+def count_macs(model: nn.Module, x: Any) -> int:
+    """Return the multiply-accumulates of one forward pass of inputs `x`, usually of one sample.
 
     Counts convolutions, linear layers and matrix products, as papers do; normalization and activations are left out.
     Runs the model once in eval mode where its parameters are, and leaves each module's mode as it was.
@@ -23,7 +27,7 @@ def count_macs(model: nn.Module, image_size: int) -> int:
     model.eval()
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(torch.zeros(1, 3, image_size, image_size, device=like.device, dtype=like.dtype))
+            logits_of(model, tree_map(lambda t: t.to(like.device, like.dtype if t.is_floating_point() else None), x))
     finally:
         for module, training in modes:
             module.training = training

@@ -1,13 +1,20 @@
-"""A run directory is one run's: from its first moment, when it goes on, and when the same sweep is started again."""
+"""Claims on run directories: a folder belongs to one run, from its first moment, and when it goes on."""
 
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.runs.directory import CONFIG, INCIDENTAL, LAST, flatten, is_finished, read, read_config, replace
+from kd_lightning.runs.directory import (
+    CONFIG,
+    INCIDENTAL,
+    LAST,
+    flatten,
+    is_finished,
+    read,
+    read_config,
+    write_config,
+)
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.distributed import is_first_rank
 
@@ -16,9 +23,13 @@ CHANGEABLE = ("trainer.", "data.root", "data.num_workers", "data.verify", "model
 
 
 def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
-    """Makes `path` this run's own, or goes on with the run in it; returns the checkpoint to go on from, if any.
+    """Make `path` this run's own, or go on with the run in it.
 
-    Raises UserError if `path` holds a run already (finished, where `resume`), or cannot be written.
+    Returns:
+        The checkpoint to go on from, if there is one.
+
+    Raises:
+        UserError: If `path` holds a run already (with `resume`: a finished one), or cannot be written.
     """
     if not is_first_rank():
         resume = resume or (path / LAST).is_file()  # as the first rank does, which began before
@@ -29,10 +40,12 @@ def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
     if is_finished(path) and read(path).metrics["epochs"] >= config.trainer.max_epochs:
         raise UserError(f"resume: the run in {path} is finished; give it more epochs with trainer.max_epochs=…")
     if is_first_rank():
-        replace(path / CONFIG, OmegaConf.to_yaml(config, resolve=True))
+        write_config(path, config)
     last = path / LAST
     if not last.is_file():
         return None  # it was stopped before its first epoch ended
+    import torch  # takes seconds, which `--help` need not wait for
+
     try:
         torch.load(last, map_location="cpu", weights_only=True)
     except Exception as e:  # whatever a damaged zip or pickle raises
@@ -41,7 +54,7 @@ def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
 
 
 def holds(path: Path, config: DictConfig) -> bool:
-    """Whether `path` holds a run of `config`, finished or not. Raises UserError if it holds one of another."""
+    """Return whether `path` holds a run of `config`, finished or not. Raises UserError if it holds another run."""
     if not (path / CONFIG).is_file():
         return False
     there, wanted = flatten(read_config(path)), flatten(OmegaConf.create(OmegaConf.to_yaml(config, resolve=True)))
@@ -57,8 +70,7 @@ def holds(path: Path, config: DictConfig) -> bool:
 def _create(path: Path, config: DictConfig) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with open(path / CONFIG, "x") as f:  # fails if it exists: two runs can never share a folder
-            f.write(OmegaConf.to_yaml(config, resolve=True))
+        write_config(path, config, exclusive=True)  # fails if it exists: two runs can never share a folder
     except FileExistsError as e:
         raise UserError(f"{path} already holds a run; go on with resume={path} or choose another hydra.run.dir") from e
     except OSError as e:
@@ -66,9 +78,10 @@ def _create(path: Path, config: DictConfig) -> None:
 
 
 def resumed_config(path: Path, overrides: list[str]) -> DictConfig:
-    """The configuration of the run in `path` with values changed by `overrides` (as typed, `key=value`).
+    """Return the configuration of the run in `path`, changed by `overrides` (as typed, `key=value`).
 
-    Raises UserError if one changes what is learned: another loss, another student or seed is another run.
+    Raises:
+        UserError: If one changes what is learned: another loss, another student or seed is another run.
     """
     config = read_config(path)
     for override in overrides:
@@ -84,12 +97,15 @@ def resumed_config(path: Path, overrides: list[str]) -> DictConfig:
 
 
 def discard(path: Path) -> None:
-    """Removes the folder of a run whose mistake was found before its training."""
-    if is_first_rank() and not (path / LAST).is_file():
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove by name what a run that was refused has written, and its folder if nothing is left in it."""
+    if not is_first_rank() or (path / LAST).is_file():
+        return
+    for file in (path / CONFIG, *path.glob("events.out.tfevents.*"), *path.glob("*.log")):
+        file.unlink(missing_ok=True)
+    discard_if_empty(path)
 
 
 def discard_if_empty(path: Path) -> None:
-    """Removes the folder of a run that never began."""
+    """Remove the folder of a run that never began, if it is empty."""
     with suppress(OSError):
         path.rmdir()

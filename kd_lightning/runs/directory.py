@@ -1,5 +1,6 @@
-"""Run directories: everything a run learned, under names that only this file knows."""
+"""Run directories: what a finished training leaves, under file names that only this package knows."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,22 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
 from yaml import YAMLError
 
-from kd_lightning.models import create_model
-from kd_lightning.models.checkpoints import RUN_WEIGHTS, load_weights
 from kd_lightning.utils.checks import UserError
 
 CONFIG, METRICS, BEST, LAST = "config.yaml", "metrics.json", "best.ckpt", "last.ckpt"
-EVALUATION = "evaluation.json"  # of kd_lightning.evaluate
-SCHEMA = 1  # of metrics.json
+STUDENT = "student.safetensors"
+EVALUATION = "evaluation.json"  # written by kd_lightning.evaluate
+SCHEMA = 2  # of a run directory, in metrics.json and at the top of config.yaml
+_STAMP = f"# kd_lightning run, schema {SCHEMA}\n"
 
-# What changes nothing in the numbers that a run ends with.
 INCIDENTAL = (
     "data.root",
     "data.num_workers",
@@ -35,6 +31,7 @@ INCIDENTAL = (
     "trainer.profiler",
     "resume",
 )
+"""Keys that change none of the numbers that a run ends with."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +42,15 @@ class Run:
     config: DictConfig
     metrics: dict[str, Any]
 
+    @property
+    def student(self) -> dict[str, Any]:
+        """Scores of the student that is deployed and compared (`select`): `epoch`, `val` if held out, `test`."""
+        scores: dict[str, Any] = self.metrics["student"][self.metrics["select"]]
+        return scores
+
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested configuration as one dictionary, `loss.temperature` → 4.0; lists stay values."""
+    """Return a nested configuration as one dictionary, `loss.temperature` → 4.0; lists stay values."""
     if isinstance(node, DictConfig):
         node = OmegaConf.to_container(node)
     if not isinstance(node, dict):
@@ -56,36 +59,63 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
+def write_config(path: Path, config: DictConfig, exclusive: bool = False) -> None:
+    """Write the resolved configuration into the run directory `path`.
+
+    Raises:
+        FileExistsError: With `exclusive`, if there is one: then the folder belongs to another run.
+    """
+    text = _STAMP + OmegaConf.to_yaml(config, resolve=True)
+    if exclusive:
+        with open(path / CONFIG, "x", encoding="utf-8") as f:
+            f.write(text)
+    else:
+        replace(path / CONFIG, text)
+
+
 def read_config(path: Path, key: str = "resume") -> DictConfig:
-    """The resolved configuration of the run in `path`. Raises UserError if there is none."""
+    """Return the resolved configuration of the run in `path`.
+
+    Raises:
+        UserError: If there is none, if it is damaged, or of another schema.
+    """
     if not (path / CONFIG).is_file():
         raise UserError(f"{key}: {path} is not a run directory (it has no {CONFIG}); give outputs/train/<run>")
+    damaged = UserError(f"{key}: {path / CONFIG} is damaged; start a new run")
     try:
-        config = OmegaConf.load(path / CONFIG)
-        assert isinstance(config, DictConfig)
-    except (YAMLError, UnicodeDecodeError, AssertionError) as e:
-        raise UserError(f"{key}: {path / CONFIG} is damaged; start a new run") from e
+        text = (path / CONFIG).read_text(encoding="utf-8")
+        config = OmegaConf.create(text)
+    except (YAMLError, UnicodeDecodeError) as e:
+        raise damaged from e
+    if not text.startswith(_STAMP):
+        found = re.match(r"# kd_lightning run, schema (\d+)\n", text)
+        raise UserError(
+            f"{key}: {path} has schema {found[1] if found else 1}, this version reads {SCHEMA}; run it again"
+        )
+    if not isinstance(config, DictConfig) or not {"data", "model", "loss", "trainer"} <= set(config):
+        raise damaged
     return config
 
 
-def load_checkpoint(module: nn.Module, path: Path) -> int:
-    """Loads a Lightning checkpoint's weights into `module`; returns the number of epochs it was trained for."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    module.load_state_dict(state["state_dict"])
-    return int(state["epoch"]) + 1
-
-
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    """Writes `metrics.json`, whole or not at all; its presence says that the run is finished."""
-    replace(path / METRICS, json.dumps({"schema": SCHEMA} | metrics, indent=2) + "\n")
+    """Write `metrics.json`, whole or not at all; its presence says that the run is finished."""
+    checksums = {name: checksum(path / name) for name in (STUDENT,) if (path / name).is_file()}
+    replace(path / METRICS, json.dumps({"schema": SCHEMA} | metrics | {"sha256": checksums}, indent=2) + "\n")
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with open(path, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
 
 
 def is_finished(path: Path) -> bool:
+    """Return whether the run in `path` is finished."""
     return (path / METRICS).is_file()
 
 
 def read(path: Path) -> Run:
-    """Reads a finished run. Raises UserError if it is none, or of another version."""
+    """Return the finished run in `path`. Raises UserError if there is none, or it is of another schema."""
     config = read_config(path, "run")
     if not is_finished(path):
         raise UserError(f"{path} has no {METRICS}: that run did not finish; go on with resume={path}")
@@ -103,10 +133,10 @@ def read(path: Path) -> Run:
 
 
 def _is_whole(metrics: dict[str, Any]) -> bool:
-    """Whether it has what every table begins with."""
+    """Return whether the metrics have what every table begins with."""
     try:
         student, teacher = metrics["student"], metrics.get("teacher")
-        models = [student["last"], student.get("best", student["last"]), teacher or student["last"]]
+        models = [student["last"], student[metrics["select"]], teacher or student["last"]]
         numbers = [model["test"]["accuracy"] for model in models] + [metrics[k] for k in ("seconds", "epochs")]
         numbers += [size[k] for size in (student, teacher or student) for k in ("parameters", "macs")]
         return all(isinstance(n, (int, float)) for n in numbers) and {"precision", "accelerator"} <= metrics.keys()
@@ -115,71 +145,25 @@ def _is_whole(metrics: dict[str, Any]) -> bool:
 
 
 def find(folder: Path) -> list[Run]:
-    """All finished runs below `folder`, in order of their paths (numbers as numbers)."""
+    """Return all finished runs below `folder`, in order of their paths (numbers as numbers)."""
     return [read(path) for path in below(folder) if is_finished(path)]
 
 
 def below(folder: Path) -> list[Path]:
-    """All run directories below `folder`, finished or not, in order of their paths (numbers as numbers)."""
+    """Return all run directories below `folder`, finished or not, in order of their paths (numbers as numbers)."""
     paths = {p.parent for name in (CONFIG, METRICS) for p in folder.rglob(name)}
     return sorted(paths, key=lambda p: [(len(s), s) if s.isdigit() else (99, s) for s in p.parts])
 
 
-def save_student(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
-    """Writes the weights with `about` (name, kwargs, num_classes, image_size, classes, normalize) to rebuild it."""
-    save_weights(path / RUN_WEIGHTS, model, {"kd_lightning": json.dumps(about)})
-
-
-def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """Writes a model's state as safetensors, whole or not at all."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.touch()
-    mode = partial.stat().st_mode
-    save_file(state, partial, metadata=metadata)
-    partial.chmod(mode)  # safetensors keeps it to its owner
-    partial.replace(path)
-
-
-def load_student(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Rebuilds the student of the run in `path`, in eval mode, with what `save_student` was told about it."""
-    weights = path / RUN_WEIGHTS
-    if not weights.is_file():
-        raise UserError(f"{path} has no {RUN_WEIGHTS}: that run did not finish; go on with resume={path}")
-    try:
-        with safe_open(weights, "pt") as f:
-            about = json.loads(f.metadata()["kd_lightning"])
-    except (SafetensorError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{weights} is damaged, or not of a run; run it again") from e
-    model = create_model(about["name"], about["num_classes"], image_size=about["image_size"], **about["kwargs"])
-    load_weights(model, weights, key=str(path))
-    return model.eval(), about
-
-
-def load_students(path: Path) -> tuple[dict[str, nn.Module], dict[str, Any]]:
-    """The students `best` on validation (where there was any) and `last`, and what `save_student` was told.
-
-    One of them has the deployed weights; the other is missing if its checkpoint was deleted.
-    """
-    deployed, about = load_student(path)
-    if "best" not in read(path).metrics["student"]:
-        return {"last": deployed}, about
-    students = {"best": deployed}
-    if (path / LAST).is_file():
-        students["last"], _ = load_student(path)  # not a copy, whose hooks would remain the first one's
-        load_weights(students["last"], path / LAST, key=str(path))
-    return students, about
-
-
 def write_evaluation(path: Path, values: dict[str, Any]) -> None:
-    """Writes `evaluation.json`, whole or not at all; a list of numbers takes one line."""
+    """Write `evaluation.json`, whole or not at all; a list of numbers takes one line."""
     text = json.dumps(values, indent=2)
     text = re.sub(r"\[[^\[\]{}\"]*\]", lambda numbers: " ".join(numbers[0].split()), text)
     replace(path / EVALUATION, text + "\n")
 
 
 def read_evaluation(path: Path) -> dict[str, Any] | None:
-    """What `kd_lightning.evaluate` wrote of the run in `path`, if it did and the file is whole."""
+    """Return what `kd_lightning.evaluate` wrote about the run in `path`; None if nothing, or the file is damaged."""
     try:
         values: dict[str, Any] = json.loads((path / EVALUATION).read_text())
     except (OSError, ValueError):
@@ -188,7 +172,7 @@ def read_evaluation(path: Path) -> dict[str, Any] | None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Writes a file, whole or not at all."""
+    """Write a file, whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(text)
     partial.replace(path)

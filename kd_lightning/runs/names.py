@@ -1,23 +1,29 @@
-"""Short names of students that were made smaller: `int8(pruned(resnet20))`."""
+"""Short names of networks: `int8(pruned(resnet20))`, `resnet50 + wrn_40_2`."""
 
 import hashlib
 import json
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 HERE = "kd_lightning.deploy."
 
 
 def student_name(name: str, kwargs: Any) -> str:
-    """Of a model as `create_model` is told it; others keep their names."""
+    """Return the short name of a model that `create_model(name, …)` makes; most keep their name."""
     if not name.startswith(HERE) or "of" not in kwargs:
         return name
     return f"{name.removeprefix(HERE)}({student_name(kwargs['of'], kwargs.get('kwargs') or {})})"
 
 
+def teacher_name(config: DictConfig) -> str:
+    """Return `resnet50`, or `resnet50 + wrn_40_2` for several teachers."""
+    teacher = config.model.teacher
+    return " + ".join(teacher) if isinstance(teacher, ListConfig) else str(teacher)
+
+
 def with_student_name(config: DictConfig) -> DictConfig:
-    """A run's configuration in which such a student is one word, which tells different shapes apart."""
+    """Return a run's configuration in which such a student is one word, which tells different shapes apart."""
     if not config.model.student.startswith(HERE):
         return config
     config = config.copy()

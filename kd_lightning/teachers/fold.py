@@ -2,18 +2,21 @@
 
 import copy
 import operator
+from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
+
+from kd_lightning.models.hooks import logits_of
 
 TOLERANCE = 1e-4  # of the largest logit; folding only reorders float32 arithmetic, about 1e-6
 NEW = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)  # modules whose result is no one's input
 
 
-def for_inference(model: nn.Module, x: Tensor, precision: str) -> nn.Module:
-    """A copy of `model` (in eval mode) that answers images like `x` `[B, 3, H, W]` alike, and faster.
+def fold(model: nn.Module, x: Any, precision: str) -> nn.Module:
+    """Return a copy of `model` (in eval mode) that gives the same answers to inputs like `x`, and is faster.
 
     Each BatchNorm that follows a convolution is folded into it, sums and ReLUs overwrite what no one else reads, and
     with `precision` = bf16-mixed convolutions and linear layers hold bf16 weights, which autocast would else cast anew
@@ -28,10 +31,10 @@ def for_inference(model: nn.Module, x: Tensor, precision: str) -> nn.Module:
 
 
 @torch.no_grad()
-def _folded(model: nn.Module, x: Tensor) -> nn.Module:
+def _folded(model: nn.Module, x: Any) -> nn.Module:
     try:
         folded = _overwriting(fuse(model))
-        said, says = model(x), folded(x)
+        said, says = logits_of(model, x), logits_of(folded, x)
     except Exception:  # tracing fails in as many ways as models are written
         return copy.deepcopy(model)
     close = float((said - says).abs().max()) <= TOLERANCE * float(said.abs().max())
@@ -39,7 +42,7 @@ def _folded(model: nn.Module, x: Tensor) -> nn.Module:
 
 
 def _overwriting(model: nn.Module) -> nn.Module:
-    """Sums and ReLUs of what a layer has just made, and only they read, are put in its place: no memory is fetched."""
+    """Let sums and ReLUs overwrite inputs that a layer has just made and no one else reads: less memory traffic."""
     assert isinstance(model, fx.GraphModule)
     modules, new = dict(model.named_modules()), set()
     for node in model.graph.nodes:

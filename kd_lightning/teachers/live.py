@@ -1,83 +1,70 @@
 """A teacher that is run on every batch."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.models.hooks import Tap
-from kd_lightning.teachers.adapter import View
-from kd_lightning.teachers.fold import for_inference
-from kd_lightning.types import Batch, Outputs
+from kd_lightning.models.hooks import FeatureExtractor
+from kd_lightning.teachers.adapter import TeacherAdapter
+from kd_lightning.teachers.fold import fold
+from kd_lightning.types import Batch, Outputs, Teacher
 
 
-class Teacher(Protocol):
-    """Answers a batch with frozen outputs. Not an `nn.Module`, so that no one trains, saves or wraps it by accident."""
-
-    models: list[nn.Module]
-    """The networks that it runs, for counting their parameters."""
-
-    def start_epoch(self, epoch: int) -> None:
-        """Is told the epoch before its first training batch."""
-
-    def __call__(self, batch: Batch) -> Outputs:
-        """Answers a training batch."""
-
-    def evaluate(self, batch: Batch) -> Outputs:
-        """Answers a validation or test batch."""
-
-    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Moves or casts the teacher's tensors as `nn.Module._apply` does."""
-
-
-class LiveTeacher:
+class LiveTeacher(Teacher):
     """One frozen model in eval mode, run without gradients.
 
-    Not in inference mode: a student's loss may save the teacher's activations for its own backward pass.
+    Not in inference mode: a loss may save the teacher's activations for the student's backward pass.
+
+    Args:
+        model: The network.
+        layers: Names of the layers whose activations the loss reads.
+        adapter: Translates inputs and classes of a teacher that was trained elsewhere.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[str] = (), view: View | None = None):
+    members: Sequence[Teacher] = ()
+    fixed = True
+
+    def __init__(self, model: nn.Module, layers: Sequence[str] = (), adapter: TeacherAdapter | None = None):
         self.model = model.eval().requires_grad_(False)
         self.models = [self.model]
-        self.view = view
+        self.adapter = adapter
         self._running, self._half = self.model, False
-        self._tap = Tap(self.model, layers)
+        self._extract = FeatureExtractor(self.model, layers)
 
-    def speed_up(self, image_size: int, precision: str) -> None:
-        """Runs a faster copy of the model from now on; only for a teacher of whose layers none is wanted.
+    def optimize_for_inference(self, x: Any, precision: str) -> None:
+        """Run a faster copy of the model from now on, checked on inputs `x`; not for a teacher whose layers are read.
 
-        `model` stays what it is, for whoever counts or saves it.
+        `model` stays as it is, for counting and saving.
         """
         self._half = precision == "bf16-mixed"
-        self._running = for_inference(self.model, torch.randn(4, 3, image_size, image_size), precision)
-        self._tap = Tap(self._running)
+        x = x if self.adapter is None else self.adapter.inputs(x)
+        self._running = fold(self.model, x, precision)
+        self._extract = FeatureExtractor(self._running)
 
     def compile(self, batch_size: int) -> None:
-        """Compiles it for training batches of that size."""
-        self._tap.compile(batch_size)
+        self._extract.compile(batch_size)
 
     def __call__(self, batch: Batch) -> Outputs:
         return self._answer(batch, training=len(batch.y))
 
     def evaluate(self, batch: Batch) -> Outputs:
-        """The same, in whatever size a batch comes."""
         return self._answer(batch, training=None)
 
     @torch.no_grad()
     def _answer(self, batch: Batch, training: int | None) -> Outputs:
-        x = batch.x if self.view is None else self.view.images(batch.x)
-        if self._half:  # also where no one else casts, as in an evaluation
-            with torch.autocast(x.device.type, torch.bfloat16):
-                answer = self._tap(x, training)
-        else:
-            answer = self._tap(x, training)
-        return answer if self.view is None else answer._replace(logits=self.view.logits(answer.logits))
+        x = batch.x if self.adapter is None else self.adapter.inputs(batch.x)
+        # bf16 weights need autocast even where the caller does not cast, as in an evaluation.
+        with torch.autocast(batch.y.device.type, torch.bfloat16) if self._half else nullcontext():
+            answer = self._extract(x, training)
+        return answer if self.adapter is None else answer._replace(logits=self.adapter.logits(answer.logits))
 
     def start_epoch(self, epoch: int) -> None:
-        """Nothing changes."""
+        """Do nothing: its answers do not depend on the epoch."""
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         self._running._apply(fn)
-        if self.view is not None:
-            self.view._apply(fn)
+        if self.adapter is not None:
+            self.adapter._apply(fn)

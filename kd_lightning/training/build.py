@@ -1,214 +1,119 @@
-"""Everything a run needs, built and checked before anything is trained."""
+"""Everything a run needs, built and checked before anything is trained. Configuration ends here."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.io import AsyncCheckpointIO
-from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kd_lightning import runs
 from kd_lightning.config import build
 from kd_lightning.data.loader import smallest_batch
-from kd_lightning.data.module import MAX_SEED
+from kd_lightning.data.module import MAX_SEED, DataModule
+from kd_lightning.distiller import Optimizer, Schedule
+from kd_lightning.losses.distillation import Distillation
 from kd_lightning.models import create_model
 from kd_lightning.models.checkpoints import load_weights
-from kd_lightning.training.objective import build_loss
-from kd_lightning.training.tensorboard import Observer
-from kd_lightning.training.train_log import Bar, Events, TrainLog
+from kd_lightning.runs.students import weights_file
+from kd_lightning.teachers.build import OpenedTeacher, open_teacher
+from kd_lightning.teachers.cache.storage import CacheSpec
+from kd_lightning.training.objective import build_loss, prepare_loss
+from kd_lightning.training.optimizer import build_optimizer
+from kd_lightning.training.teacher_stage import check_stage
+from kd_lightning.training.teachers import teacher_specs
+from kd_lightning.training.trainer import num_processes, resolve_trainer
+from kd_lightning.types import StudentCard
 from kd_lightning.utils import hardware
-from kd_lightning.utils.checks import UserError, choice, integer, number
-
-OPTIMIZER_BOUNDS: dict[str, dict[str, float]] = {  # torch lets NaN pass, and some of these
-    "lr": {"above": 0},
-    "weight_decay": {"least": 0},
-    "momentum": {"least": 0, "most": 1},
-}
-PROFILERS: dict[str, type[Profiler]] = {
-    "simple": SimpleProfiler,
-    "advanced": AdvancedProfiler,
-    "pytorch": PyTorchProfiler,
-}
-ALONE = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-"""For a Trainer that is asked something and trains nothing."""
+from kd_lightning.utils.checks import UserError, choice, integer
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The pieces of one run, built from its configuration."""
+class Experiment:
+    """The pieces of one run."""
 
-    data: Any
+    data: DataModule
     student: nn.Module
-    loss: Any
-    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-    schedule: Callable[[float, int], float]
+    card: StudentCard
+    """Description of the network that is deployed."""
+    loss: Distillation
+    teachers: tuple[OpenedTeacher, ...]
+    """Empty if the loss needs none."""
+    cache: CacheSpec
+    optimizer: Optimizer
+    schedule: Schedule
     trainer: DictConfig
     """The `trainer` group with accelerator, devices and precision resolved for this machine."""
     compile: bool
+    select: str
+    """The student that is deployed and compared: `last` or `best`."""
 
 
-def build_parts(cfg: DictConfig) -> Parts:
-    """Builds and checks all but the teacher, cheap checks first. Raises UserError."""
-    integer("seed", cfg.seed, least=0, most=MAX_SEED)
-    weights = cfg.model.get("student_weights")  # a run of an older version has no such key
+def build_experiment(cfg: DictConfig) -> Experiment:
+    """Build and check all pieces, cheap checks first. Raises UserError for whatever the user can mend."""
+    integer("seed", cfg.seed, ge=0, le=MAX_SEED)
+    choice("select", cfg.select, ("last", "best"))
+    weights = cfg.model.student_weights
     trainer = resolve_trainer(cfg.trainer, least_epochs=0 if weights else 1)
+    cache = CacheSpec(str(cfg.model.teacher_cache), cfg.model.teacher_cache_dtype, trainer.max_epochs)
     loss = build_loss(cfg.loss, cfg.model)
-    data = build(cfg.data, "data")
-    shares = build(trainer, "trainer", **ALONE).world_size * trainer.accumulate_grad_batches
+    specs = teacher_specs(cfg.model) if loss.needs_teacher else ()
+    data: DataModule = build(cfg.data, "data")
+    processes = num_processes(trainer)
+    shares = processes * trainer.accumulate_grad_batches
     data.share_batch(shares)
     batch = data.batch_size * shares
     optimizer, schedule = build_optimizer(cfg.optimizer, cfg.scheduler, max(1, trainer.max_epochs), batch)
     data.prepare_data()
     data.setup()
-    check_batch(loss, data, trainer)
-    compile = hardware.resolve_compile(
-        cfg.compile, trainer.accelerator, trainer.max_epochs * data.sizes["train"] / batch
+    check_batch(loss, data, processes)
+    student, card = _student(cfg.model, data, cfg.seed)
+    teachers = tuple(open_teacher(spec, data) for spec in specs)
+    prepare_loss(loss, student, teachers, data, card, cfg.seed)
+    for spec in specs:
+        if spec.is_trained_here:
+            check_stage(cfg, spec, data)
+    steps = trainer.max_epochs * data.sizes["train"] / batch
+    compile = hardware.resolve_compile(cfg.compile, trainer.accelerator, steps)
+    reads_layers = bool(loss.student_layers or loss.teacher_layers)
+    if cfg.compile is True and reads_layers:
+        raise UserError("compile=true: this loss reads layers inside the networks, which compiling hides; use auto")
+    return Experiment(
+        data,
+        student,
+        loss.wrap_card(card),
+        loss,
+        teachers,
+        cache,
+        optimizer,
+        schedule,
+        trainer,
+        compile and not reads_layers,
+        cfg.select if data.sizes["val"] else "last",
     )
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)  # the same student for the same seed, whatever its loss
+
+
+def _student(model: DictConfig, data: DataModule, seed: int) -> tuple[nn.Module, StudentCard]:
+    """Return the student with its initial weights, the same for the same seed whatever the loss, and its card."""
+    kwargs: Any = OmegaConf.to_container(model.student_kwargs, resolve=True)
+    facts = data.model_kwargs()
+    pl.seed_everything(seed, workers=True, verbose=False)
     student = create_model(
-        cfg.model.student,
-        data.num_classes,
-        image_size=data.image_size,
-        pretrained=cfg.model.student_pretrained,
-        key="model.student",
-        **cfg.model.student_kwargs,
+        model.student, kwargs=kwargs, pretrained=model.student_pretrained, key="model.student", **facts
     )
-    if weights:
-        load_weights(student, weights, "model.student_weights")
-    return Parts(data, student.to(memory_format=torch.channels_last), loss, optimizer, schedule, trainer, compile)
+    if model.student_weights:
+        load_weights(student, weights_file(model.student_weights, "model.student_weights"), "model.student_weights")
+    card = StudentCard(model.student, kwargs, list(data.classes), facts, data.preprocessing())
+    return student.to(memory_format=torch.channels_last), card
 
 
-def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
-    """The `trainer` group with `auto` replaced by what this machine has. Raises UserError."""
-    node = node.copy()
-    integer("trainer.max_epochs", node.max_epochs, least=least_epochs)
-    integer("trainer.log_every_n_steps", node.log_every_n_steps, least=1)
-    integer("trainer.accumulate_grad_batches", node.accumulate_grad_batches, least=1)
-    choice("trainer.profiler", node.profiler, (None, *PROFILERS))
-    node.accelerator = hardware.resolve_accelerator(node.accelerator)
-    node.devices = hardware.resolve_devices(node.devices, node.accelerator)
-    node.precision = hardware.resolve_precision(node.precision, node.accelerator)
-    if node.sync_batchnorm and node.accelerator == "cpu":
-        raise UserError("trainer.sync_batchnorm=true needs a GPU: torch has none for the CPU; leave it out")
-    if node.gradient_clip_val is not None:
-        number("trainer.gradient_clip_val", node.gradient_clip_val, least=0)
-    _try_trainer(node)
-    return node
-
-
-def _try_trainer(node: DictConfig) -> None:
-    """Finds a value that the Trainer refuses now, not after a teacher was trained for hours. Raises UserError."""
-    try:
-        build(node, "trainer", **ALONE)
-    except UserError as e:
-        plain = OmegaConf.create({"_target_": node._target_, "accelerator": node.accelerator})
-        for key, value in node.items():  # it seldom says which of them it was
-            try:
-                build(plain, f"trainer.{key!s}={value}", **(ALONE | {str(key): value}))
-            except UserError as refused:
-                raise refused from e
-        raise
-
-
-def check_batch(loss: nn.Module, data: Any, trainer: DictConfig) -> None:
-    """Some losses compare samples with each other (`least_batch`). Raises UserError if a batch would be too small."""
-    if not getattr(loss, "needs_teacher", False):
-        return
-    devices: Any = trainer.devices
-    processes = devices if isinstance(devices, int) else len(devices) if isinstance(devices, ListConfig) else 1
-    smallest = smallest_batch(data.sizes["train"], data.batch_size, max(processes, 1))
-    for module in loss.modules():
-        least = getattr(module, "least_batch", 1)
-        if smallest < least:
-            last = "" if smallest == data.batch_size else f", of which the last of an epoch has {smallest}"
-            raise UserError(
-                f"data.batch_size: {type(module).__name__} compares samples with each other and needs {least} or more "
-                f"in each batch, got {data.sizes['train']} images in batches of {data.batch_size}{last}"
-            )
-
-
-def build_optimizer(
-    optimizer_node: DictConfig, schedule_node: DictConfig, max_epochs: int, batch: int
-) -> tuple[Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], Callable[[float, int], float]]:
-    """Builds and tries both: a wrong learning rate is found now, not after a teacher was trained for hours.
-
-    `batch` is the global batch, to which the learning rate is scaled if `lr_batch_size` says what it is for.
-    """
-    for key, bounds in OPTIMIZER_BOUNDS.items():
-        if key in optimizer_node:
-            number(f"optimizer.{key}", optimizer_node[key], **bounds)
-    optimizer_node = _scaled(optimizer_node, batch)
-    optimizer, schedule = build(optimizer_node, "optimizer"), build(schedule_node, "scheduler")
-    try:
-        optimizer([nn.Parameter(torch.zeros(1))])
-    except (TypeError, ValueError) as e:
-        values = ", ".join(f"optimizer.{k!s}={v}" for k, v in optimizer_node.items() if not str(k).startswith("_"))
-        raise UserError(f"optimizer: {e}; got {values}") from e
-    try:
-        schedule(0.0, max_epochs)
-        schedule(float(max_epochs), max_epochs)
-    except UserError:
-        raise
-    except (TypeError, ValueError) as e:
-        values = ", ".join(f"scheduler.{k!s}={v}" for k, v in schedule_node.items() if not str(k).startswith("_"))
-        raise UserError(f"scheduler: {e}; got {values}") from e
-    return optimizer, schedule
-
-
-def _scaled(node: DictConfig, batch: int) -> DictConfig:
-    """The linear scaling rule (arXiv 1706.02677, sec. 2.1): lr for `lr_batch_size` images, times batch / that."""
-    scaled = OmegaConf.masked_copy(node, [str(key) for key in node if key != "lr_batch_size"])
-    if node.get("lr_batch_size") is not None:
-        scaled.lr = node.lr * batch / integer("optimizer.lr_batch_size", node.lr_batch_size, least=1)
-    return scaled
-
-
-def build_trainer(node: DictConfig, out: Path, has_val: bool) -> tuple[pl.Trainer, TrainLog]:
-    """A Trainer that logs to TensorBoard and checkpoints the student to `out`. Raises UserError."""
-    log = TrainLog(node.log_every_n_steps)
-    callbacks: list[pl.Callback] = [log, Observer(), _checkpoint(out, runs.LAST)]
-    if has_val:
-        callbacks.append(_checkpoint(out, runs.BEST, monitor="val/accuracy", mode="max"))
-    if node.enable_progress_bar:
-        callbacks.append(Bar(log))
-    trainer = build(
-        node,
-        "trainer",
-        callbacks=callbacks,
-        logger=Events(out, name="", version="", default_hp_metric=False),
-        plugins=[AsyncCheckpointIO()],  # the next epoch does not wait for the disk
-        profiler=_profiler(node.profiler, out),
-        inference_mode=False,  # metrics live on from validation to fit, and tensors of inference mode may not
-        num_sanity_val_steps=0,  # the teacher is measured on the whole validation split instead
-        use_distributed_sampler=False,  # our loaders know their rank
-    )
-    return trainer, log
-
-
-def _profiler(name: str | None, out: Path) -> Profiler | None:
-    return None if name is None else PROFILERS[name](dirpath=out, filename="profile")  # fit-profile.txt
-
-
-def _checkpoint(out: Path, file: str, **how: Any) -> ModelCheckpoint:
-    name = file.removesuffix(".ckpt")
-    return ModelCheckpoint(out, name, save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True, **how)
-
-
-def about_student(cfg: DictConfig, data: Any, student: nn.Module) -> dict[str, Any]:
-    """What rebuilds the student around its weights; a loss may have put something on it (`rebuild`, as SimKD does)."""
-    kwargs = OmegaConf.to_container(cfg.model.student_kwargs, resolve=True)
-    rebuild: Any = getattr(student, "rebuild", {"name": cfg.model.student, "kwargs": kwargs})
-    return {
-        "name": rebuild["name"],
-        "kwargs": rebuild["kwargs"],
-        "num_classes": data.num_classes,
-        "image_size": data.image_size,
-        "classes": list(data.classes),
-        "normalize": {"mean": list(data.normalize.mean), "std": list(data.normalize.std)},
-    }
+def check_batch(loss: Distillation, data: DataModule, processes: int) -> None:
+    """Raise UserError if some batch would be smaller than the method needs to compare samples with each other."""
+    smallest = smallest_batch(data.sizes["train"], data.batch_size, processes)
+    if smallest < loss.least_batch:
+        last = "" if smallest == data.batch_size else f", of which the last of an epoch has {smallest}"
+        raise UserError(
+            f"data.batch_size: {type(loss.method).__name__} compares samples with each other and needs "
+            f"{loss.least_batch} or more in each batch, got {data.sizes['train']} samples in batches of "
+            f"{data.batch_size}{last}"
+        )

@@ -1,4 +1,4 @@
-"""What a finished run shows in TensorBoard beside its curves: confusion, reliability, samples, HParams."""
+"""Figures and HParams of a finished run in TensorBoard: confusion, reliability, samples."""
 
 from typing import Any
 
@@ -6,51 +6,51 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
-from omegaconf import DictConfig
 from torch import Tensor
 
+from kd_lightning.data.images.module import ImageDataModule
+from kd_lightning.data.module import DataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.plots.evaluation import confusion_figure, reliability_figure
-from kd_lightning.training.summary import teacher_name
 from kd_lightning.types import Batch
 
 SAMPLES = 12
 
 
 def log_pictures(
-    trainer: pl.Trainer, distiller: Distiller, data: Any, cfg: DictConfig, metrics: dict[str, Any]
+    trainer: pl.Trainer,
+    distiller: Distiller,
+    data: DataModule,
+    hparams: dict[str, Any],
+    metrics: dict[str, Any],
 ) -> None:
-    """Adds to the run's TensorBoard events, at its last step."""
+    """Add figures of the deployed student's test, and its scores under HParams, to the run's TensorBoard events."""
     logger = trainer.logger
     assert isinstance(logger, TensorBoardLogger)
     writer, classes, detail = logger.experiment, list(data.classes), distiller.scores.detail
     confusion = {name: scores["confusion"] for name, scores in detail.items()}
     writer.add_figure("test/confusion", confusion_figure(confusion, classes), trainer.global_step)
     writer.add_figure("test/reliability", reliability_figure(detail), trainer.global_step)
-    batch = next(iter(data.test_dataloader()))
-    batch = Batch(batch.x[:SAMPLES].to(distiller.device), batch.y[:SAMPLES], batch.index[:SAMPLES])
-    with torch.no_grad():
-        answers = {"student": distiller.student.eval()(batch.x)}
-        if distiller.teacher is not None:
-            answers["teacher"] = distiller.teacher.evaluate(batch).logits
-    pixels = _pixels(batch.x, data.normalize)
-    figure = samples_figure(pixels, batch.y, {k: v.float().softmax(1).cpu() for k, v in answers.items()}, classes)
-    writer.add_figure("test/samples", figure, trainer.global_step)
-    test = metrics["student"].get("best", metrics["student"]["last"])["test"]
-    logger.log_hyperparams(_hparams(cfg, data), {f"final/{name}": value for name, value in test.items()})
+    if isinstance(data, ImageDataModule):
+        writer.add_figure("test/samples", _samples(distiller, data), trainer.global_step)
+    test = metrics["student"][metrics["select"]]["test"]
+    logger.log_hyperparams(hparams, {f"final/{name}": value for name, value in test.items()})
     writer.flush()
 
 
-def _hparams(cfg: DictConfig, data: Any) -> dict[str, Any]:
-    """The few columns that tell runs apart in the HParams tab."""
-    loss = {f"loss.{key}": value for key, value in cfg.loss.items() if isinstance(value, (int, float, str))}
-    loss["loss"] = str(loss.pop("loss._target_")).rpartition(".")[2].lower()
-    names = {"data": data.name, "student": cfg.model.student, "teacher": teacher_name(cfg)}
-    return names | loss | {"lr": cfg.optimizer.get("lr"), "epochs": cfg.trainer.max_epochs, "seed": cfg.seed}
+@torch.no_grad()
+def _samples(distiller: Distiller, data: ImageDataModule) -> Figure:
+    batch = next(iter(data.test_dataloader()))
+    batch = Batch(batch.x[:SAMPLES].to(distiller.device), batch.y[:SAMPLES], batch.index[:SAMPLES])
+    answers = {"student": distiller.student.eval()(batch.x)}
+    if distiller.teacher is not None:
+        answers["teacher"] = distiller.teacher.evaluate(batch).logits
+    pixels = data.pixels(batch.x).cpu()
+    return samples_figure(pixels, batch.y, {k: v.float().softmax(1).cpu() for k, v in answers.items()}, data.classes)
 
 
 def samples_figure(pixels: Tensor, y: Tensor, probabilities: dict[str, Tensor], classes: list[str]) -> Figure:
-    """Images `[N, H, W, 3]` in [0, 1] with their label and each model's top 3 of probabilities `[N, C]`."""
+    """Return images `[N, H, W, 3]`, uint8, with their label and each model's top 3 of probabilities `[N, C]`."""
     figure = Figure(figsize=(14, 6.6), layout="constrained")
     cells = figure.subplots(3, 8, width_ratios=[1, 1.1] * 4).reshape(-1, 2)
     for n, (picture, words) in enumerate(cells):
@@ -70,8 +70,3 @@ def samples_figure(pixels: Tensor, y: Tensor, probabilities: dict[str, Tensor], 
             words.text(0, top - 0.1, "\n".join(lines), fontsize=9, va="top", family="monospace", color=color)
             top -= 0.5
     return figure
-
-
-def _pixels(x: Tensor, normalize: Any) -> Tensor:
-    mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in normalize)
-    return (x * std + mean).clamp(0, 1).permute(0, 2, 3, 1).cpu()

@@ -1,59 +1,46 @@
-"""The words and the small table around a run."""
+"""The lines and the small table around a run on the terminal."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 from rich.table import Table
 from torch import nn
 
 from kd_lightning.models import count_macs, count_parameters
-from kd_lightning.runs.names import student_name
-from kd_lightning.teachers import Ensemble
-from kd_lightning.training.build import Parts
+from kd_lightning.runs.names import student_name, teacher_name
+from kd_lightning.training.build import Experiment
 
 
-def model_size(models: Sequence[nn.Module], image_sizes: Sequence[int]) -> dict[str, int]:
-    """Parameters, and multiply-accumulates of one image, of all `models` together, each at its own size in pixels."""
+def model_size(models: Sequence[nn.Module], inputs: Sequence[Any]) -> dict[str, int]:
+    """Return parameters, and multiply-accumulates of one sample, of all `models` together.
+
+    Args:
+        models: The networks.
+        inputs: Inputs of one sample for each of them.
+    """
     return {
         "parameters": sum(count_parameters(model) for model in models),
-        "macs": sum(count_macs(model, size) for model, size in zip(models, image_sizes, strict=True)),
+        "macs": sum(count_macs(model, x) for model, x in zip(models, inputs, strict=True)),
     }
 
 
-def diversity(teachers: Ensemble, ece: float) -> str:
-    """How the fused teachers are calibrated, and how often each two of them name the same class."""
-    same = teachers.agreement()
-    pairs = [f"{i} and {j} {same[i, j]:.2%}" for i in range(len(same)) for j in range(i)]
-    return f"         fused: ECE {ece:.3f}; same answer of teachers {', '.join(pairs)}"
-
-
-def teacher_name(cfg: DictConfig) -> str:
-    """`resnet50`, or `resnet50 + wrn_40_2`."""
-    teacher = cfg.model.teacher
-    return " + ".join(teacher) if isinstance(teacher, ListConfig) else str(teacher)
-
-
-def _student(cfg: DictConfig) -> str:
-    return student_name(cfg.model.student, cfg.model.student_kwargs)
-
-
-def heading(cfg: DictConfig, parts: Parts) -> str:
-    """One line of what will be trained on what, with the values that were resolved for this machine."""
-    sizes, trainer = parts.data.sizes, parts.trainer
-    who = f"{teacher_name(cfg)} → {_student(cfg)}" if parts.loss.needs_teacher else _student(cfg)
-    method = type(getattr(parts.loss, "method", parts.loss)).__name__
+def heading(cfg: DictConfig, run: Experiment) -> str:
+    """Return one line on what will be trained on what, with the values that were resolved for this machine."""
+    sizes, trainer = run.data.sizes, run.trainer
+    student = student_name(cfg.model.student, cfg.model.student_kwargs)
+    who = f"{teacher_name(cfg)} → {student}" if run.teachers else student
     counts = " / ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test"))
-    precision = f"{trainer.precision}{', compiled' * parts.compile}"
+    precision = f"{trainer.precision}{', compiled' * run.compile}"
     return (
-        f"{who} · {method} · {parts.data.name} ({counts}) · {trainer.max_epochs} epochs · "
+        f"{who} · {type(run.loss.method).__name__} · {run.data.name} ({counts}) · {trainer.max_epochs} epochs · "
         f"{precision} on {trainer.devices} × {trainer.accelerator} · seed {cfg.seed}"
     )
 
 
 def result_line(metrics: dict[str, Any], out: Path) -> str:
-    """What a run reached, in one line."""
+    """Return what a run reached, in one line, and how fast it was in a second one."""
     scores = ", ".join(f"{k} {v['test']['accuracy']:.2%}" for k, v in metrics["student"].items() if isinstance(v, dict))
     line = f"done in {duration(metrics['seconds'])}: test accuracy {scores} · {out}"
     if not metrics["time_shares"]:
@@ -63,7 +50,7 @@ def result_line(metrics: dict[str, Any], out: Path) -> str:
 
 
 def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:
-    """Teacher and student side by side, what it cost, and where everything lies."""
+    """Return teacher and student side by side, what the run cost, and where everything lies."""
     student, teacher = metrics["student"], metrics.get("teacher")
     table = Table(caption_justify="left")
     table.add_column("model")
@@ -74,21 +61,23 @@ def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:
     for name in ("last", "best"):
         if name in student:
             size = _size(student) if name == "last" else ("", "")
-            table.add_row(f"student {_student(cfg)}, {name}", *size, *_scores(student[name]))
+            chosen = " (deployed)" if name == metrics["select"] and "best" in student else ""
+            label = f"student {student_name(cfg.model.student, cfg.model.student_kwargs)}, {name}{chosen}"
+            table.add_row(label, *size, *_scores(student[name]))
     table.caption = "\n".join(_notes(metrics, student, teacher, out))
     return table
 
 
 def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, Any] | None, out: Path) -> list[str]:
-    last = student["last"]
+    deployed = student[metrics["select"]]
     lines = []
     if teacher:
-        gap = 100 * (last["test"]["accuracy"] - teacher["test"]["accuracy"])
+        gap = 100 * (deployed["test"]["accuracy"] - teacher["test"]["accuracy"])
         fewer, cheaper = teacher["parameters"] / student["parameters"], teacher["macs"] / student["macs"]
         where = "above" if gap > 0 else "below"
         lines.append(
             f"The student has {fewer:.1f}× fewer parameters and {cheaper:.1f}× fewer MACs, is {abs(gap):.2f} points "
-            f"{where} its teacher and agrees with it on {last['test']['agreement']:.1%} of the test images. "
+            f"{where} its teacher and agrees with it on {deployed['test']['agreement']:.1%} of the test samples. "
             "What distilling gained is told by the same command with loss=ce."
         )
     speed = f", {metrics['images_per_second']:,.0f} images/s" if metrics["images_per_second"] else ""

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a distillation beside its curves, once an epoch."""
+"""TensorBoard events of a run, and what they show of a distillation beside its curves, once an epoch."""
 
 from typing import Any
 
@@ -7,6 +7,16 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from kd_lightning.distiller import Distiller
+
+
+class Events(TensorBoardLogger):
+    """One file of TensorBoard events a run, and no second record of its configuration."""
+
+    def finalize(self, status: str) -> None:
+        self.experiment.flush()  # not closed: validation, training and tests all end with a `finalize`
+
+    def save(self) -> None:
+        """`config.yaml` says what `hparams.yaml` would."""
 
 
 class Observer(pl.Callback):
@@ -31,7 +41,7 @@ class Observer(pl.Callback):
         fitting = trainer.state.fn == TrainerFn.FITTING  # not the check of the teacher before, or the best one's scores
         if batch_idx or not fitting or "teacher" not in outputs or not isinstance(logger, TensorBoardLogger):
             return
-        temperature = float(getattr(pl_module.loss, "temperature", lambda: 1.0)())
+        temperature = float(pl_module.loss.method.temperature())
         if trainer.is_global_zero:
             for name, logits in outputs.items():
                 soft = (logits.float() / temperature).softmax(1)

@@ -1,4 +1,4 @@
-"""What is seen of a training while it runs: the means of its terms, its speed, and the progress bar."""
+"""What a training logs: means of its terms over all processes, the learning rate, images per second."""
 
 import math
 import time
@@ -6,10 +6,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
-from lightning.pytorch.loggers import TensorBoardLogger
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from torch import Tensor
 
 from kd_lightning.types import Batch
@@ -101,48 +97,3 @@ class TrainLog(pl.Callback):
         """Images per second of training, validation excluded; the first window (start-up) counts only if alone."""
         windows = self.images_per_second[1:] or self.images_per_second
         return sum(n for n, _ in windows) / sum(s for _, s in windows) if windows else None
-
-
-class Events(TensorBoardLogger):
-    """One file of TensorBoard events a run, and no second record of its configuration."""
-
-    def finalize(self, status: str) -> None:
-        self.experiment.flush()  # not closed: validation, training and tests all end with a `finalize`
-
-    def save(self) -> None:
-        """`config.yaml` says what `hparams.yaml` would."""
-
-
-class Bar(RichProgressBar):
-    """Lightning's bar in 80 columns: loss and accuracy of the last window, validation accuracy, speed, time left."""
-
-    def __init__(self, log: TrainLog) -> None:
-        super().__init__(refresh_rate=10, leave=False, theme=RichProgressBarTheme(metrics_text_delimiter=" "))
-        self._log = log
-        self._started: tuple[int, float] = (0, 0.0)
-
-    def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
-        return [TextColumn("{task.description}"), BarColumn(bar_width=4), MofNCompleteColumn()]
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self._started = (trainer.global_step, time.perf_counter())
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        latest = self._log.latest
-        if not latest:
-            return {}
-        metrics = {"loss": f"{latest['loss']:.2f}", "acc": f"{latest['accuracy']:.0%}"}
-        if "val/accuracy" in trainer.callback_metrics:
-            metrics["val"] = f"{trainer.callback_metrics['val/accuracy']:.1%}"
-        metrics["img/s"] = f"{latest['images_per_second']:.0f}"
-        return metrics | {"left": self._time_left(trainer)}
-
-    def _time_left(self, trainer: pl.Trainer) -> str:
-        """Of the whole training, its validations included, at the pace so far."""
-        first, since = self._started
-        done, total = trainer.global_step - first, trainer.estimated_stepping_batches - first
-        if not done:
-            return "?"
-        minutes, seconds = divmod(int((time.perf_counter() - since) / done * (total - done)), 60)
-        return f"{minutes}:{seconds:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -1,0 +1,101 @@
+"""The students of a run directory: their weights, and the card that rebuilds them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from kd_lightning.models import create_model
+from kd_lightning.models.checkpoints import load_weights
+from kd_lightning.runs.directory import BEST, LAST, METRICS, STUDENT, checksum, is_finished, read
+from kd_lightning.types import StudentCard
+from kd_lightning.utils.checks import UserError
+
+KEY = "kd_lightning"
+"""Key of the card in a weights file's metadata."""
+
+
+def save_student(path: Path, model: nn.Module, card: StudentCard) -> None:
+    """Write the deployed student's weights, with its card, into the run directory `path`."""
+    save_weights(path / STUDENT, model, {KEY: json.dumps(card.as_dict())})
+
+
+def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """Write a model's state as safetensors, whole or not at all."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.touch()
+    mode = partial.stat().st_mode
+    save_file(state, partial, metadata=metadata)
+    partial.chmod(mode)  # safetensors keeps it to its owner
+    partial.replace(path)
+
+
+def weights_file(path: str | Path, key: str) -> Path:
+    """Return the weights file that a user's `path` means: a file, or the student of a run directory.
+
+    Raises:
+        UserError: If there is none, or a finished run's file is not the one that the run wrote.
+    """
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        return path
+    if not (path / STUDENT).is_file():
+        raise UserError(f"{key}: {path} is a folder without a finished run; give a checkpoint file or a run directory")
+    if is_finished(path):
+        check_weights(path)
+    return path / STUDENT
+
+
+def check_weights(path: Path) -> None:
+    """Raise UserError if the student's weights in the run directory `path` are not those that the run wrote."""
+    if checksum(path / STUDENT) != read(path).metrics["sha256"][STUDENT]:
+        raise UserError(f"{path / STUDENT} is damaged: its checksum is not the one in {METRICS}; train it again")
+
+
+def build_student(card: StudentCard, key: str) -> nn.Module:
+    """Return the network that `card` describes, with random weights. Raises UserError."""
+    return create_model(card.name, kwargs=card.kwargs, key=key, **card.inputs)
+
+
+def load_student(path: Path) -> tuple[nn.Module, StudentCard]:
+    """Return the deployed student of the run in `path`, in eval mode, and its card. Raises UserError."""
+    weights = path / STUDENT
+    if not weights.is_file():
+        raise UserError(f"{path} has no {STUDENT}: that run did not finish; go on with resume={path}")
+    try:
+        with safe_open(weights, "pt") as f:
+            card = StudentCard.from_dict(json.loads(f.metadata()[KEY]))
+    except (SafetensorError, ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{weights} is damaged, or not of a run; run it again") from e
+    check_weights(path)
+    model = build_student(card, str(path))
+    load_weights(model, weights, key=str(path))
+    return model.eval(), card
+
+
+def load_students(path: Path) -> tuple[dict[str, nn.Module], StudentCard]:
+    """Return the students of the run in `path` by name, the deployed one first, and their card.
+
+    These are `last` and, where validation chose one, `best`. The other one is missing if its checkpoint was deleted.
+    """
+    deployed, card = load_student(path)
+    metrics = read(path).metrics
+    students = {metrics["select"]: deployed}
+    for name, file in (("last", LAST), ("best", BEST)):
+        if name in metrics["student"] and name not in students and (path / file).is_file():
+            students[name], _ = load_student(path)  # not a copy, whose hooks would remain the first one's
+            load_weights(students[name], path / file, key=str(path))
+    return students, card
+
+
+def load_checkpoint(module: nn.Module, path: Path) -> int:
+    """Load a Lightning checkpoint's weights into `module`; return the number of epochs it was trained for."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    module.load_state_dict(state["state_dict"])
+    return int(state["epoch"]) + 1

@@ -1,0 +1,46 @@
+"""The progress bar of a training, in 80 columns."""
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
+from kd_lightning.training.train_log import TrainLog
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar in 80 columns: loss and accuracy of the last window, validation accuracy, speed, time left."""
+
+    def __init__(self, log: TrainLog) -> None:
+        super().__init__(refresh_rate=10, leave=False, theme=RichProgressBarTheme(metrics_text_delimiter=" "))
+        self._log = log
+        self._started: tuple[int, float] = (0, 0.0)
+
+    def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
+        return [TextColumn("{task.description}"), BarColumn(bar_width=4), MofNCompleteColumn()]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._started = (trainer.global_step, time.perf_counter())
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        latest = self._log.latest
+        if not latest:
+            return {}
+        metrics = {"loss": f"{latest['loss']:.2f}", "acc": f"{latest['accuracy']:.0%}"}
+        if "val/accuracy" in trainer.callback_metrics:
+            metrics["val"] = f"{trainer.callback_metrics['val/accuracy']:.1%}"
+        metrics["img/s"] = f"{latest['images_per_second']:.0f}"
+        return metrics | {"left": self._time_left(trainer)}
+
+    def _time_left(self, trainer: pl.Trainer) -> str:
+        """Of the whole training, its validations included, at the pace so far."""
+        first, since = self._started
+        done, total = trainer.global_step - first, trainer.estimated_stepping_batches - first
+        if not done:
+            return "?"
+        minutes, seconds = divmod(int((time.perf_counter() - since) / done * (total - done)), 60)
+        return f"{minutes}:{seconds:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

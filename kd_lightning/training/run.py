@@ -1,0 +1,145 @@
+"""One run: build everything, get the teacher, fit, test, fill the run directory."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from omegaconf import DictConfig
+
+from kd_lightning import runs
+from kd_lightning.distiller import Distiller
+from kd_lightning.models.checkpoints import load_weights
+from kd_lightning.runs import claims
+from kd_lightning.runs.names import student_name, teacher_name
+from kd_lightning.runs.students import save_student, weights_file
+from kd_lightning.teachers.build import build_teacher
+from kd_lightning.teachers.ensemble import Ensemble
+from kd_lightning.training.build import Experiment, build_experiment
+from kd_lightning.training.pictures import log_pictures
+from kd_lightning.training.summary import heading, model_size, result_line
+from kd_lightning.training.teacher_stage import trained_teacher
+from kd_lightning.training.teachers import check_teacher
+from kd_lightning.training.testing import test
+from kd_lightning.training.trainer import build_trainer
+from kd_lightning.types import Teacher
+from kd_lightning.utils import hardware
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.console import say
+from kd_lightning.utils.quiet import quiet
+
+
+def train(cfg: DictConfig, out: Path, resume: bool = False, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Build every part, so that a mistake stops here; then train, test and fill the run directory `out`.
+
+    Args:
+        cfg: The configuration.
+        out: The run directory.
+        resume: Go on from the last checkpoint in `out`.
+        extra: Further entries of `metrics.json`.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        UserError: For whatever the user can mend.
+    """
+    quiet()
+    experiment = build_experiment(cfg)
+    checkpoint = claims.claim(out, cfg, resume)
+    try:
+        return _fit_and_test(cfg, experiment, out, checkpoint, extra or {})
+    except UserError:
+        if not resume:
+            claims.discard(out)
+        raise
+
+
+def _fit_and_test(
+    cfg: DictConfig, run: Experiment, out: Path, checkpoint: Path | None, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    say(heading(cfg, run))
+    teacher, weights = get_teacher(cfg, run)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever a teacher's training drew before
+    distiller = Distiller(
+        run.student,
+        teacher,
+        run.loss,
+        num_classes=run.data.num_classes,
+        optimizer=run.optimizer,
+        schedule=run.schedule,
+    )
+    distiller.log_terms = False  # TrainLog does, without waiting for the device
+    trainer, log = build_trainer(run.trainer, out, has_val=run.data.sizes["val"] > 0)
+    if run.trainer.accelerator == "gpu":
+        hardware.use_tf32()
+    if teacher is not None:
+        check_teacher(trainer, distiller, run.data)
+    if run.compile:
+        distiller.compile_networks(run.data.batch_size)
+    try:
+        if run.trainer.max_epochs:
+            trainer.fit(distiller, run.data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        say(f"interrupted; go on with: python -m kd_lightning.train resume={out}")
+        raise
+    seconds = log.seconds
+    trainer.strategy.barrier()  # the first rank wrote the last checkpoint behind the training's back
+
+    metrics = test(trainer, distiller, run.data, out, run.select)
+    metrics["student"] |= model_size([distiller.student], [run.data.example(1)])
+    if teacher is not None:
+        metrics["teacher"] |= model_size(teacher.models, [one.example(run.data, 1) for one in run.teachers])
+        metrics["teacher"]["weights"] = [_seen_from(out, path) for path in weights]
+        if isinstance(teacher, Ensemble) and teacher.fusion.theta is not None:
+            metrics["teacher"]["weighting"] = teacher.fusion.theta.softmax(0).tolist()
+    metrics |= {"select": run.select, "epochs": trainer.current_epoch, "seconds": seconds, "parts": log.parts}
+    metrics |= {"images_per_second": log.mean_speed(), "time_shares": distiller.watch.shares()}
+    metrics |= {"seed": cfg.seed, "precision": trainer.precision, "devices": trainer.world_size}
+    metrics |= {"compiled": run.compile, "train": log.latest_terms()}
+    metrics |= hardware.describe(run.trainer.accelerator)
+    metrics |= extra
+    if trainer.is_global_zero:
+        save_student(out, distiller.student, run.card)
+        runs.write_metrics(out, metrics)
+        log_pictures(trainer, distiller, run.data, _hparams(cfg, run), metrics)
+    trainer.strategy.barrier()  # another rank may read the run as soon as it returns
+    say(result_line(metrics, out))
+    return metrics
+
+
+def get_teacher(cfg: DictConfig, run: Experiment) -> tuple[Teacher | None, list[Path]]:
+    """Return the teacher, trained first if need be, and the files or folders of its weights."""
+    if not run.teachers:
+        return None, []
+    weights = []
+    for one in run.teachers:
+        path = Path(one.spec.weights)
+        if one.spec.is_trained_here:
+            path = trained_teacher(cfg, one.spec, run.data, train)
+            load_weights(one.model, weights_file(path, "model.teacher_weights"))
+        weights.append(path)
+    teacher = build_teacher(
+        run.teachers,
+        run.data,
+        layers=run.loss.teacher_layers,
+        fusion=run.loss.fusion,
+        precision=run.trainer.precision,
+        cache=run.cache,
+    )
+    return teacher, weights
+
+
+def _seen_from(out: Path, weights: Path) -> dict[str, str]:
+    """Return where weights lie, seen from the run directory, as both may move, and absolute."""
+    return {"relative": os.path.relpath(weights, out), "absolute": str(weights.resolve())}
+
+
+def _hparams(cfg: DictConfig, run: Experiment) -> dict[str, Any]:
+    """Return the few columns that tell runs apart in TensorBoard's HParams tab."""
+    loss = {f"loss.{key}": value for key, value in cfg.loss.items() if isinstance(value, (int, float, str))}
+    loss["loss"] = str(loss.pop("loss._target_")).rpartition(".")[2].lower()
+    student = student_name(cfg.model.student, cfg.model.student_kwargs)
+    told = {"data": run.data.name, "student": student, "teacher": teacher_name(cfg)}
+    return told | loss | {"lr": cfg.optimizer.get("lr"), "epochs": run.trainer.max_epochs, "seed": cfg.seed}

@@ -1,0 +1,46 @@
+"""The tests at the end of a run: the test set is read here, once for each student."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from kd_lightning import runs
+from kd_lightning.data.module import DataModule
+from kd_lightning.distiller import Distiller
+from kd_lightning.runs.students import load_checkpoint
+
+
+def test(trainer: pl.Trainer, distiller: Distiller, data: DataModule, out: Path, select: str) -> dict[str, Any]:
+    """Score the last student and the best on validation; the weights of the one that `select` names then stay.
+
+    Returns:
+        `student`: for `last` and `best` (where validation chose one) the `epoch`, and scores on `val` and `test`;
+        `teacher`: its scores on both, if there is one.
+    """
+    files = {"last": runs.LAST, "best": runs.BEST}
+    student: dict[str, Any] = {}
+    teacher: dict[str, Any] = {}
+    for name in sorted(files, key=lambda name: name == select):
+        if (out / files[name]).is_file():
+            epoch = load_checkpoint(distiller, out / files[name])
+        elif name == "last" and not trainer.max_epochs:
+            epoch = 0  # `model.student_weights` as they are
+        else:
+            continue
+        student[name] = {"epoch": epoch}
+        if data.sizes["val"]:
+            trainer.validate(distiller, data, verbose=False)
+            student[name]["val"], teacher["val"] = _scores(trainer, "val/")
+        trainer.test(distiller, data, verbose=False)
+        student[name]["test"], teacher["test"] = _scores(trainer, "test/")
+    student = {name: student[name] for name in files if name in student}
+    return {"student": student} | ({} if distiller.teacher is None else {"teacher": teacher})
+
+
+def _scores(trainer: pl.Trainer, prefix: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the student's scores of the evaluation just done, and its teacher's."""
+    scores = {k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
+    teacher = {k: v for k, v in scores.items() if k.startswith("teacher_")}
+    student = {k: v for k, v in scores.items() if k not in teacher}
+    return student, {k.removeprefix("teacher_"): v for k, v in teacher.items()}
