@@ -1,4 +1,4 @@
-"""Makes the table of methods.md from the code: `python docs/make_methods.py`. With `--measure`, its costs anew.
+"""Make the table of methods.md from the code: `python docs/make_methods.py`. With `--measure`, measure its costs anew.
 
 A row is a preset of conf/loss: its values, the last lines of its class's docstring (`Matches:`, `Formula:`, `Paper:`),
 and its cost from method_costs.json, which docs/measure_methods.py fills.
@@ -22,7 +22,7 @@ PRESETS = sorted(p.stem for p in (CONF_DIR / "loss").glob("*.yaml"))
 
 
 def about(target: str) -> dict[str, str]:
-    """`matches`, `formula` and `paper` of a method. Raises ValueError if its docstring lacks one."""
+    """Return `matches`, `formula` and `paper` of a method. Raises ValueError if its docstring lacks one."""
     doc = get_object(target).__doc__ or ""
     found = {key: re.search(rf"^\s*{key.title()}: (.+)$", doc, re.MULTILINE) for key in ("matches", "formula", "paper")}
     for key, match in found.items():
@@ -32,13 +32,14 @@ def about(target: str) -> dict[str, str]:
 
 
 def row(preset: str, cost: dict[str, float]) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     path = CONF_DIR / "loss" / f"{preset}.yaml"
     node: Any = OmegaConf.to_container(OmegaConf.load(path))
-    if "weights" in node:  # a combination: what its methods are, by name
-        each = [about(node[name]["_target_"]) for name in node["weights"]]
+    methods = {name: value for name, value in node.items() if isinstance(value, dict) and "_target_" in value}
+    if methods:  # a combination
+        each = [about(method["_target_"]) for method in methods.values()]
         text = {key: "; ".join(one[key] for one in each) for key in ("matches", "paper")}
-        text["formula"] = "`" + " + ".join(f"{number(w)}·{name}" for name, w in node["weights"].items()) + "`"
+        text["formula"] = "`" + " + ".join(f"{number(m['alpha'])}·{name}" for name, m in methods.items()) + "`"
     else:
         text = about(node["_target_"])
     heading = path.read_text().splitlines()[0]
@@ -50,15 +51,17 @@ def row(preset: str, cost: dict[str, float]) -> str:
 
 
 def values(node: dict[str, Any], prefix: str = "") -> str:
-    """The preset's values, those of every method first, without those that switch something off."""
+    """Return the preset's values, those of every method first, without those that switch something off."""
     node = {key: node[key] for key in ("alpha", "ce_weight", "temperature") if key in node} | node
     if node.get("student_layers") == node.get("teacher_layers", ""):
         node = {"layers" if key == "student_layers" else key: v for key, v in node.items() if key != "teacher_layers"}
     if node.get("adapt", "") is None:
         node["by"] = None
+    if node.get("divergence") == "forward_kl":
+        node["divergence"] = node["beta"] = None
     found = []
     for key, value in node.items():
-        if key in ("_target_", "weights", "fusion") or value is None or value is False:
+        if key in ("_target_", "fusion") or value is None or value is False:
             continue
         if isinstance(value, dict) and "schedule" not in value:
             found.append(values(value, f"{key}."))
@@ -68,7 +71,7 @@ def values(node: dict[str, Any], prefix: str = "") -> str:
 
 
 def number(value: Any) -> str:
-    """4.0 as 4, a schedule as `0 → 1 in 20 epochs`."""
+    """Return 4.0 as `4`, a schedule as `0 → 1 in 20 epochs`."""
     if isinstance(value, dict):
         how = "" if value["schedule"] == "linear" else f" ({value['schedule']})"
         return f"{number(value['start'])} → {number(value['end'])} in {value['epochs']} epochs{how}"
@@ -78,7 +81,7 @@ def number(value: Any) -> str:
 
 
 def table() -> str:
-    """What stands between the two marks of the page. Raises KeyError if a preset was not measured."""
+    """Return the lines between the two marks of the page. Raises KeyError if a preset was not measured."""
     costs = json.loads(COSTS.read_text())
     lines = [
         "| `loss=` | what is matched | formula of the method | preset | cost | paper |",
@@ -93,7 +96,7 @@ def table() -> str:
 
 
 def page() -> str:
-    """The page with its table made anew."""
+    """Return the page with its table made anew."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     return f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}"
 

@@ -3,39 +3,38 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
-import hydra
 import torch
+from omegaconf import OmegaConf
 
-from kd_lightning.config import CONF_DIR
+from kd_lightning.config import CONF_DIR, build
+from kd_lightning.losses import Distillation, Method, Networks
 from kd_lightning.models import create_model
-from kd_lightning.models.hooks import Tap
-from kd_lightning.teachers import LiveTeacher
-from kd_lightning.training.objective import build_loss, prepare_loss
-from kd_lightning.types import Batch
+from kd_lightning.models.hooks import FeatureExtractor
+from kd_lightning.models.probe import Probe
+from kd_lightning.teachers.live import LiveTeacher
+from kd_lightning.types import Batch, StudentCard
 from kd_lightning.utils import hardware
 
 TEACHER, STUDENT, BATCH, REPEATS = "resnet56", "resnet20", 64, 5
-DATA = SimpleNamespace(image_size=32, num_classes=10, sizes={"train": 50_000})
+INPUTS, SAMPLES = {"num_classes": 10, "image_size": 32}, 50_000
 
 
 def stepper(preset: str) -> Callable[[], None]:
-    """One training step as the Distiller makes it, of nets and parameters of its own; all schedules at their end."""
-    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = hydra.compose("train", [f"loss={preset}", f"model.teacher={TEACHER}", f"model.student={STUDENT}"])
-    loss: Any = build_loss(cfg.loss, cfg.model)
-    student, model = (
-        create_model(name, DATA.num_classes, image_size=32).to(memory_format=torch.channels_last)
-        for name in (STUDENT, TEACHER)
-    )
-    layers = prepare_loss(cfg, loss, student, model if loss.needs_teacher else None, DATA)
-    teacher = LiveTeacher(model, layers) if loss.needs_teacher else None
-    student = loss.deployed(student) if hasattr(loss, "deployed") else student
-    if hasattr(loss, "set_epoch"):
-        loss.set_epoch(1000)
-    tap = Tap(student, loss.student_layers)
+    """Return a function that makes one training step with nets and parameters of its own; schedules at their end."""
+    node = OmegaConf.load(CONF_DIR / "loss" / f"{preset}.yaml")
+    method: Method = build(OmegaConf.masked_copy(node, [key for key in node if key != "fusion"]), "loss")
+    loss = Distillation(method)
+    student, model = (create_model(name, **INPUTS).to(memory_format=torch.channels_last) for name in (STUDENT, TEACHER))
+    card = StudentCard(STUDENT, {}, [str(i) for i in range(INPUTS["num_classes"])], INPUTS, {})
+    x = torch.zeros(2, 3, 32, 32)
+    teacher_probe = Probe(model.eval().requires_grad_(False), x) if loss.needs_teacher else None
+    loss.prepare(Networks(Probe(student, x), teacher_probe, SAMPLES, lambda: create_model(STUDENT, **INPUTS), card))
+    teacher = LiveTeacher(model, loss.teacher_layers) if loss.needs_teacher else None
+    student = loss.wrap_student(student)
+    method.set_epoch(1000)
+    extract = FeatureExtractor(student, loss.student_layers)
     parameters = [*student.parameters(), *loss.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=1e-6, momentum=0.9)
     generator = torch.Generator().manual_seed(0)
@@ -44,7 +43,7 @@ def stepper(preset: str) -> Callable[[], None]:
     batch = Batch(x, y, torch.arange(BATCH))
 
     def step() -> None:
-        outputs = tap(batch.x)
+        outputs = extract(batch.x)
         terms = loss(outputs, teacher(batch) if teacher else None, batch)
         optimizer.zero_grad()
         terms["loss"].backward()
@@ -54,7 +53,7 @@ def stepper(preset: str) -> Callable[[], None]:
 
 
 def measure(presets: Sequence[str]) -> dict[str, Any]:
-    """The median over `REPEATS` of (a step with the preset) / (one with `kd` just before), in turns: A B A C A D …"""
+    """Return the costs: the median over `REPEATS` of (a step with the preset) / (one with `kd` just before), in turns: A B A C A D …"""
     torch.set_num_threads(1)
     steps = {preset: stepper(preset) for preset in presets}
     for step in steps.values():
@@ -85,7 +84,7 @@ def measure(presets: Sequence[str]) -> dict[str, Any]:
 
 
 def duration(step: Callable[[], None]) -> float:
-    """Seconds of CPU time of one step: what other work takes from the machine meanwhile does not count."""
+    """Return the CPU time of one step in seconds, in which other work on the machine does not count."""
     start = time.process_time()
     step()
     return time.process_time() - start

@@ -31,6 +31,9 @@ def formulas(part: slice) -> tuple[Tensor, list[Tensor]]:
 def two_steps(preset: str, part: slice) -> dict[str, Any]:
     """The method's terms of two steps, and student, embeddings and memory after them, as DDP trains them."""
     run = Learner(preset)
+    if dist.is_initialized() and dist.get_rank() == 1:
+        for value in run.loss.method.__dict__.get("state", {}).values():
+            value.zero_()  # CRD's memory is that of rank 0, whatever a rank drew
     run.all.double().eval()  # BatchNorm as it stands: its statistics of a half are not those of the whole
     run.teacher_model.double()
     optimizer = torch.optim.SGD(run.all.parameters(), lr=1e-3)
@@ -43,7 +46,7 @@ def two_steps(preset: str, part: slice) -> dict[str, Any]:
         average_gradients(run.all)
         optimizer.step()
         terms.append({name: v.item() for name, v in values.items() if name not in ("loss", "ce")})
-    return {"terms": terms, "state": {k: v for k, v in run.all.state_dict().items() if isinstance(v, Tensor)}}
+    return {"terms": terms, "state": {k: v for k, v in run.state().items() if isinstance(v, Tensor)}}
 
 
 def average_gradients(module: nn.Module) -> None:

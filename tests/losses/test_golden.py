@@ -102,7 +102,7 @@ def compute(name: str, dtype: torch.dtype) -> Tensor:
         "CRD: normalization Z of memory 2": z_1.exp(),
         "CRD: memory_1[0, 0] after the update": L.crd_update(v["memory_1"], INDEX, v["es"], 0.5)[0, 0],
         "fusion, mean of logits: kd(zs, (zt + zt2)/2, temperature=4)": L.kd(zs, L.fuse_logits(teachers), 4),
-        "fusion, mean of softened probabilities, temperature=4": L.kd(zs, teachers, 4),
+        "fusion, mean of softened probabilities, temperature=4": L.kd(zs, L.fuse_probabilities(teachers, 4), 4),
         "fusion, mean of the two losses, temperature=4": L.mean_loss(lambda s, t: L.kd(s, t, 4), zs, teachers),
     }
     assert values.keys() == GOLDEN.keys()

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_lightning.losses import DKD, KD, MLLD, Attention, Distillation
+from kd_lightning.losses import DKD, KD, MLLD, Attention, Distillation, Fusion, Method
 from kd_lightning.losses import functional as L
-from kd_lightning.losses.fusion import Fusion
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import UserError
 from tests.losses.learner import Learner
@@ -23,9 +22,13 @@ S, T = V["zs"], V["zt"]
 BATCH = Batch(S, Y, torch.arange(8))
 
 
-def value(method: Any, s: Tensor = S, t: Tensor = T, **weights: Any) -> dict[str, Tensor]:
-    terms: dict[str, Tensor] = Distillation(method, **weights)(Outputs(s), Outputs(t), BATCH)
-    return terms
+def value(method: Method, s: Tensor = S, t: Tensor = T) -> dict[str, Tensor]:
+    return Distillation(method)(Outputs(s), Outputs(t), BATCH)
+
+
+def together(*members: Tensor) -> Outputs:
+    """What several teachers answer."""
+    return Outputs(L.fuse_probabilities(torch.stack(members), 1.0), members=tuple(map(Outputs, members)))
 
 
 def kl_by_hand(s: Tensor, t: Tensor, temperature: float) -> Tensor:
@@ -35,7 +38,7 @@ def kl_by_hand(s: Tensor, t: Tensor, temperature: float) -> Tensor:
 
 @pytest.mark.parametrize("alpha", [1e-9, 0.5, 1.0, {"schedule": "linear", "start": 0, "end": 1, "epochs": 5}])
 def test_t_squared_is_lost_at_some_alpha(alpha: Any) -> None:
-    terms = value(KD(temperature=4.0), alpha=alpha)
+    terms = value(KD(temperature=4.0, alpha=alpha))
     torch.testing.assert_close(terms["kd"], 16 * kl_by_hand(S, T, 4))
     torch.testing.assert_close(
         terms["loss"], terms["ce"] + (alpha if isinstance(alpha, float) else 0.0) * 16 * kl_by_hand(S, T, 4)
@@ -44,7 +47,7 @@ def test_t_squared_is_lost_at_some_alpha(alpha: Any) -> None:
 
 def test_alpha_none_means_something_else() -> None:
     with pytest.raises(UserError, match=r"loss\.alpha must be a number >= 0, got None"):
-        value(KD(temperature=4.0), alpha=None)
+        KD(temperature=4.0, alpha=None)
 
 
 def test_t_squared_is_missing_from_the_gradient() -> None:
@@ -60,7 +63,7 @@ def test_an_mse_of_logits_or_probabilities_is_called_kd() -> None:
 
 
 def test_alpha_weighs_the_cross_entropy_too() -> None:
-    few, many = (value(KD(), alpha=alpha, ce_weight=0.3) for alpha in (0.5, 0.9))
+    few, many = (value(KD(alpha=alpha, ce_weight=0.3)) for alpha in (0.5, 0.9))
     torch.testing.assert_close(many["loss"] - few["loss"], 0.4 * few["kd"])
     torch.testing.assert_close(few["loss"], 0.3 * F.cross_entropy(S, Y) + 0.5 * few["kd"])
 
@@ -106,7 +109,7 @@ def test_mlld_leaves_out_terms_or_masks_a_mean() -> None:
         p, q = (T / t).softmax(1), (S / t).softmax(1)
         wanted += t**2 * kl_by_hand(S, T, t)
         wanted += (p.T @ p - q.T @ q).square().sum() / 10 + (p @ p.T - q @ q.T).square().sum() / 8
-    torch.testing.assert_close(value(MLLD(), alpha=0.9, ce_weight=0.0)["loss"], 0.9 * wanted)
+    torch.testing.assert_close(value(MLLD(alpha=0.9, ce_weight=0.0))["loss"], 0.9 * wanted)
 
 
 def test_ctkd_of_standardized_logits_falls_to_the_least_temperatures() -> None:
@@ -149,19 +152,27 @@ def test_standardization_divides_by_the_biased_deviation() -> None:
     ],
 )
 def test_fusions_are_confused(fusion: str, name: str) -> None:
-    both = torch.stack([T, V["zt2"]])
-    got = value(KD(temperature=4.0), t=both, fusion=Fusion(fusion, None, 2))["kd"]
+    loss = Distillation(KD(temperature=4.0), Fusion(fusion, None, 2))
+    got = loss(Outputs(S), together(T, V["zt2"]), BATCH)["kd"]
     assert got.item() == pytest.approx(GOLDEN[name], rel=1e-6)
+
+
+def test_a_third_dimension_of_logits_is_taken_for_several_teachers() -> None:
+    """`[B, L, C]` are the logits of L tokens: the mean over them all."""
+    tokens, teacher = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(L.kd(tokens, teacher, 2), L.kd(tokens.flatten(0, 1), teacher.flatten(0, 1), 2))
+    with pytest.raises(ValueError, match="one shape"):
+        L.kd(S, torch.stack([T, V["zt2"]]), 2)
 
 
 def test_probabilities_are_fused_at_another_temperature_than_the_losses() -> None:
     """Fused at T = 1, then softened, they would be another mean; the schedule's T of the moment counts."""
     both = torch.stack([T, V["zt2"]])
     schedule = {"schedule": "linear", "start": 2, "end": 6, "epochs": 2}
-    loss = Distillation(KD(temperature=schedule), fusion=Fusion("probabilities", None, 2))
+    loss = Distillation(KD(temperature=schedule), Fusion("probabilities", None, 2))
     for epoch, t in ((0.0, 2), (1.0, 4), (5.0, 6)):
-        loss.set_epoch(epoch)
+        loss.method.set_epoch(epoch)
         fused = (both / t).softmax(2).mean(0)
         q = (S / t).softmax(1)
         by_hand = t**2 * (fused * (fused / q).log()).sum(1).mean()
-        torch.testing.assert_close(loss(Outputs(S), Outputs(both), BATCH)["kd"], by_hand)
+        torch.testing.assert_close(loss(Outputs(S), together(*both), BATCH)["kd"], by_hand)

@@ -29,23 +29,21 @@ def crd(s: Tensor, t: Tensor) -> Tensor:
     return L.crd(v, memory, contrast, L.crd_log_z(memory, memory, contrast, 0.07), 0.07)
 
 
-def several(s: Tensor, t: Tensor) -> Tensor:
-    return L.kd(s, torch.stack([t, t.flip(0)]), 4)
-
-
 class Case(NamedTuple):
     loss: Callable[[Tensor, Tensor], Tensor]
     shape: tuple[int, ...]
     zero: bool = True
     """The loss is 0 where student = teacher."""
-    least: int = 1
+    ge: int = 1
     """The smallest batch that means something."""
 
 
 LOGITS, VECTORS, MAPS = (6, 5), (6, 7), (6, 4, 3, 4)
 CASES = {
     "kd": Case(partial(L.kd, temperature=4), LOGITS),
-    "kd of K teachers": Case(several, LOGITS, zero=False),
+    "reverse KL": Case(partial(L.divergence, temperature=4, kind="reverse_kl"), LOGITS),
+    "Jensen-Shannon": Case(partial(L.divergence, temperature=4, kind="jensen_shannon", beta=0.3), LOGITS),
+    "total variation": Case(partial(L.divergence, temperature=4, kind="total_variation"), LOGITS),
     "dkd": Case(lambda s, t: L.dkd(s, t, labels(s), 1, 8, 4), LOGITS),
     "nkd": Case(lambda s, t: L.nkd(s, t, labels(s), 1.5, 2), LOGITS, zero=False),
     "wsld": Case(lambda s, t: L.wsld(s, t, labels(s), 4), LOGITS, zero=False),
@@ -54,7 +52,7 @@ CASES = {
     "hard": Case(L.hard, LOGITS, zero=False),
     "teacher_free": Case(lambda s, t: L.teacher_free(s, labels(s)), LOGITS, zero=False),
     "standardized kd": Case(lambda s, t: L.kd(L.standardize(s), L.standardize(t), 2), LOGITS),
-    "dist": Case(partial(L.dist, beta=1, gamma=1, temperature=4), LOGITS, least=2),
+    "dist": Case(partial(L.dist, beta=1, gamma=1, temperature=4), LOGITS, ge=2),
     "class_correlation": Case(partial(L.class_correlation, temperature=4), LOGITS),
     "batch_correlation": Case(partial(L.batch_correlation, temperature=4), LOGITS),
     "hint": Case(L.hint, MAPS),
@@ -66,12 +64,12 @@ CASES = {
     "hierarchical_context": Case(lambda s, t: L.hierarchical_context(two(s), two(t)), MAPS),
     "activation_boundary": Case(L.activation_boundary, MAPS, zero=False),
     "ofd": Case(lambda s, t: L.ofd(s, t, torch.tensor([-0.5, -0.1, 0.0, -2.0])), MAPS),
-    "similarity": Case(L.similarity, MAPS, least=2),
-    "correlation": Case(L.correlation, VECTORS, least=2),
-    "rkd_distance": Case(L.rkd_distance, VECTORS, least=2),
-    "rkd_angle": Case(L.rkd_angle, VECTORS, least=3),
-    "pkt": Case(L.pkt, VECTORS, least=2),
-    "crd": Case(crd, VECTORS, zero=False, least=2),
+    "similarity": Case(L.similarity, MAPS, ge=2),
+    "correlation": Case(L.correlation, VECTORS, ge=2),
+    "rkd_distance": Case(L.rkd_distance, VECTORS, ge=2),
+    "rkd_angle": Case(L.rkd_angle, VECTORS, ge=3),
+    "pkt": Case(L.pkt, VECTORS, ge=2),
+    "crd": Case(crd, VECTORS, zero=False, ge=2),
 }
 every = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 of_logits = pytest.mark.parametrize("case", [c for c in CASES.values() if c.shape == LOGITS])
@@ -153,13 +151,13 @@ def test_number_of_classes(case: Case, classes: int, scale: float) -> None:
 @every
 def test_smallest_batch(case: Case) -> None:
     s, t = pair(case.shape)
-    assert_finite(case, s[: case.least], t[: case.least])
-    if case.least > 1 and case is not CASES["crd"]:
-        with pytest.raises(ValueError, match=rf"needs a batch of {case.least} or more, got {case.least - 1}"):
-            case.loss(s[: case.least - 1], t[: case.least - 1])
+    assert_finite(case, s[: case.ge], t[: case.ge])
+    if case.ge > 1 and case is not CASES["crd"]:
+        with pytest.raises(ValueError, match=rf"needs a batch of {case.ge} or more, got {case.ge - 1}"):
+            case.loss(s[: case.ge - 1], t[: case.ge - 1])
 
 
-SAME_SHAPE = [n for n in CASES if n not in ("kd of K teachers", "teacher_free", "crd", "standardized kd")]
+SAME_SHAPE = [n for n in CASES if n not in ("teacher_free", "crd", "standardized kd")]
 
 
 @pytest.mark.parametrize("name", SAME_SHAPE)
@@ -297,6 +295,32 @@ def test_rkd_does_not_see_scale_shift_or_rotation() -> None:
     for loss in (L.rkd_distance, L.rkd_angle):
         torch.testing.assert_close(loss(5 * v @ rotation + 2, t), loss(v, t))
         assert_finite(Case(loss, VECTORS), v[[0, 0, 1, 1, 2, 2]], t)  # samples that coincide
+
+
+@pytest.mark.parametrize("limit", [40, 3000])
+def test_rkd_angles_in_groups_are_those_of_all(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Value and gradient, whatever the number of corners in a group, so that a large batch takes little memory."""
+    s, t = torch.randn(2, 13, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    s, t = s.requires_grad_(), t.requires_grad_()
+    whole = L.rkd_angle(s, t)
+    gradients = torch.autograd.grad(whole, (s, t))
+    monkeypatch.setattr("kd_lightning.losses.functional.relations.MAX_ANGLES", limit)
+    parts = L.rkd_angle(s, t)
+    torch.testing.assert_close(parts, whole)
+    torch.testing.assert_close(torch.autograd.grad(parts, (s, t), retain_graph=True), gradients)
+    torch.testing.assert_close(torch.autograd.grad(parts, (s, t)), gradients)  # as `kd_over_ce` asks twice
+
+
+def test_rkd_angles_in_groups_stay_out_of_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    s, t = (x.float() for x in pair(VECTORS))
+    expected = L.rkd_angle(s, t)
+    monkeypatch.setattr("kd_lightning.losses.functional.relations.MAX_ANGLES", 36)
+    s = s.detach().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = L.rkd_angle(s, t)
+    loss.backward()
+    assert s.grad is not None and s.grad.dtype == torch.float32
+    torch.testing.assert_close(loss, expected)
 
 
 def test_crd_prefers_the_positive_and_updates_without_touching() -> None:

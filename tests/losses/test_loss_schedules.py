@@ -1,7 +1,6 @@
 """Values that change while a loss trains: by a schedule, or sample by sample with the teacher's confidence."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,11 +8,9 @@ import torch
 
 from kd_lightning.losses import KD, Combination, Distillation
 from kd_lightning.losses.functional import kd
-from kd_lightning.losses.schedule import Setting
-from kd_lightning.train import train
+from kd_lightning.losses.schedule import Schedule
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import UserError
-from tests.conftest import compose
 
 S, T = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2
 BATCH = Batch(S, torch.tensor([0, 1, 1, 0, 1, 4]), torch.arange(6))
@@ -32,12 +29,12 @@ def schedule(shape: str, start: float = 1, end: float = 3, epochs: float = 10) -
     ],
 )
 def test_shapes(shape: str, values: dict[float, float]) -> None:
-    setting = Setting("loss.alpha", schedule(shape))
+    alpha = Schedule("loss.alpha", schedule(shape))
     for epoch, value in values.items():
-        setting.epoch = epoch
-        assert setting() == pytest.approx(value)
-    assert Setting("loss.alpha", 2.5)() == 2.5
-    assert Setting("loss.alpha", schedule(shape, start=3, end=0)).largest == 3
+        alpha.epoch = epoch
+        assert alpha() == pytest.approx(value)
+    assert Schedule("loss.alpha", 2.5)() == 2.5
+    assert Schedule("loss.alpha", schedule(shape, start=3, end=0)).largest == 3
 
 
 @pytest.mark.parametrize(
@@ -52,28 +49,20 @@ def test_shapes(shape: str, values: dict[float, float]) -> None:
 )
 def test_mistakes_name_the_key(wrong: Any, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        Setting("loss.alpha", wrong, least=0)
+        Schedule("loss.alpha", wrong, ge=0)
 
 
 def test_every_weight_and_temperature_moves_with_the_epoch() -> None:
-    """Within combinations too."""
-    both = Combination({"a": schedule("step", 0, 2, 1), "b": 1.0}, a=KD(schedule("linear", 2, 6, 2)), b=KD(1.0))
-    loss = Distillation(both, alpha=schedule("linear", 0, 1, 2), ce_weight=schedule("cosine", 1, 0, 2))
+    """Within combinations too, whose methods have weights of their own."""
+    first = KD(schedule("linear", 2, 6, 2), alpha=schedule("step", 0, 2, 1))
+    both = {"a": first, "b": KD(1.0, alpha=1.0)}
+    method = Combination(**both, alpha=schedule("linear", 0, 1, 2), ce_weight=schedule("cosine", 1, 0, 2))
+    loss = Distillation(method)
     for epoch, alpha, ce_weight, weight, t in ((0.0, 0, 1, 0, 2), (1.0, 0.5, 0.5, 2, 4), (2.0, 1, 0, 2, 6)):
-        loss.set_epoch(epoch)
+        method.set_epoch(epoch)
         terms = loss(Outputs(S), Outputs(T), BATCH)
         torch.testing.assert_close(terms["a"], weight * kd(S, T, t))
         torch.testing.assert_close(terms["loss"], ce_weight * terms["ce"] + alpha * (terms["a"] + terms["b"]))
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_training_tells_the_time(tmp_path: Path, teacher_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a fraction of epochs, step by step."""
-    told: list[float] = []
-    monkeypatch.setattr(Distillation, "set_epoch", lambda self, epoch: told.append(epoch))
-    brief = ("data.train_size=64", "data.batch_size=16", "trainer.max_epochs=2")
-    train(compose(f"model.teacher_weights={teacher_run}", *brief), tmp_path / "run")
-    assert told == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75]
 
 
 @pytest.mark.parametrize("by", ["entropy", "correctness"])
@@ -103,7 +92,7 @@ def test_adaptive_kd_is_finite(adapt: str, by: str, scale: float) -> None:
 
 def test_gradients_of_all_parts_are_added_in_full_precision() -> None:
     """Rounded to the network's bf16 once, not each part by itself."""
-    loss = Distillation(KD(2.0), alpha=0.5)
+    loss = Distillation(KD(2.0, alpha=0.5))
     half = S.bfloat16().requires_grad_()
     exact = half.detach().float().requires_grad_()
     for logits in (half, exact):
