@@ -92,7 +92,8 @@ class Distiller(pl.LightningModule):
         if i == 0:
             self.kd_over_ce = kd_over_ce(self.loss, terms, student.logits)
         predicted = student.logits.detach().argmax(1)
-        terms["accuracy"] = (predicted == batch.y).float().mean()
+        labelled = batch.y >= 0  # others are distilled only
+        terms["accuracy"] = ((predicted == batch.y) & labelled).sum() / labelled.sum().clamp(min=1)
         if teacher is not None:
             terms["agreement"] = (predicted == teacher.logits.argmax(1)).float().mean()
         if self.log_terms:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kd_lightning.runs.students import save_student, weights_file
 from kd_lightning.teachers.build import build_teacher
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.training.build import Experiment, build_experiment
+from kd_lightning.training.calibration import calibrate
 from kd_lightning.training.pictures import log_pictures
 from kd_lightning.training.summary import heading, model_size, result_line
 from kd_lightning.training.teacher_stage import trained_teacher
@@ -75,7 +77,7 @@ def _fit_and_test(
     if run.trainer.accelerator == "gpu":
         hardware.use_tf32()
     if teacher is not None:
-        check_teacher(trainer, distiller, run.data)
+        teacher_views = check_teacher(trainer, distiller, run.data)
     if run.compile:
         distiller.compile_networks(run.data.batch_size)
     try:
@@ -91,6 +93,7 @@ def _fit_and_test(
     metrics["student"] |= model_size([distiller.student], [run.data.example(1)])
     if teacher is not None:
         metrics["teacher"] |= model_size(teacher.models, [one.example(run.data, 1) for one in run.teachers])
+        metrics["teacher"]["train_views"] = teacher_views
         metrics["teacher"]["weights"] = [_seen_from(out, path) for path in weights]
         if isinstance(teacher, Ensemble) and teacher.fusion.theta is not None:
             metrics["teacher"]["weighting"] = teacher.fusion.theta.softmax(0).tolist()
@@ -101,7 +104,11 @@ def _fit_and_test(
     metrics |= hardware.describe(run.trainer.accelerator)
     metrics |= extra
     if trainer.is_global_zero:
-        save_student(out, distiller.student, run.card)
+        card = run.card
+        if calibrated := calibrate(trainer, distiller, run.data):
+            metrics["student"][run.select]["calibrated"] = calibrated
+            card = replace(card, extra={**card.extra, "temperature": calibrated["temperature"]})
+        save_student(out, distiller.student, card)
         runs.write_metrics(out, metrics)
         log_pictures(trainer, distiller, run.data, _hparams(cfg, run), metrics)
     trainer.strategy.barrier()  # another rank may read the run as soon as it returns

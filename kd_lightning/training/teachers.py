@@ -1,5 +1,6 @@
 """The teachers of a run: described by its configuration, opened, and measured before they teach."""
 
+import math
 from itertools import islice
 from typing import Any
 
@@ -16,6 +17,15 @@ from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 
+BATCHES = 8
+"""Training batches on which a teacher is measured."""
+ONE_HOT = 0.02
+"""Below this share of the largest entropy, ln C, a teacher's answers are nearly one-hot."""
+NEARLY_ONE_HOT = (
+    "         It is nearly one-hot on the training images: at T = 1 its answers say little more than the labels.\n"
+    "         A higher temperature and more weight on the teacher help: loss=kd_cifar (T 4, 0.9 of the loss);\n"
+    "         what that gained on CIFAR-10: docs/results.md"
+)
 PER_TEACHER = ("kwargs", "weights", "normalize", "input_size", "classes")
 """Keys `model.teacher_*` that take one value for all teachers, or a list with one for each."""
 
@@ -62,24 +72,41 @@ def _each(key: str, value: Any, count: int, several: bool) -> list[Any]:
     return list(plain)
 
 
-def check_teacher(trainer: pl.Trainer, distiller: Distiller, data: DataModule) -> None:
-    """Measure the teacher before it teaches. Raises UserError if it knows no more than chance."""
-    split = "validation" if data.sizes["val"] else "training"
+def check_teacher(trainer: pl.Trainer, distiller: Distiller, data: DataModule) -> dict[str, float]:
+    """Measure the teacher before it teaches, on training views and on validation samples, and tell the result.
+
+    Returns:
+        Its accuracy, entropy (nats) and ECE on training views.
+
+    Raises:
+        UserError: If it knows no more than chance.
+    """
+    data.trainer = trainer  # so that its loaders know their rank and device
+    few: Any = list(islice(data.train_dataloader(), BATCHES))
+    trainer.validate(distiller, DataLoader(few, batch_size=None), verbose=False)
+    views = {name: float(trainer.callback_metrics[f"val/teacher_{name}"]) for name in ("accuracy", "entropy", "ece")}
+    accuracy, count, split = views["accuracy"], sum(len(batch.y) for batch in few), "training views"
     if data.sizes["val"]:
-        trainer.validate(distiller, data, verbose=False)  # through `data`, whose loaders then know their rank
-    else:
-        few: Any = list(islice(data.train_dataloader(), 8))
-        trainer.validate(distiller, DataLoader(few, batch_size=None), verbose=False)
-    accuracy = float(trainer.callback_metrics["val/teacher_accuracy"])
-    say(f"teacher: {accuracy:.2%} right on {split} samples")
+        trainer.validate(distiller, data, verbose=False)
+        accuracy = float(trainer.callback_metrics["val/teacher_accuracy"])
+        count, split = data.sizes["val"], "validation samples"
+    told = f"{accuracy:.2%} right on {split}"
+    if data.sizes["val"]:
+        told += f", {views['accuracy']:.2%} on training views"
+    say(f"teacher: {told}; there its entropy is {views['entropy']:.3f} nats, its ECE {views['ece']:.3f}")
     if isinstance(distiller.teacher, Ensemble):
         say(_diversity(distiller.teacher, float(trainer.callback_metrics["val/teacher_ece"])))
-    chance, count = 1 / data.num_classes, data.sizes["val"] or 8 * data.batch_size
+    chance = 1 / data.num_classes
     if accuracy < chance + min(3 * (chance * (1 - chance) / count) ** 0.5, (1 - chance) / 2):
         raise UserError(
-            f"model.teacher_weights: the teacher is right on {accuracy:.1%} of the {split} samples, and chance is "
+            f"model.teacher_weights: the teacher is right on {accuracy:.1%} of the {split}, and chance is "
             f"{chance:.1%}; check its weights, model.teacher_normalize and the order of its classes"
         )
+    loss = distiller.loss
+    softened = bool(loss.teacher_layers) or float(loss.method.temperature()) >= 4
+    if views["entropy"] < ONE_HOT * math.log(data.num_classes) and not softened:
+        say(NEARLY_ONE_HOT)
+    return views
 
 
 def _diversity(teachers: Ensemble, ece: float) -> str:
