@@ -53,7 +53,7 @@ def stepper(preset: str) -> Callable[[], None]:
 
 
 def measure(presets: Sequence[str]) -> dict[str, Any]:
-    """Return the costs: the median over `REPEATS` of (a step with the preset) / (one with `kd` just before), in turns: A B A C A D …"""
+    """Return the costs: the median over `REPEATS` of (a step with the preset) / (one with `kd` just before)."""
     torch.set_num_threads(1)
     steps = {preset: stepper(preset) for preset in presets}
     for step in steps.values():

@@ -1,4 +1,4 @@
-"""Which of the two terms moves the student: its teacher's or its labels'."""
+"""Ratio of the two gradients that move the student: its teacher's and its labels'."""
 
 from collections.abc import Mapping
 from functools import reduce

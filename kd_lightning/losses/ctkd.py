@@ -51,7 +51,7 @@ class CTKD(Method):
         self.strength = Schedule("loss.strength", strength, ge=0)
 
     def temperature(self) -> Tensor:
-        """T as it stands, a scalar, with the gradient of the adversary: −strength times its own."""
+        """Return T as it stands, a scalar, with the gradient of the adversary: −strength times its own."""
         strength = self.strength()
         theta = (1 + strength) * self.theta.detach() - strength * self.theta
         return ctkd_temperature(theta, self.t_start, self.t_range)

@@ -27,7 +27,7 @@ class FSP(Method):
         self.layers = Layers(student_layers, teacher_layers, dims=4)
 
     def prepare(self, networks: Networks) -> None:
-        """Raises UserError if the channels differ or there are fewer than two layers."""
+        """Find the layers. Raises UserError if the channels differ or there are fewer than two layers."""
         shapes = self.layers.find(networks)
         if len(shapes) < 2:
             raise UserError(f"loss.student_layers must be 2 or more for this loss, got {len(shapes)}")

@@ -1,4 +1,4 @@
-"""How the answers of several teachers become one for a loss."""
+"""Fusion of the answers of several teachers into one for a loss."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which layers of student and teacher a method compares."""
+"""Layers of student and teacher that a method compares."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +16,13 @@ EACH_STAGE = {"all", "before_relu"}
 class Layers(nn.Module):
     """Pairs of layers, chosen by `student_layers` and `teacher_layers`; see `Probe.layers` for what these may be.
 
-    `dims` is the number of dimensions the method can compare, batch included: 4 for maps `[B, C, H, W]`, 2 for vectors.
     Where every stage is compared (`all`, `before_relu`) and one network has more, its first ones are left out.
+
+    Args:
+        student_layers: Layers of the student.
+        teacher_layers: Layers of the teacher, as many.
+        dims: Number of dimensions that the method can compare, batch included: 4 for maps `[B, C, H, W]`, 2 for
+            vectors, None for any.
     """
 
     def __init__(self, student_layers: Any, teacher_layers: Any, dims: int | None = None):
@@ -28,7 +33,7 @@ class Layers(nn.Module):
         self.teacher: tuple[str, ...] = ()
 
     def find(self, networks: Networks) -> list[tuple[Shape, Shape]]:
-        """Resolves the names; returns the shapes of each pair, without the batch. Raises UserError."""
+        """Resolve the names and return the shapes of each pair, without the batch. Raises UserError."""
         assert networks.teacher is not None
         s = networks.student.layers(self.wanted["student"], "loss.student_layers")
         t = networks.teacher.layers(self.wanted["teacher"], "loss.teacher_layers")
@@ -53,17 +58,17 @@ class Layers(nn.Module):
         return list(zip(*shapes, strict=True))
 
     def pairs(self, student: Outputs, teacher: Outputs | None) -> list[tuple[Tensor, Tensor]]:
-        """The activations of each pair: the student's, the teacher's."""
+        """Return the activations of each pair: the student's, the teacher's."""
         assert teacher is not None
         return [(student.features[s], teacher.features[t]) for s, t in zip(self.student, self.teacher, strict=True)]
 
     def pair(self, student: Outputs, teacher: Outputs | None) -> tuple[Tensor, Tensor]:
-        """The activations of the only pair."""
+        """Return the activations of the only pair."""
         return self.pairs(student, teacher)[0]
 
 
 def one(key: str, wanted: Any) -> Any:
-    """Returns `wanted` if it chooses a single layer. Raises UserError."""
+    """Return `wanted` if it chooses a single layer. Raises UserError."""
     if wanted == "all" or (isinstance(wanted, Sequence) and not isinstance(wanted, str) and len(wanted) != 1):
         raise UserError(
             f"{key} must be one layer for this loss: last, pooled, a stage's number or a name, got {wanted!r}"

@@ -1,4 +1,4 @@
-"""What methods of softened logits share."""
+"""Base class of methods that compare softened logits."""
 
 from typing import Any
 

@@ -15,7 +15,7 @@ from kd_lightning.utils.checks import UserError, number
 
 
 class DIST(LogitMethod):
-    """Correlation of the probabilities: `beta` of each sample's, `gamma` of each class's column.
+    """Correlation of the probabilities: `beta` times that within samples, `gamma` times that within classes.
 
     Matches: correlations of probabilities, within samples and within classes
     Formula: `T²·[beta·(1 − mean_i ρ(P[i])) + gamma·(1 − mean_c ρ(P[:, c]))]`
@@ -43,8 +43,7 @@ class DIST(LogitMethod):
 
 
 class MLLD(LogitMethod):
-    """Multi-level logit distillation: KD, class correlation and batch correlation, summed over the temperatures
-    `temperature + steps`.
+    """Multi-level logit distillation: KD, class and batch correlation, summed over temperatures `temperature + steps`.
 
     One view of each image is compared: the paper's second, strongly augmented one, and the masks that its public code
     multiplies by an already averaged loss, are left out.

@@ -65,7 +65,7 @@ class NKD(LogitMethod):
 
 
 class WSLD(LogitMethod):
-    """Weighted soft labels: less of the samples that the student knows better than the teacher.
+    """Weighted soft labels: samples that the student knows better than the teacher count less.
 
     Matches: logits, samples weighted
     Formula: `T²·w·CE(p_t(T), p_s(T))`, `w = 1 − exp(−CE_s/CE_t)`
@@ -81,8 +81,14 @@ class WSLD(LogitMethod):
 
 
 class RLD(LogitMethod):
-    """Refined logits: the teacher's confidence, at a temperature of its own, goes to the label's class; its ranking is
-    taught, `beta` times, only below the label.
+    """Refined logits: the teacher's confidence goes to the label's class; its ranking is taught only below the label.
+
+    Args:
+        temperature: T of the ranking.
+        beta: Weight of the ranking.
+        confidence: Weight of the confidence.
+        confidence_temperature: T of the confidence.
+        standardize: Give the logits of both networks mean 0 and standard deviation 1.
 
     Matches: logits, corrected by the label
     Formula: `confidence·T_c²·KL([max p_t, …] ‖ [p_s(y), …]) + beta·T²·KL(m_t ‖ m_s)`, m without what t ranks above y
@@ -126,7 +132,7 @@ class Hard(Method):
 
 
 class TeacherFree(LogitMethod):
-    """A teacher made by hand, so that none is run: sure of the label by `correct`, and of all other classes alike.
+    """A hand-made teacher, so that none is run: it gives the label the probability `correct` and all others the same.
 
     Matches: a hand-made distribution
     Formula: `T²·KL(p_d(T) ‖ p_s(T))`, `p_d(y) = correct`

@@ -127,12 +127,12 @@ class CC(Method):
 
 
 def pair_of_layers(student_layers: Any, teacher_layers: Any, dims: int | None = None) -> Layers:
-    """`Layers` of one pair. Raises UserError if several are named."""
+    """Return `Layers` of one pair. Raises UserError if several are named."""
     return Layers(one("loss.student_layers", student_layers), one("loss.teacher_layers", teacher_layers), dims)
 
 
 def embedding(shape: tuple[int, ...], width: int) -> nn.Module:
-    """From an activation `[B, *shape]` to `[B, width]`, linear."""
+    """Return a linear map from an activation `[B, *shape]` to `[B, width]`."""
     inputs = 1
     for n in shape:
         inputs *= n

@@ -19,7 +19,12 @@ WARM_UP = {"schedule": "linear", "start": 0.0, "end": 5.0, "epochs": 20}
 class ReviewKD(Method):
     """Deep student features, fused step by step into the shallower ones, match the teacher's.
 
-    Compared are the stages and, as a map of one pixel, the pooled features. `width`: channels of the fused map.
+    Stages are compared and, as maps of one pixel, the pooled features.
+
+    Args:
+        student_layers: Layers of the student that give maps.
+        teacher_layers: Layers of the teacher, as many.
+        width: Channels of the fused maps.
 
     Matches: maps of all stages, fused from deep to shallow
     Formula: `Σ_layers Σ_n w_n·mean (pool_n(a(f_s)) − pool_n(f_t))²`, n = all, 4, 2, 1
@@ -67,7 +72,7 @@ class Fusion(nn.Module):
         self.answer = nn.Sequential(nn.Conv2d(width, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, f: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The fused map `[B, width, H, W]`, for the next, and the answer `[B, outputs, H, W]`, for the teacher."""
+        """Return the fused map `[B, width, H, W]` for the next and the answer `[B, outputs, H, W]` for the teacher."""
         f = self.reduce(f)
         if self.attend is not None and deeper is not None:
             deeper = enlarge(deeper, (f.shape[2], f.shape[3]))

@@ -14,10 +14,16 @@ SHAPES = ("linear", "cosine", "step")
 class Schedule(nn.Module):
     """A number, or one that goes from `start` to `end` in the first `epochs` and stays there; call it for its value.
 
-    `linear`: evenly; `cosine`: half a cosine, so slow at both ends; `step`: `start` before, `end` from there on. `key`
-    is what the user typed, for messages; `bounds` are those of `checks.number`. Raises UserError for anything else.
+    `linear` changes evenly; `cosine` is half a cosine, so slow at both ends; `step` is `start` before and `end` from
+    there on. It is a module so that its method finds it and can set its `epoch` (`Method.set_epoch`).
 
-    As a submodule it is found by the loss that it belongs to, which tells it the time (`set_epoch`).
+    Args:
+        key: Name of the value as the user typed it, for messages.
+        value: The number, or a mapping with `schedule`, `start`, `end` and `epochs`.
+        bounds: As in `checks.number`.
+
+    Raises:
+        UserError: For any other value.
     """
 
     def __init__(self, key: str, value: Any, **bounds: float):
@@ -43,11 +49,11 @@ class Schedule(nn.Module):
 
     @property
     def largest(self) -> float:
-        """The largest value it will ever have."""
+        """Largest value it will ever have."""
         return max(self.start, self.end)
 
     def forward(self) -> float:
-        """The value at `epoch`, the epochs trained so far as a fraction."""
+        """Return the value at `epoch`, the number of epochs trained so far, with its fraction."""
         if self.epoch >= self.epochs:
             return self.end
         if self.schedule == "step":
@@ -62,5 +68,5 @@ class Schedule(nn.Module):
 
 
 def flag(key: str, value: Any) -> bool:
-    """Returns `value` if it is true or false. Raises UserError."""
+    """Return `value` if it is true or false. Raises UserError."""
     return bool(choice(key, value, (True, False)))

@@ -14,8 +14,12 @@ from kd_lightning.types import Batch, Outputs
 
 
 class SRRL(Method):
-    """The student's features, projected, match the teacher's pooled ones and do as well in the teacher's classifier:
-    `feature` times the first error, `head` times that of the logits.
+    """The student's projected features match the teacher's pooled ones, also in the logits of the teacher's classifier.
+
+    Args:
+        student_layers: One layer of the student.
+        feature: Weight of the features' error.
+        head: Weight of the logits' error.
 
     Matches: pooled features, and what the teacher's classifier makes of them
     Formula: `feature·mean (r(f_s) − v_t)² + head·mean (W·r(f_s) − W·v_t)²`

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from kd_lightning import runs
 from kd_lightning.losses import Method
 from kd_lightning.models import create_model
-from kd_lightning.training.build import build_parts
+from kd_lightning.training.build import build_experiment
 from kd_lightning.training.run import train
 from kd_lightning.utils.checks import UserError
 from tests.conftest import compose
@@ -63,8 +63,8 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(preset: str, tmp_path: Pa
 )
 def test_too_few_are_told_before_training(words: str, told: str) -> None:
     with pytest.raises(UserError, match=f"data.batch_size: .*{told}"):
-        build_parts(compose(*words.split()))
-    build_parts(compose(*words.split(), "loss.alpha=0"))
+        build_experiment(compose(*words.split()))
+    build_experiment(compose(*words.split(), "loss.alpha=0"))
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -1,4 +1,4 @@
-"""What the formulas share: full precision, and checks of shapes."""
+"""Helpers that the formulas share: full precision, and checks of shapes."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -11,7 +11,7 @@ P = ParamSpec("P")
 
 
 def full_precision(formula: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Runs `formula` outside autocast, with float16 and bfloat16 tensors as float32; float64 stays float64.
+    """Run `formula` outside autocast, with float16 and bfloat16 tensors as float32; float64 stays float64.
 
     Exponentials, squares and matrix products of a loss overflow or round away in half precision (fp16 ends at 65,504),
     and autocast would send even a float32 matrix product there.
@@ -26,7 +26,7 @@ def full_precision(formula: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
 
 def full(x: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32; anything else as it is."""
+    """Return float16 and bfloat16 as float32; anything else unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
@@ -37,7 +37,7 @@ def _upcast(value: Any) -> Any:
 
 
 def _device(value: Any) -> str:
-    """Device type of the first tensor in `value`, a tensor or nested lists of them. Raises ValueError if empty."""
+    """Return the device type of the first tensor in `value`, a tensor or nested lists. Raises ValueError if empty."""
     while not isinstance(value, Tensor):
         value = next((v for v in value if isinstance(v, (Tensor, list, tuple))), None)
         if value is None:
@@ -47,20 +47,20 @@ def _device(value: Any) -> str:
 
 
 def soften(z: Tensor, temperature: float | Tensor) -> Tensor:
-    """z/T. Raises ValueError if T is a number <= 0; a tensor is not looked at, which would wait for the device."""
+    """Return z/T. Raises ValueError if T is a number <= 0; reading a tensor would wait for the device."""
     if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature!r}")
     return z / temperature
 
 
 def same_shape(name: str, s: Tensor, t: Tensor) -> None:
-    """Raises ValueError where broadcasting would quietly compare the wrong elements."""
+    """Raise ValueError where broadcasting would silently compare the wrong elements."""
     if s.shape != t.shape:
         raise ValueError(f"{name} wants student and teacher of one shape, got {list(s.shape)} and {list(t.shape)}")
 
 
 def same_batch(name: str, s: Tensor, t: Tensor, ge: int = 1) -> None:
-    """Raises ValueError unless both hold the same number of samples, `least` or more."""
+    """Raise ValueError unless both hold the same number of samples, `ge` or more."""
     if len(s) != len(t):
         raise ValueError(f"{name} wants the same samples of student and teacher, got {len(s)} and {len(t)}")
     if len(s) < ge:

@@ -41,9 +41,9 @@ def ofd(f_s: Tensor, f_t: Tensor, margin: float | Tensor) -> Tensor:
 
 @full_precision
 def ofd_margin(weight: Tensor, bias: Tensor) -> Tensor:
-    """The margin of `ofd` per channel `[C]`: `E[x | x < 0]` for `x ~ N(bias, weight²)` (arXiv 1904.01866, section 3).
+    """Return the margin of `ofd` per channel `[C]`: `E[x | x < 0]` for `x ~ N(bias, weight²)`.
 
-    `weight`, `bias` `[C]` are those of the BatchNorm before the ReLU. With r = bias/|weight| the mean is
+    Section 3 of arXiv 1904.01866. `weight`, `bias` `[C]` are those of the BatchNorm before the ReLU. With r = bias/|weight| the mean is
     `bias − |weight|·φ(r)/Φ(−r)`, and `φ(r)/Φ(−r) = √(2/π)/erfcx(r/√2)` neither under- nor overflows for channels that
     are almost never, or always, negative.
     """

@@ -14,18 +14,19 @@ from kd_lightning.losses.functional._common import full_precision
 
 @full_precision
 def unit(v: Tensor) -> Tensor:
-    """Rows of norm 1 `[B, D]`, in float32 at least: half precision would keep three digits of a cosine."""
+    """Return rows of norm 1 `[B, D]`, in float32 at least: half precision would keep three digits of a cosine."""
     return F.normalize(v)
 
 
 def scores(v: Tensor, memory: Tensor, contrast: Tensor, tau: float) -> Tensor:
-    """`v·memory/τ` `[B, 1 + m]`. Choosing among all `[B, N]` products needs less memory than rows `[B, 1 + m, D]`."""
+    """Return `v·memory/τ` `[B, 1 + m]`."""
+    # Choosing among all `[B, N]` products needs less memory than rows `[B, 1 + m, D]`.
     return (v @ memory.T).gather(1, contrast) / tau
 
 
 @full_precision
 def crd_log_z(v: Tensor, memory: Tensor, contrast: Tensor, tau: float) -> Tensor:
-    """Logarithm of the normalization `Z = N · mean exp(v·memory/τ)`, a scalar without gradient.
+    """Return the logarithm of the normalization `Z = N · mean exp(v·memory/τ)`, a scalar without gradient.
 
     Taken of the first batch and then kept (arXiv 1910.10699, as in noise-contrastive memories).
     """
@@ -47,5 +48,5 @@ def crd(v: Tensor, memory: Tensor, contrast: Tensor, log_z: Tensor, tau: float) 
 
 @full_precision
 def crd_update(memory: Tensor, index: Tensor, v: Tensor, momentum: float) -> Tensor:
-    """New rows `index` of the memory `[B, D]`: `momentum·memory[index] + (1 − momentum)·v` with norm 1; no gradient."""
+    """Return new rows `index` of the memory `[B, D]`: `momentum·memory[index] + (1 − momentum)·v`, norm 1, no gradient."""
     return F.normalize(momentum * memory[index] + (1 - momentum) * v.detach())

@@ -16,7 +16,7 @@ from kd_lightning.losses.functional.sizes import pool
 
 
 def same_size(*maps: Tensor) -> list[Tensor]:
-    """The maps, average-pooled to the smallest height and width among them."""
+    """Return the maps, average-pooled to the smallest height and width among them."""
     h, w = (min(f.shape[d] for f in maps) for d in (2, 3))
     return [f if f.shape[2:] == (h, w) else pool(f, (h, w)) for f in maps]
 
@@ -32,7 +32,7 @@ def hint(f_s: Tensor, f_t: Tensor) -> Tensor:
 
 
 def spatial_attention(f: Tensor, p: float) -> Tensor:
-    """`Q = v/‖v‖₂` `[B, H·W]` of `v = mean_c |f|^p`. The mean over channels, so any channel number compares."""
+    """Return `Q = v/‖v‖₂` `[B, H·W]` of `v = mean_c |f|^p`. The mean over channels, so any channel number compares."""
     return F.normalize(f.abs().pow(p).mean(1).flatten(1))
 
 
@@ -86,7 +86,7 @@ def vid(f_s_mapped: Tensor, f_t: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def pyramid_mse(f_s: Tensor, f_t: Tensor) -> Tensor:
-    """MSE at full size and pooled to 4, 2, 1 (those below the height), weights 1, ½, ¼, ⅛ over their sum."""
+    """Return the MSE at full size and pooled to 4, 2, 1 (those below the height), weights 1, ½, ¼, ⅛ over their sum."""
     levels = [f_s.shape[2], *(n for n in (4, 2, 1) if n < f_s.shape[2])]
     weights = [0.5**i for i in range(len(levels))]
     error = f_s - f_t  # pooling is linear, so the error is pooled once instead of both maps
@@ -96,7 +96,7 @@ def pyramid_mse(f_s: Tensor, f_t: Tensor) -> Tensor:
 
 @full_precision
 def hierarchical_context(f_s: Sequence[Tensor], f_t: Sequence[Tensor]) -> Tensor:
-    """The loss of ReviewKD (arXiv 2104.09044, section 3.4): sum over the layers of a pyramid of mean squared errors.
+    """Loss of ReviewKD (arXiv 2104.09044, section 3.4): sum over the layers of a pyramid of mean squared errors.
 
     Of each pair: MSE of the maps and of both pooled to 4 × 4, 2 × 2, 1 × 1 (where smaller than the map), weighted 1, ½,
     ¼, ⅛, over the sum of the weights. Raises ValueError if the numbers of layers or their shapes differ.
@@ -109,7 +109,7 @@ def hierarchical_context(f_s: Sequence[Tensor], f_t: Sequence[Tensor]) -> Tensor
 
 
 def flows(maps: Sequence[Tensor]) -> list[Tensor]:
-    """`G = F_iᵀF_{i+1}/(H·W)` `[B, C_i, C_{i+1}]` of each two maps that follow each other."""
+    """Return `G = F_iᵀF_{i+1}/(H·W)` `[B, C_i, C_{i+1}]` of each two consecutive maps."""
     pairs = (same_size(*pair) for pair in pairwise(maps))
     return [a.flatten(2) @ b.flatten(2).mT / a[0, 0].numel() for a, b in pairs]
 

@@ -14,9 +14,9 @@ from kd_lightning.losses.functional._common import full_precision, soften
 
 @full_precision
 def fuse_probabilities(logits: Tensor, temperature: float | Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean of the softened probabilities, as logits `[B, C]`: `T · ln Σ_k w_k·softmax(z_k/T)`, w `[K, B]` or 1/K.
+    """Return the mean of the softened probabilities as logits `[B, C]`: `T · ln Σ_k w_k·softmax(z_k/T)`.
 
-    At the same T their softmax is that mean (Hinton et al. 2015, arXiv 1503.02531, section 5: an arithmetic mean of an
+    w is `[K, B]` or 1/K. At the same T their softmax is that mean (Hinton et al. 2015, arXiv 1503.02531, section 5: an arithmetic mean of an
     ensemble's predictions), so every loss of logits can take them. Computed as logsumexp: no probability underflows.
     Raises ValueError unless the logits are `[K, B, C]`, K >= 1, and T > 0.
     """
@@ -28,8 +28,9 @@ def fuse_probabilities(logits: Tensor, temperature: float | Tensor, weights: Ten
 
 @full_precision
 def fuse_logits(logits: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean of the logits `[B, C]`, weighted by w `[K, B]` or 1/K: the normalized geometric mean of the probabilities,
-    whatever T (arXiv 1503.02531). Raises ValueError unless the logits are `[K, B, C]`, K >= 1.
+    """Return the mean of the logits `[B, C]`, weighted by w `[K, B]` or 1/K.
+
+    It is the normalized geometric mean of the probabilities at any T (arXiv 1503.02531). Raises ValueError unless the logits are `[K, B, C]`, K >= 1.
     """
     _check(logits)
     return logits.mean(0) if weights is None else (weights[..., None] * logits).sum(0)
@@ -37,7 +38,7 @@ def fuse_logits(logits: Tensor, weights: Tensor | None = None) -> Tensor:
 
 @full_precision
 def confidence_weights(logits: Tensor, y: Tensor) -> Tensor:
-    """Weights `[K, B]` of K teachers, larger for the one with the smaller cross-entropy on the label.
+    """Return weights `[K, B]` of K teachers, larger for the one with the smaller cross-entropy on the label.
 
     `w_k = (1 − softmax_k(CE_k)) / (K − 1)` (CA-MKD, arXiv 2201.00007, equation 3); 1 for a single teacher.
     """
@@ -51,14 +52,14 @@ def confidence_weights(logits: Tensor, y: Tensor) -> Tensor:
 
 @full_precision
 def entropy_weights(logits: Tensor) -> Tensor:
-    """Weights `[K, B]` of K teachers, larger for the surer one: `softmax_k(−H(p_k))`, H in nats; needs no label."""
+    """Return weights `[K, B]` of K teachers, larger for the surer one: `softmax_k(−H(p_k))`, H in nats."""
     _check(logits)
     log_p = torch.log_softmax(logits, dim=-1)
     return (log_p.exp() * log_p).sum(-1).softmax(0)
 
 
 def mean_loss(loss: Callable[[Tensor, Tensor], Tensor], s: Tensor, logits: Tensor) -> Tensor:
-    """Mean over the K teachers of `loss(s, z_k)`. Raises ValueError unless the logits are `[K, B, C]`, K >= 1."""
+    """Return the mean over the K teachers of `loss(s, z_k)`. Raises ValueError unless they are `[K, B, C]`, K >= 1."""
     _check(logits)
     return torch.stack([loss(s, t) for t in logits]).mean()
 

@@ -1,4 +1,4 @@
-"""Losses of the relations between the logits of a batch, and what is done to logits before any loss.
+"""Losses of the relations between the logits of a batch, and functions that prepare logits for any loss.
 
 `s`, `t` logits `[B, C]`; `P = softmax(z/T)`. They see the batch they are given: under several processes gather it first
 (`kd_lightning.losses.gather`).
@@ -14,7 +14,7 @@ from kd_lightning.losses.functional.logits import log_p
 
 @full_precision
 def standardize(z: Tensor) -> Tensor:
-    """Logits `[B, C]` with mean 0 and standard deviation 1 over the classes (arXiv 2403.01427, algorithm 1).
+    """Return logits `[B, C]` with mean 0 and standard deviation 1 over the classes (arXiv 2403.01427, algorithm 1).
 
     `(z − mean_c z) / (1e-7 + std_c z)`, the unbiased std (C − 1); applied to student and teacher before `kd` or `dkd`.
     Raises ValueError for a single class.
@@ -26,12 +26,12 @@ def standardize(z: Tensor) -> Tensor:
 
 @full_precision
 def ctkd_temperature(theta: Tensor, t_start: float, t_range: float) -> Tensor:
-    """Learned temperature `t_start + t_range · sigmoid(θ)` (CTKD, arXiv 2211.16231), of the shape of θ."""
+    """Return the learned temperature `t_start + t_range · sigmoid(θ)` (CTKD, arXiv 2211.16231), of the shape of θ."""
     return t_start + t_range * torch.sigmoid(theta)
 
 
 def pearson(a: Tensor, b: Tensor, dim: int) -> Tensor:
-    """Pearson correlation along `dim`; 0 where one of the two is constant."""
+    """Return the Pearson correlation along `dim`; 0 where one of the two is constant."""
     return F.cosine_similarity(a - a.mean(dim, keepdim=True), b - b.mean(dim, keepdim=True), dim=dim)
 
 

@@ -14,30 +14,30 @@ from kd_lightning.losses.functional._common import full_precision, same_shape, s
 
 
 def log_p(z: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-    """ln softmax(z/T) over the last dimension. Raises ValueError if T is a number <= 0."""
+    """Return ln softmax(z/T) over the last dimension. Raises ValueError if T is a number <= 0."""
     return torch.log_softmax(soften(z, temperature), dim=-1)
 
 
 def kl(s: Tensor, t: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-    """Per sample KL(p_t(T) ‖ p_s(T)) `[B]` of logits `[B, C]`, without T²."""
+    """Return KL(p_t(T) ‖ p_s(T)) per sample `[B]` of logits `[B, C]`, without T²."""
     log_t = log_p(t, temperature)
     return (log_t.exp() * (log_t - log_p(s, temperature))).sum(-1)
 
 
 def cross_entropy_soft(s: Tensor, t: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-    """Per sample −Σ_c p_t(T)·ln p_s(T) `[B]` of logits `[B, C]`, without T²."""
+    """Return per sample −Σ_c p_t(T)·ln p_s(T) `[B]` of logits `[B, C]`, without T²."""
     return -(log_p(t, temperature).exp() * log_p(s, temperature)).sum(-1)
 
 
 def split_target(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The target's logit `[B, 1]` and those of the other classes `[B, C−1]`, in their order."""
+    """Return the target's logit `[B, 1]` and those of the other classes `[B, C−1]`, in their order."""
     target = y[:, None]
     column = torch.arange(z.shape[1] - 1, device=z.device)
     return z.gather(1, target), z.gather(1, column + (column >= target))  # skip over the target; no mask, no −inf
 
 
 def one_against_rest(z: Tensor, y: Tensor) -> Tensor:
-    """Logits `[B, 2]` whose softmax is `[p(y), 1 − p(y)]`: z_y and the logsumexp of the others.
+    """Return logits `[B, 2]` whose softmax is `[p(y), 1 − p(y)]`: z_y and the logsumexp of the others.
 
     No probability is formed and subtracted from 1, so neither can underflow to ln 0.
     """

@@ -38,7 +38,8 @@ def correlation(v_s: Tensor, v_t: Tensor) -> Tensor:
 
 
 def distances(v: Tensor) -> Tensor:
-    """Pairwise distances `[B, B]` over the mean of those above 0. From differences: a Gram matrix would cancel."""
+    """Return pairwise distances `[B, B]` over the mean of those above 0."""
+    # From differences: in a Gram matrix small distances would cancel.
     d = torch.cdist(v, v, compute_mode="donot_use_mm_for_euclid_dist")
     positive = d > 0
     mean = d.sum() / positive.sum().clamp(min=1)
@@ -94,7 +95,7 @@ def rkd_angle(v_s: Tensor, v_t: Tensor) -> Tensor:
 
 
 def neighbour_probabilities(v: Tensor) -> Tensor:
-    """`[B, B]`: cosine similarities moved to [0, 1], each row over its sum."""
+    """Return cosine similarities `[B, B]` moved to [0, 1], each row over its sum."""
     u = v / (v.norm(dim=1, keepdim=True) + 1e-7)
     p = (u @ u.T + 1).clamp(min=0) / 2
     return p / p.sum(1, keepdim=True)
