@@ -58,19 +58,37 @@ def test_a_transformer_of_torchvision_is_told_the_image_size() -> None:
 
 def test_arguments_reach_the_net() -> None:
     assert (
-        create_model("resnet18", 10, zero_init_residual=True).get_parameter("layer1.0.bn2.weight").count_nonzero() == 0
+        create_model("resnet18", 10, kwargs={"zero_init_residual": True})
+        .get_parameter("layer1.0.bn2.weight")
+        .count_nonzero()
+        == 0
     )
-    assert create_model("mobilenetv2", 10, width=0.25).get_parameter("stem.0.0.weight").shape[0] == 8
+    assert create_model("mobilenetv2", 10, kwargs={"width": 0.25}).get_parameter("stem.0.0.weight").shape[0] == 8
 
 
 def test_a_dotted_path() -> None:
-    model: Any = create_model(f"{__name__}.tiny", 5, width=6)
+    model: Any = create_model(f"{__name__}.tiny", 5, kwargs={"width": 6})
     assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
     assert model[1].out_features == 6
     assert head(model) == "2"
     assert not model.was_pretrained
     chosen: Any = create_model(f"{__name__}.tiny", 5, pretrained=True)
     assert chosen.was_pretrained
+
+
+def sized(num_classes: int, vocabulary: int, **facts: Any) -> nn.Module:
+    net = nn.Linear(vocabulary, num_classes)
+    net.facts = facts
+    return net
+
+
+def test_a_dotted_path_is_given_the_facts_of_the_data_that_it_asks_for() -> None:
+    told = {"vocabulary": 7, "length": 5}
+    model: Any = create_model(f"{__name__}.sized", 3, **told)
+    assert model.in_features == 7 and model.facts == {"length": 5}
+    assert create_model(f"{__name__}.tiny", 3, **told) is not None, "and no others"
+    with pytest.raises(UserError, match=r"model\.student: resnet8 is a network for images, .* dotted path"):
+        create_model("resnet8", 3, **told)
 
 
 def test_a_timm_name() -> None:
@@ -81,7 +99,7 @@ def test_a_timm_name() -> None:
     with pytest.raises(UserError, match=r"model\.student: timm has no model 'resnet10'; did you mean 'timm/resnet10t'"):
         create_model("timm/resnet10", 4)
     with pytest.raises(UserError, match=r"timm/resnet10t refuses its arguments.*widht"):
-        create_model("timm/resnet10t", 4, widht=2)
+        create_model("timm/resnet10t", 4, kwargs={"widht": 2})
 
 
 def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,13 +115,13 @@ def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         ("efficientnetb0", {}, "did you mean 'efficientnet_b0'"),
         ("xyzzy", {}, r"unknown model 'xyzzy'\. Built in are resnet18, .*shufflenetv2"),
         (None, {}, "must be the name of a model, got None"),
-        ("resnet20", {"depht": 3}, "resnet20 refuses its arguments: .*'depht'; it takes .*num_classes"),
-        ("resnet18", {"depht": 3}, "resnet18 refuses its arguments: .*'depht'"),
+        ("resnet20", {"kwargs": {"depht": 3}}, "resnet20 refuses its arguments: .*'depht'; it takes .*num_classes"),
+        ("resnet18", {"kwargs": {"depht": 3}}, "resnet18 refuses its arguments: .*'depht'"),
         ("no_such_package.nets.f", {}, "cannot import 'no_such_package.nets' .*PYTHONPATH"),
         (".f", {}, "cannot import ''"),
         (f"{__name__}.tinny", {}, "'tinny' does not exist in module .*did you mean 'tiny'"),
         (f"{__name__}.__name__", {}, "'__name__' is not callable"),
-        (f"{__name__}.tiny", {"widht": 2}, r"tiny refuses its arguments: .*'widht'; it takes \(num_classes"),
+        (f"{__name__}.tiny", {"kwargs": {"widht": 2}}, r"tiny refuses its arguments: .*'widht'; it takes \(num_classes"),
         (f"{__name__}.not_a_model", {}, r"not_a_model must return a torch\.nn\.Module, got int"),
         ("torch.zeros", {}, "is not a Python function or class"),
         ("vit_b_16", {"image_size": 40}, "vit_b_16 refuses its arguments"),
@@ -145,7 +163,7 @@ def test_imagenet_weights_of_another_shape_are_refused(tmp_path: Path, monkeypat
     file = folder / Path(torchvision.models.MobileNet_V2_Weights.DEFAULT.url).name
     torch.save(torchvision.models.mobilenet_v2().state_dict(), file)
     with pytest.raises(UserError, match=r"weights of 'mobilenet_v2' do not fit the model as asked for: features\."):
-        create_model("mobilenet_v2", 10, pretrained=True, width_mult=0.5)
+        create_model("mobilenet_v2", 10, pretrained=True, kwargs={"width_mult": 0.5})
 
 
 def test_without_network_the_message_says_where_the_file_belongs(
