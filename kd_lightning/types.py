@@ -8,6 +8,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+UNLABELED = -1
+"""Label of a training sample whose class is unknown: it is distilled, and the task loss skips it."""
+
 
 class Mixed(NamedTuple):
     """The other half of each picture in a batch of mixed pictures (mixup, cutmix)."""
@@ -24,7 +27,7 @@ class Batch(NamedTuple):
     x: Any
     """Input of a model: images `[B, 3, H, W]`, or a dictionary of tensors such as token ids and mask."""
     y: Tensor
-    """Class indices `[B]`, int64; of a mixed picture, the class of its larger part."""
+    """Class indices `[B]`, int64, or `UNLABELED`; of a mixed picture, the class of its larger part."""
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no one needs
     """Position of each sample in its split `[B]`, int64."""
     view: Tensor | None = None

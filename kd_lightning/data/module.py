@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from kd_lightning.data.loader import Loader
-from kd_lightning.types import Source
+from kd_lightning.types import UNLABELED, Source
 from kd_lightning.utils.checks import UserError, did_you_mean, integer
 
 Split = Literal["train", "val", "test"]
 MAX_SEED = 2**32 - 1
-UNLABELED = -1
-"""`Batch.y` of a sample whose class is not known."""
 
 
 class DataModule(LightningDataModule):
@@ -157,7 +155,7 @@ class DataModule(LightningDataModule):
         return self.sizes["train"]
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits, equal if and only if (split, index, view) means the same pixels, whatever the `seed`."""
+        """Return 16 hex digits: equal if and only if (split, index, view) means the same sample, whatever `seed`."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
 
     def loader(self, split: Split) -> Loader:

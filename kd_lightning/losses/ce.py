@@ -7,18 +7,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.losses.method import Method
-from kd_lightning.types import Batch
+from kd_lightning.types import UNLABELED, Batch
 
 
-def task_loss(logits: Tensor, batch: Batch) -> Tensor:
+def task_loss(logits: Tensor, batch: Batch, some_unlabeled: bool = False) -> Tensor:
     """Return the mean cross-entropy of logits `[B, C]` with the labels, in nats.
 
-    A mixed picture counts with both of its labels, by their shares.
+    A mixed picture counts with both of its labels, by their shares. With `some_unlabeled`, the mean is that of the
+    labelled samples, or 0 if the batch has none.
     """
+    if some_unlabeled:
+        return _labelled_mean(logits.float(), batch)
     if batch.mixed is None:
         return F.cross_entropy(logits.float(), batch.y)
     own, other = (F.cross_entropy(logits.float(), y, reduction="none") for y in (batch.y, batch.mixed.y))
     return torch.lerp(other, own, batch.mixed.share).mean()
+
+
+def _labelled_mean(logits: Tensor, batch: Batch) -> Tensor:
+    known = batch.y != UNLABELED
+    ce = F.cross_entropy(logits, batch.y, reduction="none", ignore_index=UNLABELED)
+    if batch.mixed is not None:
+        known = known & (batch.mixed.y != UNLABELED)
+        other = F.cross_entropy(logits, batch.mixed.y, reduction="none", ignore_index=UNLABELED)
+        ce = torch.lerp(other, ce, batch.mixed.share)
+    return (ce * known).sum() / known.sum().clamp(min=1)
 
 
 class CE(Method):

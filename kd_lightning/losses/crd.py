@@ -41,6 +41,8 @@ class CRD(Method):
     Paper: Tian et al. 2020, arXiv 1910.10699
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         student_layers: Any = "pooled",

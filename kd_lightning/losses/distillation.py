@@ -37,6 +37,8 @@ class Distillation(nn.Module):
         self.is_on = method.alpha.largest > 0
         self.needs_teacher = self.is_on and method.needs_teacher
         self.least_batch = method.least_batch if self.is_on else 1
+        self.some_unlabeled = False
+        """Set to True if some training samples have no label, which the cross-entropy then skips."""
 
     @property
     def student_layers(self) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ class Distillation(nn.Module):
         """
         # Cast once, not in each part: then the gradients of all parts are added in full precision.
         student = student._replace(logits=full(student.logits))
-        ce = task_loss(student.logits, batch)
+        ce = task_loss(student.logits, batch, self.some_unlabeled)
         terms = {"ce": ce}
         loss = self.method.ce_weight() * ce
         if self.is_on:

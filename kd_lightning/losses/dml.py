@@ -21,6 +21,8 @@ class DML(LogitMethod):
     Paper: Zhang et al. 2018, arXiv 1706.00384
     """
 
+    needs_labels = True
+
     needs_teacher = False
 
     def __init__(self, temperature: Any = 1.0, alpha: Any = 1.0, ce_weight: Any = 1.0):

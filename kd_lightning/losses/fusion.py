@@ -45,6 +45,11 @@ class Fusion(nn.Module):
         self.fixed = torch.tensor(fixed) / sum(fixed) if fixed else None
         self.theta = nn.Parameter(torch.zeros(teachers)) if self.learned else None
 
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the weights of the teachers depend on the labels."""
+        return self.fusion == "confidence" or self.learned
+
     def weights(self, teacher: Outputs, y: Tensor) -> Tensor:
         """Return the weight of each teacher for each sample, `[K, B]`, summing to 1 over the teachers."""
         logits = stacked(teacher)

@@ -50,6 +50,7 @@ class KD(LogitMethod):
         self.beta = number("loss.beta", beta, ge=0, le=1)
         self.adapt = choice("loss.adapt", adapt, (None, "weight", "temperature"))
         self.by = choice("loss.by", by, ("entropy", "correctness"))
+        self.needs_labels = adapt is not None and by == "correctness"
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         """Return the mean divergence of the logits `[B, C]`, in nats times T² (total variation: times T)."""

@@ -22,6 +22,8 @@ class DKD(LogitMethod):
     Paper: Zhao et al. 2022, arXiv 2203.08679
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         temperature: Any = 4.0,
@@ -48,6 +50,8 @@ class NKD(LogitMethod):
     Paper: Yang et al. 2023, arXiv 2303.13005
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         temperature: Any = 1.0,
@@ -72,6 +76,8 @@ class WSLD(LogitMethod):
     Paper: Zhou et al. 2021, arXiv 2102.00650
     """
 
+    needs_labels = True
+
     def __init__(self, temperature: Any = 4.0, standardize: bool = False, alpha: Any = 2.25, ce_weight: Any = 1.0):
         super().__init__(temperature, alpha, ce_weight, standardize)
 
@@ -94,6 +100,8 @@ class RLD(LogitMethod):
     Formula: `confidence·T_c²·KL([max p_t, …] ‖ [p_s(y), …]) + beta·T²·KL(m_t ‖ m_s)`, m without what t ranks above y
     Paper: Sun et al. 2024, arXiv 2408.07394
     """
+
+    needs_labels = True
 
     def __init__(
         self,
@@ -138,6 +146,8 @@ class TeacherFree(LogitMethod):
     Formula: `T²·KL(p_d(T) ‖ p_s(T))`, `p_d(y) = correct`
     Paper: Yuan et al. 2020, arXiv 1909.11723
     """
+
+    needs_labels = True
 
     needs_teacher = False
 

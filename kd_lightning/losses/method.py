@@ -25,6 +25,8 @@ class Method(nn.Module):
     """False for a method that runs no teacher; its `forward` is then given None."""
     least_batch = 1
     """Smallest number of samples in a batch that the method can compare."""
+    needs_labels = False
+    """True if the method reads the labels itself, so that it cannot distill unlabeled samples."""
 
     def __init__(self, alpha: Any = 1.0, ce_weight: Any = 1.0):
         super().__init__()

@@ -76,6 +76,9 @@ def prepare_loss(
             "model.teacher_classes: this loss deploys the teacher's classifier as it is, with its order of classes; "
             "use a loss that keeps the student's own"
         )
+    if data.labelled < data.sizes["train"]:
+        loss.some_unlabeled = True
+        check_unlabeled(loss, data)
     teacher = Probe(teachers[0].model, teachers[0].example(data, 2)) if teachers else None
     pl.seed_everything(seed, workers=True, verbose=False)  # whatever the teacher's initial weights drew
     loss.prepare(Networks(probe, teacher, data.sizes["train"], new_student, card))
@@ -83,6 +86,19 @@ def prepare_loss(
         raise UserError(
             f"model.teacher: a loss of features needs exactly one teacher, got {len(teachers)}; use one of logits"
         )
+
+
+def check_unlabeled(loss: Distillation, data: DataModule) -> None:
+    """Raise UserError if the loss cannot train on samples without labels."""
+    unlabeled = data.sizes["train"] - data.labelled
+    told = f"{unlabeled} of {data.sizes['train']} training samples have no label (data.label_fraction, unlabeled_root)"
+    if not loss.needs_teacher:
+        raise UserError(f"loss: {told}, and without a teacher nothing is learned from them; use loss=kd_cifar")
+    reads = [type(m).__name__ for m in loss.modules() if isinstance(m, Method) and m.needs_labels]
+    if loss.fusion.reads_labels:
+        reads.append(f"loss.fusion={loss.fusion.fusion}")
+    if reads:
+        raise UserError(f"loss: {told}, but {', '.join(reads)} reads labels itself; use loss=kd_cifar or another")
 
 
 def check_logits(probe: Probe, classes: int, key: str) -> None:
