@@ -1,36 +1,30 @@
-"""What a run's student sees in images. `python -m kd_lightning.predict RUN IMAGE…|FOLDER --sheet out.png`.
+"""Predict the classes of images with a run's student. `python -m kd_lightning.predict RUN IMAGE… --sheet out.png`.
 
-An image of any size and format is turned as its EXIF says, made RGB and a square of the run's image size: its shorter
-side is resized and the middle cut out, as in the evaluation of photos.
+An image of any size and format is read as in the evaluation of the run: turned as its EXIF says, made RGB, its shorter
+side resized and the middle cut out. Modules are imported where they are needed: torch takes seconds.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from kd_lightning.cli import clear_errors
-from kd_lightning.evaluation.prediction import Prediction, Predictor, find_images, predict
-from kd_lightning.evaluation.sheet import as_json, sheet, table
-from kd_lightning.plots.evaluation import save
-from kd_lightning.utils.checks import UserError, integer
-from kd_lightning.utils.console import say
-from kd_lightning.utils.quiet import quiet
-
-__all__ = ["Prediction", "Predictor", "find_images", "predict"]
-
 ON_SHEET = 30  # images
 
 
 def main() -> None:
-    """Exit status 0; 1 if an image could not be read, the others are done; 2 if nothing could be."""
+    """Exit with 0; 1 if an image could not be read, the others are done; 2 if nothing could be."""
     parser = argparse.ArgumentParser(prog="python -m kd_lightning.predict", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them; also data.root=…")
     parser.add_argument("--teacher", action="store_true", help="the teacher's answer beside the student's")
-    parser.add_argument("--json", action="store_true", help="a line of JSON an image instead of a table")
+    parser.add_argument("--raw", action="store_true", help="the student's probabilities without calibration")
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each image instead of a table")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default %(default)s)")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help=f"a picture sheet of the first {ON_SHEET} images")
     args = parser.parse_intermixed_args()
+    from kd_lightning.cli import clear_errors
+    from kd_lightning.utils.quiet import quiet
+
     with clear_errors():
         quiet()
         status = _run(args)
@@ -38,12 +32,16 @@ def main() -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    integer("--top", args.top, least=1)
+    from kd_lightning.evaluation.prediction import Predictor, as_json, find_images, predict, predictions_table
+    from kd_lightning.utils.checks import UserError, integer
+    from kd_lightning.utils.console import say
+
+    integer("--top", args.top, ge=1)
     if args.sheet and not args.sheet.parent.is_dir():
         raise UserError(f"--sheet: there is no folder {args.sheet.parent}")
     overrides = [word for word in args.images if "=" in word and not Path(word).exists()]
     paths = find_images([Path(word) for word in args.images if word not in overrides])
-    predictor = Predictor(args.run, args.teacher, overrides)
+    predictor = Predictor(args.run, args.teacher, overrides, args.raw)
     status, done = 0, []
     for answer in predict(predictor, paths, args.top):
         if isinstance(answer, UserError):
@@ -52,12 +50,16 @@ def _run(args: argparse.Namespace) -> int:
             continue
         done.append(answer)
         if args.json:
-            print(as_json(answer), flush=True)
+            print(as_json(answer, predictor.temperature), flush=True)
     if done and not args.json:
-        say(table(done))
+        say(predictions_table(done, predictor.temperature))
     if done and args.sheet:
+        from kd_lightning.plots.evaluation import save
+        from kd_lightning.plots.predictions import Cell, predictions_figure
+
+        cells = [Cell(path.name, pixels.numpy(), top) for path, pixels, top in done[:ON_SHEET]]
         try:
-            save(sheet(done[:ON_SHEET]), args.sheet)
+            save(predictions_figure(cells), args.sheet)
         except OSError as e:
             raise UserError(f"--sheet: cannot write {args.sheet}: {e.strerror}") from e
     return status

@@ -1,1 +1,1 @@
-"""What is measured of a finished run: scores, calibration, corruptions, latency; and the pictures of it."""
+"""Finished runs, opened and used: scores, calibration, corruptions, latency, verification, predictions."""

@@ -1,6 +1,6 @@
-"""The numbers of `evaluation.json`, measured."""
+"""Everything that `evaluation.json` holds, measured."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import safetensors.torch
@@ -8,60 +8,83 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from kd_lightning.evaluation.calibration import fit_temperature
+from kd_lightning.data.images.module import ImageDataModule
+from kd_lightning.data.module import DataModule, Split
+from kd_lightning.evaluation.found import FoundTeacher
 from kd_lightning.evaluation.inference import Answer, Inference
-from kd_lightning.evaluation.opened import Subject
-from kd_lightning.evaluation.robustness import robustness
+from kd_lightning.evaluation.opened import OpenedRun
+from kd_lightning.evaluation.robustness import PASSES, robustness
 from kd_lightning.evaluation.scores import fidelity, score
-from kd_lightning.runs.names import student_name
-from kd_lightning.teachers.build import image_sizes
-from kd_lightning.training.summary import model_size, teacher_name
+from kd_lightning.runs.names import student_name, teacher_name
+from kd_lightning.training.summary import model_size
 from kd_lightning.types import Batch
 from kd_lightning.utils import hardware
+from kd_lightning.utils.calibration import fit_temperature
+from kd_lightning.utils.console import say
 from kd_lightning.utils.latency import BATCHES, latency
 
 SCHEMA = 1  # of evaluation.json
 
 
-def measure(subject: Subject, images: int) -> dict[str, Any]:
-    """Scores, robustness on `images` test images (0: left out), sizes and latency; shows its progress on stderr.
+def collect(opened: OpenedRun, images: int) -> dict[str, Any]:
+    """Measure scores, robustness, sizes and latency of a run's models; show the progress on stderr.
 
-    See `kd_lightning.evaluate` for what it returns.
+    Args:
+        opened: The run.
+        images: Number of test images to corrupt; 0 leaves robustness out, as does data of another kind.
+
+    Returns:
+        What `kd_lightning.evaluation.record` describes.
+
+    Raises:
+        UserError: If the run cannot be evaluated.
     """
-    data, metrics = subject.data, subject.run.metrics
-    inference = Inference.like(metrics, subject.config.trainer.accelerator)
-    answers = {name: inference.student(model) for name, model in subject.students.items()}
-    if subject.teacher is not None:
-        answers["teacher"] = inference.teacher(subject.teacher)
+    data, metrics = opened.data, opened.run.metrics
+    inference = Inference.like(metrics, opened.config.trainer.accelerator)
+    teacher, note = opened.teacher_if_found()
+    if note is not None:
+        say(note)
+    answers = {name: inference.student(model) for name, model in opened.students.items()}
+    if teacher is not None:
+        answers["teacher"] = inference.teacher(teacher.teacher)
+    images = min(images, data.sizes["test"]) if isinstance(data, ImageDataModule) else 0
     with Progress(console=Console(stderr=True), transient=True) as progress:
         scores = _scores(inference, answers, data, progress)
-        if images:
-            passes = progress.add_task("corrupted images", total=16)
-            for name, accuracies in robustness(
-                inference, answers, data, images, lambda: progress.advance(passes)
-            ).items():
-                scores[name]["robustness"] = accuracies
-        student, teacher = _costs(inference, subject, answers, progress)
-    student |= {name: {"epoch": metrics["student"][name]["epoch"]} | scores[name] for name in subject.students}
+        if images and isinstance(data, ImageDataModule):
+            passes = progress.add_task("corrupted images", total=PASSES)
+            accuracies = robustness(inference, answers, data, images, lambda: progress.advance(passes))
+            for name in accuracies:
+                scores[name]["robustness"] = accuracies[name]
+        costs = _costs(inference, opened, teacher, answers, progress)
+    students = {name: {"epoch": metrics["student"][name]["epoch"]} | scores[name] for name in opened.students}
     return {
         "schema": SCHEMA,
-        "run": str(subject.run.path),
-        "data": {"name": data.name, "classes": list(data.classes), "sizes": data.sizes},
-        "student": student,
-        "teacher": None if teacher is None else teacher | scores["teacher"],
-        "note": subject.note,
-        "images": min(images, data.sizes["test"]),
+        "run": str(opened.path),
+        "data": {
+            "name": data.name,
+            "kind": opened.card.preprocessing["kind"],
+            "classes": list(data.classes),
+            "sizes": data.sizes,
+        },
+        "select": opened.select,
+        "student": costs["student"] | students,
+        "teacher": costs["teacher"] | scores["teacher"] if teacher is not None else None,
+        "note": note,
+        "images": images,
         "precision": inference.precision,
     } | hardware.describe(inference.accelerator)
 
 
-def _scores(inference: Inference, answers: Mapping[str, Answer], data: Any, progress: Progress) -> dict[str, Any]:
-    """Model → `test`; the temperature comes from validation images."""
+def _scores(
+    inference: Inference, answers: Mapping[str, Answer], data: DataModule, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """Return model → `test` → its scores; the temperature is fitted on validation samples."""
 
-    def logits(split: str) -> tuple[dict[str, Tensor], Tensor]:
+    def logits(split: Split) -> tuple[dict[str, Tensor], Tensor]:
         steps = -(-data.sizes[split] // data.eval_batch_size)
-        batches = progress.track(inference.batches(data, split), total=steps, description=f"{split} images")
+        batches = progress.track(inference.batches(data, split), total=steps, description=f"{split} samples")
         return inference.logits(answers, batches)
 
     temperatures: dict[str, float] = {}
@@ -77,34 +100,40 @@ def _scores(inference: Inference, answers: Mapping[str, Answer], data: Any, prog
 
 
 def _costs(
-    inference: Inference, subject: Subject, answers: Mapping[str, Answer], progress: Progress
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Name, sizes and latency of the student and of the teacher (several: together, one after the other)."""
-    chosen = next(iter(subject.students))
-    models: dict[str, list[nn.Module]] = {chosen: [subject.students[chosen]]}
-    pixels = {chosen: [subject.data.image_size]}
-    student = student_name(subject.about["name"], subject.about["kwargs"])
-    names = {chosen: student, "teacher": teacher_name(subject.config)}
-    if subject.teacher is not None:
-        models["teacher"], pixels["teacher"] = subject.teacher.models, image_sizes(subject.config, subject.data)
-    image = next(inference.batches(subject.data, "test")).x[0].to(inference.dtype)
-    costs = []
-    for name, networks in progress.track(models.items(), description="latency"):
-        costs.append(
-            {"name": names[name]}
-            | model_size(networks, pixels[name])
-            | {"bytes": sum(_bytes(network) for network in networks)}
-            | {"latency": {str(n): latency(_direct(answers[name]), image, n) for n in BATCHES}}
-        )
-    return costs[0], costs[1] if len(costs) > 1 else None
+    inference: Inference,
+    opened: OpenedRun,
+    teacher: FoundTeacher | None,
+    answers: Mapping[str, Answer],
+    progress: Progress,
+) -> dict[str, dict[str, Any]]:
+    """Return name, sizes and latency of `student` and `teacher`; several teachers answer one after the other."""
+    data, card = opened.data, opened.card
+    models: dict[str, tuple[str, Answer, list[nn.Module], list[Any]]] = {
+        "student": (student_name(card.name, card.kwargs), answers[opened.select], [opened.student], [data.example(1)])
+    }
+    if teacher is not None:
+        inputs = [network.example(data, 1) for network in teacher.networks]
+        models["teacher"] = teacher_name(opened.config), answers["teacher"], teacher.teacher.models, inputs
+    return {
+        key: {"name": name}
+        | model_size(networks, inputs)
+        | {"bytes": sum(_bytes(network) for network in networks)}
+        | {"latency": {str(n): latency(_direct(answer), inference.inputs(data.example(n)), n) for n in BATCHES}}
+        for key, (name, answer, networks, inputs) in progress.track(models.items(), description="latency")
+    }
 
 
-def _direct(answer: Answer) -> Any:
-    nothing = torch.empty(0, dtype=torch.long)
-    return lambda x: answer(Batch(x, nothing, nothing))
+def _direct(answer: Answer) -> Callable[[Any], Tensor]:
+    """Return `answer` as a function of inputs alone."""
+
+    def run(x: Any) -> Tensor:
+        nothing = torch.empty(0, dtype=torch.long, device=tree_leaves(x)[0].device)
+        return answer(Batch(x, nothing, nothing))
+
+    return run
 
 
 def _bytes(model: nn.Module) -> int:
-    """Of its weights and buffers as a safetensors file."""
+    """Return the size of weights and buffers as a safetensors file."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     return len(safetensors.torch.save(state))

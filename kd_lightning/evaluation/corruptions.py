@@ -1,12 +1,12 @@
-"""Pictures made worse, each kind in three strengths, always in the same way for the same picture.
+"""Corruptions of images: five kinds in three strengths, always the same for the same image.
 
-Functions take and return uint8 `[B, H, W, 3]`, as a stored picture would be. The kinds are among those of
-ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261); the strengths are our own and given here.
+Functions take and return uint8 `[B, H, W, 3]`, as a stored image would be. The kinds are among those of ImageNet-C
+(Hendrycks and Dietterich 2019, arXiv 1903.12261); the strengths are our own.
 """
 
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,17 +14,25 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
-Corruption = Callable[[Tensor, float, Tensor], Tensor]
+
+class Corruption(NamedTuple):
+    """One kind of corruption."""
+
+    apply: Callable[[Tensor, float, Tensor], Tensor]
+    """From pixels, a strength and the indices of the samples to pixels."""
+    strengths: tuple[float, float, float]
+    """Its argument at strength 1, 2, 3."""
+    unit: str
 
 
 def noise(pixels: Tensor, sigma: float, index: Tensor) -> Tensor:
-    """Adds Gaussian noise of standard deviation `sigma` (range of a pixel: 0 to 1), drawn for the sample's index."""
+    """Add Gaussian noise of standard deviation `sigma` (range of a pixel: 0 to 1), drawn for the sample's index."""
     draws = [torch.randn(pixels.shape[1:], generator=torch.Generator().manual_seed(int(i))) for i in index]
     return _stored(pixels.float() + 255 * sigma * torch.stack(draws).to(pixels.device))
 
 
 def blur(pixels: Tensor, sigma: float, index: Tensor) -> Tensor:
-    """Gaussian blur of `sigma` pixels, scaled up with the image above 64 pixels: 3.5 times as much at 224."""
+    """Blur by a Gaussian of `sigma` pixels, scaled up with the image above 64 pixels: 3.5 times as much at 224."""
     sigma *= max(1.0, pixels.shape[1] / 64)
     most = pixels.shape[1] if pixels.shape[1] % 2 else pixels.shape[1] - 1
     kernel = min(2 * round(3 * sigma) + 1, most)
@@ -33,29 +41,29 @@ def blur(pixels: Tensor, sigma: float, index: Tensor) -> Tensor:
 
 
 def contrast(pixels: Tensor, factor: float, index: Tensor) -> Tensor:
-    """Draws every pixel to the image's mean grey, of whose distance `factor` is left."""
+    """Scale the distance of every pixel from the image's mean grey by `factor`."""
     mean = pixels.float().mean((1, 2, 3), keepdim=True)
     return _stored(mean + factor * (pixels.float() - mean))
 
 
 def brightness(pixels: Tensor, shift: float, index: Tensor) -> Tensor:
-    """Adds `shift` (range of a pixel: 0 to 1)."""
+    """Add `shift` (range of a pixel: 0 to 1)."""
     return _stored(pixels.float() + 255 * shift)
 
 
 def jpeg(pixels: Tensor, quality: float, index: Tensor) -> Tensor:
-    """Through a JPEG file of that quality, 1 to 95."""
-    return torch.from_numpy(np.stack([_through_jpeg(p, int(quality)) for p in pixels.cpu().numpy()])).to(pixels.device)
+    """Compress as JPEG of a quality, 1 to 95."""
+    images = [_through_jpeg(image, int(quality)) for image in pixels.cpu().numpy()]
+    return torch.from_numpy(np.stack(images)).to(pixels.device)
 
 
-CORRUPTIONS: dict[str, tuple[Corruption, tuple[float, float, float]]] = {
-    "noise": (noise, (0.04, 0.08, 0.16)),
-    "blur": (blur, (0.5, 1.0, 1.5)),
-    "contrast": (contrast, (0.6, 0.4, 0.2)),
-    "jpeg": (jpeg, (50, 25, 10)),
-    "brightness": (brightness, (0.1, 0.2, 0.3)),
+CORRUPTIONS = {
+    "noise": Corruption(noise, (0.04, 0.08, 0.16), "standard deviation"),
+    "blur": Corruption(blur, (0.5, 1.0, 1.5), "sigma, pixels"),
+    "contrast": Corruption(contrast, (0.6, 0.4, 0.2), "factor"),
+    "jpeg": Corruption(jpeg, (50, 25, 10), "quality"),
+    "brightness": Corruption(brightness, (0.1, 0.2, 0.3), "added, of 1"),
 }
-"""Name → function and its argument at strength 1, 2, 3."""
 
 
 def _stored(pixels: Tensor) -> Tensor:

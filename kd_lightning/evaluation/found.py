@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import runs
 from kd_lightning.data.module import DataModule
-from kd_lightning.teachers.build import OpenedTeacher, build_teacher, open_teacher
+from kd_lightning.teachers.build import OpenedTeacher, TeacherSpec, build_teacher, open_teacher
 from kd_lightning.training.objective import build_fusion
 from kd_lightning.training.teacher_stage import teacher_folder
 from kd_lightning.training.teachers import teacher_specs
@@ -67,7 +66,7 @@ def _recorded(run: runs.Run) -> list[Path]:
     return found
 
 
-def _weights(config: DictConfig, spec: Any, data: DataModule) -> Path:
+def _weights(config: DictConfig, spec: TeacherSpec, data: DataModule) -> Path:
     if not spec.is_trained_here:
         return Path(spec.weights)
     folder = teacher_folder(config, spec, data)

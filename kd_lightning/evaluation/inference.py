@@ -1,4 +1,4 @@
-"""Models over a split, on this machine, as the run did it."""
+"""Inference over a split, on this machine, in the precision of the run."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from kd_lightning.data.loader import eval_order
-from kd_lightning.teachers import Teacher
-from kd_lightning.types import Batch
+from kd_lightning.data.module import DataModule, Split
+from kd_lightning.models.hooks import logits_of
+from kd_lightning.types import Batch, Teacher
 from kd_lightning.utils import hardware
 
 Answer = Callable[[Batch], Tensor]
@@ -22,14 +24,18 @@ DTYPES = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
 
 @dataclass(frozen=True)
 class Inference:
-    """Where and in which precision (Lightning's name) models answer."""
+    """Device and precision (Lightning's name) in which models answer."""
 
     accelerator: str
     precision: str
 
     @staticmethod
     def like(metrics: Mapping[str, Any], accelerator: str = "auto") -> "Inference":
-        """As the run of `metrics` did; in float32 if its accelerator is not here. Raises UserError."""
+        """Return device and precision of the run of `metrics`; float32 if its accelerator is not here.
+
+        Raises:
+            UserError: If this machine lacks `accelerator`.
+        """
         if accelerator == "auto":
             here = ("cpu", hardware.resolve_accelerator("auto"))
             accelerator = metrics["accelerator"] if metrics["accelerator"] in here else "cpu"
@@ -38,37 +44,41 @@ class Inference:
 
     @property
     def device(self) -> torch.device:
+        """Device of models and batches."""
         return torch.device({"gpu": "cuda"}.get(self.accelerator, self.accelerator))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights and images."""
+        """Type of weights and of floating-point inputs."""
         return DTYPES.get(self.precision, torch.float32)
 
+    def inputs(self, x: Any) -> Any:
+        """Return the tensors of `x` on the device, the floating-point ones in the type of the weights."""
+        return tree_map(lambda t: t.to(self.device, self.dtype if t.is_floating_point() else None), x)
+
     def student(self, model: nn.Module) -> Answer:
-        """Moves the model to the device."""
+        """Move the model to the device; return what it answers."""
         model.to(self.device, self.dtype).to(memory_format=torch.channels_last)
-        return lambda batch: model(batch.x)
+        return lambda batch: logits_of(model, batch.x)
 
     def teacher(self, teacher: Teacher) -> Answer:
-        """Moves the teacher to the device."""
+        """Move the teacher to the device; return what it answers."""
         teacher.apply_(lambda t: t.to(self.device, self.dtype if t.is_floating_point() else None))
         return lambda batch: teacher.evaluate(batch).logits
 
-    def batches(self, data: Any, split: str, order: Tensor | None = None) -> Iterator[Batch]:
-        """Evaluation batches of a split on the device, of the samples `order` `[n]`, or all."""
+    def batches(self, data: DataModule, split: Split, order: Tensor | None = None) -> Iterator[Batch]:
+        """Yield evaluation batches of a split on the device, of the samples `order` `[n]`, or of all."""
         source = data.splits[split]
         order = eval_order(len(source)) if order is None else order
-        batches: Iterator[Batch] = source.batches(order, data.eval_batch_size, data.seed, 0, self.device)
-        return batches
+        return source.batches(order, data.eval_batch_size, data.seed, 0, self.device)
 
     @torch.no_grad()
     def logits(self, answers: Mapping[str, Answer], batches: Iterable[Batch]) -> tuple[dict[str, Tensor], Tensor]:
-        """Each model's float logits `[N, C]`, on the CPU, and the labels `[N]`."""
+        """Return each model's float logits `[N, C]`, on the CPU, and the labels `[N]`."""
         parts: dict[str, list[Tensor]] = {name: [] for name in answers}
         labels = []
         for batch in batches:
-            batch = batch._replace(x=batch.x.to(self.dtype))
+            batch = batch._replace(x=self.inputs(batch.x))
             with self._autocast():
                 for name, answer in answers.items():
                     parts[name].append(answer(batch).cpu())

@@ -1,6 +1,8 @@
 """A finished run, opened for a command that evaluates, predicts, exports or compresses it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -11,70 +13,95 @@ from kd_lightning.config import build
 from kd_lightning.data.module import DataModule
 from kd_lightning.evaluation.found import FoundTeacher, find_teacher
 from kd_lightning.evaluation.overrides import overridden
-from kd_lightning.runs.students import load_students
+from kd_lightning.runs.students import load_student, load_students
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError
 
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A finished run with its data and its students."""
+    """A finished run: its students, its teacher and its data, the latter three when they are asked for."""
 
     run: runs.Run
     config: DictConfig
     """The run's configuration, with what was typed."""
-    data: DataModule
-    students: dict[str, nn.Module]
-    """`last` and, where validation chose one, `best`; the deployed one first."""
+    student: nn.Module
+    """The deployed student, in eval mode."""
     card: StudentCard
 
     @property
     def path(self) -> Path:
+        """The run directory."""
         return self.run.path
 
     @property
-    def student(self) -> nn.Module:
-        """The deployed student, in eval mode."""
-        return self.students[self.run.metrics["select"]]
+    def select(self) -> str:
+        """Name of the deployed student, `last` or `best`."""
+        return str(self.run.metrics["select"])
+
+    @cached_property
+    def students(self) -> dict[str, nn.Module]:
+        """`last` and, where validation chose one, `best`; the deployed one first. Raises UserError."""
+        return load_students(self.path)[0] | {self.select: self.student}
+
+    @cached_property
+    def data(self) -> DataModule:
+        """The data, prepared. Raises UserError if it is not there, or does not fit the student."""
+        data = self._unprepared
+        data.prepare_data()
+        data.setup()
+        facts, known = data.model_kwargs(), dict(self.card.inputs)
+        if list(data.classes) != list(self.card.classes) or facts != known:
+            told = [", ".join(f"{k} {v}" for k, v in each.items()) for each in (facts, known)]
+            raise UserError(
+                f"data: {data.name} has {told[0]}, but {self.path} was trained on {told[1]} "
+                f"({', '.join(self.card.classes[:4])} …)"
+            )
+        return data
 
     @property
     def has_teacher(self) -> bool:
+        """Whether the run had a teacher."""
         return "teacher" in self.run.metrics
 
     def find_teacher(self) -> FoundTeacher:
-        """Return the teacher of the run. Raises UserError if its weights are gone."""
-        same_data = self.config.data._target_ == self.run.config.data._target_
-        trained_on = self.data if same_data else build(self.run.config.data, "data")  # its fingerprint names a teacher
-        return find_teacher(self.run, self.config, trained_on)
+        """Return the teacher of the run; the data need not be there. Raises UserError if its weights are gone."""
+        if self._same_data:
+            return find_teacher(self.run, self.config, self._unprepared)
+        return find_teacher(self.run, self.config, build(self.run.config.data, "data"))  # its fingerprint names it
+
+    def teacher_if_found(self) -> tuple[FoundTeacher | None, str | None]:
+        """Return the teacher, or why there is none although the run had one."""
+        if not self.has_teacher:
+            return None, None
+        try:
+            return self.find_teacher(), None
+        except UserError as e:
+            return None, f"{e}; the student is evaluated alone"
+
+    @property
+    def _same_data(self) -> bool:
+        return bool(self.config.data._target_ == self.run.config.data._target_)
+
+    @cached_property
+    def _unprepared(self) -> DataModule:
+        config = self.config.data.copy()
+        if not self._same_data and "normalize" in config:  # inputs as the student knows them
+            config.normalize = self.card.preprocessing.get("normalize", config.normalize)
+        data: DataModule = build(config, "data")
+        return data
 
 
-def open_run(path: Path, overrides: list[str]) -> OpenedRun:
-    """Open the finished run in `path`, its data prepared.
+def open_run(path: Path, overrides: Sequence[str] = ()) -> OpenedRun:
+    """Open the finished run in `path`.
 
     Args:
         path: The run directory.
         overrides: `key=value` as typed: where things lie now, or other data of the same classes.
 
     Raises:
-        UserError: If the run is unfinished or damaged, or the data does not fit the student.
+        UserError: If the run is unfinished or damaged, or an override is not allowed.
     """
     run = runs.read(path)
-    students, card = load_students(path)
-    config = overridden(run.config, overrides)
-    return OpenedRun(run, config, _open_data(run, config, card), students, card)
-
-
-def _open_data(run: runs.Run, config: DictConfig, card: StudentCard) -> DataModule:
-    """Return the data, prepared. Raises UserError if it does not fit the student."""
-    if config.data._target_ != run.config.data._target_ and "normalize" in config.data:
-        config.data.normalize = card.preprocessing.get("normalize", config.data.normalize)
-    data: DataModule = build(config.data, "data")
-    data.prepare_data()
-    data.setup()
-    if list(data.classes) != list(card.classes) or data.model_kwargs() != dict(card.inputs):
-        told = [", ".join(f"{k} {v}" for k, v in facts.items()) for facts in (data.model_kwargs(), card.inputs)]
-        raise UserError(
-            f"data: {data.name} has {told[0]}, but {run.path} was trained on {told[1]} "
-            f"({', '.join(card.classes[:4])} …)"
-        )
-    return data
+    student, card = load_student(path)
+    return OpenedRun(run, overridden(run.config, list(overrides)), student, card)

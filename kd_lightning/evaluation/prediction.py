@@ -1,22 +1,18 @@
-"""The classes that a run's models see in image files."""
+"""Predictions for files: the classes that a run's models see in images."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from rich.table import Table
 from torch import Tensor
 
-from kd_lightning import runs
-from kd_lightning.config import build
-from kd_lightning.data.images.folder import open_rgb
-from kd_lightning.data.images.image_folder import MARGIN, center
-from kd_lightning.data.images.normalize import Normalize
-from kd_lightning.evaluation.found import find_teacher
+from kd_lightning.data.images.decode import Preprocess
 from kd_lightning.evaluation.inference import Answer, Inference
-from kd_lightning.evaluation.opened import overridden
+from kd_lightning.evaluation.opened import open_run
 from kd_lightning.types import Batch
 from kd_lightning.utils.checks import UserError
 
@@ -24,52 +20,56 @@ BATCH = 64
 
 
 class Prediction(NamedTuple):
-    """One image and what each model says of it."""
+    """One image and what each model predicts."""
 
     path: Path
     pixels: Tensor
-    """As the models see it, uint8 `[H, W, 3]`."""
+    """The image as the models see it, uint8 `[H, W, 3]`."""
     top: dict[str, list[tuple[str, float]]]
     """Model → its classes with the largest probabilities, largest first."""
 
 
 class Predictor:
-    """The deployed student of the run in `path`, and its teacher on demand; `overrides` tell where its things lie.
+    """The deployed student of a run, and its teacher on demand; the data of the run need not be there.
 
-    Raises UserError.
+    Args:
+        path: The run directory.
+        teacher: Ask the teacher too.
+        overrides: `key=value` as typed: where the teacher lies now.
+        raw: Give the student's probabilities as it was trained, not calibrated by the temperature of its card.
+
+    Raises:
+        UserError: If the run is unfinished or damaged, has no teacher or is not of images.
     """
 
-    def __init__(self, path: Path, teacher: bool = False, overrides: Sequence[str] = ()):
-        run = runs.read(path)
-        student, about = runs.load_student(path)
-        self.classes, self.normalize = about["classes"], Normalize.parse(about["normalize"])
-        photos = run.config.data._target_.endswith("ImageFolderDataModule")
-        self._square = center(about["image_size"], MARGIN if photos else 1.0)
+    def __init__(self, path: Path, teacher: bool = False, overrides: Sequence[str] = (), raw: bool = False):
+        opened = open_run(path, overrides)
+        card = opened.card
+        if (kind := card.preprocessing.get("kind")) != "images":
+            raise UserError(
+                f"predict: the run's data is {kind!r}, of which no files can be read; predict is for images"
+            )
+        if teacher and not opened.has_teacher:
+            raise UserError(f"--teacher: the run in {path} had no teacher (loss {opened.config.loss._target_})")
+        self.classes = card.classes
+        self.preprocess = Preprocess.parse(card.preprocessing)
+        self.temperature = 1.0 if raw else float(card.extra.get("temperature", 1.0))
+        """Of the student's probabilities; 1 leaves them as they are."""
         inference = Inference("cpu", "32-true")  # a few images do not pay for a transfer
-        self.answers: dict[str, Answer] = {"student": inference.student(student)}
+        self._answers: dict[str, tuple[Answer, float]] = {
+            "student": (inference.student(opened.student), self.temperature)
+        }
         if teacher:
-            if "teacher" not in run.metrics:
-                raise UserError(f"--teacher: the run in {path} had no teacher (loss {run.config.loss._target_})")
-            config = overridden(run.config, list(overrides))
-            self.answers["teacher"] = inference.teacher(find_teacher(run, config, build(config.data, "data")))
-
-    def read(self, path: Path) -> Tensor:
-        """The image as the models see it, uint8 `[H, W, 3]`. Raises UserError if it cannot be read."""
-        try:
-            return torch.from_numpy(np.array(self._square(open_rgb(path))))
-        except UnidentifiedImageError as e:
-            raise UserError(f"{path} is not an image") from e
-        except Exception as e:  # PIL's plugins raise many kinds
-            reason = getattr(e, "strerror", None) or str(e).partition("\n")[0] or type(e).__name__
-            raise UserError(f"cannot read {path}: {reason}") from e
+            self._answers["teacher"] = inference.teacher(opened.find_teacher().teacher), 1.0
 
     @torch.no_grad()
-    def __call__(self, paths: list[Path], pixels: list[Tensor], top: int) -> Iterator[Prediction]:
-        """The `top` classes of each image of one batch."""
-        x, nothing = self.normalize(torch.stack(pixels)), torch.empty(0, dtype=torch.long)
+    def __call__(self, paths: Sequence[Path], pixels: list[Tensor], top: int) -> Iterator[Prediction]:
+        """Yield the `top` classes of each image of one batch."""
+        x, nothing = self.preprocess(torch.stack(pixels)), torch.empty(0, dtype=torch.long)
         best = {}
-        for name, answer in self.answers.items():
-            p, c = answer(Batch(x, nothing, nothing)).float().softmax(1).topk(min(top, len(self.classes)))
+        for name, (answer, temperature) in self._answers.items():
+            z = answer(Batch(x, nothing, nothing)).float() / temperature
+            p, c = z.softmax(1).topk(min(top, len(self.classes)))
             best[name] = [
                 [(self.classes[k], v) for k, v in zip(*row, strict=True)]
                 for row in zip(c.tolist(), p.tolist(), strict=True)
@@ -78,8 +78,8 @@ class Predictor:
             yield Prediction(path, image, {name: rows[i] for name, rows in best.items()})
 
 
-def find_images(words: list[Path]) -> list[Path]:
-    """Files as named, and all images below each folder, sorted. Raises UserError for a folder without any."""
+def find_images(words: Sequence[Path]) -> list[Path]:
+    """Return files as named, and all images below each folder, sorted. Raises UserError for a folder without any."""
     suffixes = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}
     found: list[Path] = []
     for word in words:
@@ -93,14 +93,37 @@ def find_images(words: list[Path]) -> list[Path]:
     return found
 
 
-def predict(predictor: Predictor, paths: list[Path], top: int) -> Iterator[Prediction | UserError]:
-    """A prediction, or why there is none, for each image, in order of batches."""
+def predict(predictor: Predictor, paths: Sequence[Path], top: int) -> Iterator[Prediction | UserError]:
+    """Yield a prediction for each image, or why there is none; within a batch, the latter come first."""
     for start in range(0, len(paths), BATCH):
-        read: list[tuple[Path, Tensor]] = []
+        found: list[Path] = []
+        pixels: list[Tensor] = []
         for path in paths[start : start + BATCH]:
             try:
-                read.append((path, predictor.read(path)))
+                pixels.append(predictor.preprocess.read(path))
+                found.append(path)
             except UserError as e:
                 yield e
-        if read:
-            yield from predictor([path for path, _ in read], [pixels for _, pixels in read], top)
+        if found:
+            yield from predictor(found, pixels, top)
+
+
+def as_json(prediction: Prediction, temperature: float) -> str:
+    """Return `{"image": …, "temperature": …, "student": [{"class": …, "probability": …}, …]}` in one line."""
+    values: dict[str, Any] = {"image": str(prediction.path), "temperature": round(temperature, 6)}
+    for name, best in prediction.top.items():
+        values[name] = [{"class": c, "probability": round(p, 6)} for c, p in best]
+    return json.dumps(values, ensure_ascii=False)
+
+
+def predictions_table(predictions: Sequence[Prediction], temperature: float) -> Table:
+    """Return a table with a row for each image and a column for each model."""
+    table = Table(show_lines=len(predictions) > 1, caption_justify="left")
+    table.add_column("image", overflow="fold")
+    for name in predictions[0].top:
+        table.add_column(name)
+    for path, _, top in predictions:
+        table.add_row(str(path), *("\n".join(f"{p:6.1%}  {c}" for c, p in best) for best in top.values()))
+    if temperature != 1.0:
+        table.caption = f"The student's probabilities are calibrated (T = {temperature:.3g}); --raw leaves it out."
+    return table

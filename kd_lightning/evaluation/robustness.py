@@ -1,49 +1,53 @@
-"""Accuracy on corrupted test images."""
+"""Robustness: accuracy on corrupted test images."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from kd_lightning.evaluation.corruptions import CORRUPTIONS, Corruption
+from kd_lightning.data.images.module import ImageDataModule
+from kd_lightning.evaluation.corruptions import CORRUPTIONS
 from kd_lightning.evaluation.inference import Answer, Inference
 from kd_lightning.evaluation.scores import accuracy
 from kd_lightning.types import Batch
 
+PASSES = 1 + sum(len(corruption.strengths) for corruption in CORRUPTIONS.values())
+
 
 def robustness(
-    inference: Inference, answers: Mapping[str, Answer], data: Any, images: int, step: Callable[[], None]
+    inference: Inference,
+    answers: Mapping[str, Answer],
+    data: ImageDataModule,
+    images: int,
+    advance: Callable[[], None],
 ) -> dict[str, dict[str, list[float]]]:
-    """Model → corruption → accuracy at strengths 1, 2, 3, and `clean` → [accuracy], all on the same `images` test
-    images, taken at even distances. `step()` is called after each of the 16 passes.
+    """Measure the accuracy on the same test images, corrupted in each way.
+
+    Args:
+        inference: Device and precision.
+        answers: The models.
+        data: The data set, prepared.
+        images: Number of test images, taken at even distances.
+        advance: Called after each of `PASSES` passes.
+
+    Returns:
+        Model → corruption → accuracy at strengths 1, 2, 3, and `clean` → [accuracy].
     """
     order = torch.linspace(0, data.sizes["test"] - 1, min(images, data.sizes["test"])).round().long()
-    plain = [(pixels_of(b.x, data.normalize), b) for b in inference.batches(data, "test", order)]
+    clean = [(data.pixels(batch.x), batch) for batch in inference.batches(data, "test", order)]
     results: dict[str, dict[str, list[float]]] = {name: {} for name in answers}
 
-    def add(kind: str, changed: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def measure(kind: str, corrupt: Callable[[Tensor, float, Tensor], Tensor], strength: float) -> None:
         def batches() -> Iterator[Batch]:
-            return (b._replace(x=data.normalize(changed(pixels, b.index))) for pixels, b in plain)
+            return (b._replace(x=data.normalize(corrupt(pixels, strength, b.index))) for pixels, b in clean)
 
         logits, y = inference.logits(answers, batches())
         for name in answers:
             results[name].setdefault(kind, []).append(accuracy(logits[name], y))
-        step()
+        advance()
 
-    add("clean", lambda pixels, index: pixels)
-    for kind, (corrupt, strengths) in CORRUPTIONS.items():
-        for strength in strengths:
-            add(kind, partial(_corrupted, corrupt, strength))
+    measure("clean", lambda pixels, strength, index: pixels, 0.0)
+    for kind, corruption in CORRUPTIONS.items():
+        for strength in corruption.strengths:
+            measure(kind, corruption.apply, strength)
     return results
-
-
-def _corrupted(corrupt: Corruption, strength: float, pixels: Tensor, index: Tensor) -> Tensor:
-    return corrupt(pixels, strength, index)
-
-
-def pixels_of(x: Tensor, normalize: Any) -> Tensor:
-    """Normalized images `[B, 3, H, W]` as the uint8 `[B, H, W, 3]` that they were."""
-    mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in normalize)
-    return (255 * (x * std + mean)).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

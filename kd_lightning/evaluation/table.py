@@ -1,5 +1,6 @@
-"""What an evaluation says, in 80 columns."""
+"""The table of an evaluation, in 80 columns."""
 
+import math
 from collections.abc import Callable, Mapping
 from statistics import mean
 from typing import Any
@@ -9,11 +10,11 @@ from rich.table import Table
 from kd_lightning.evaluation.corruptions import CORRUPTIONS
 
 Scores = Mapping[str, Any]
-# Name, how to find it in a model's scores, and its form.
+# Name, where it is in a model's scores, and its format.
 TEST: list[tuple[str, Callable[[Scores], Any], str]] = [
     ("accuracy, %", lambda s: 100 * s["accuracy"], ".2f"),
     ("top-5, %", lambda s: 100 * s["top5"], ".2f"),
-    ("worst class, %", lambda s: 100 * min(a for a in s["per_class"] if a is not None), ".1f"),
+    ("worst class, %", lambda s: 100 * min((a for a in s["per_class"] if a is not None), default=math.nan), ".1f"),
     ("NLL, nats", lambda s: s["nll"], ".4f"),
     ("  calibrated", lambda s: s["calibrated"]["nll"], ".4f"),
     ("Brier score", lambda s: s["brier"], ".4f"),
@@ -31,20 +32,24 @@ COST: list[tuple[str, Callable[[Scores], Any], str]] = [
     ("size on disk, MB", lambda m: m["bytes"] / 1e6, ",.2f"),
     ("latency of 1, ms", lambda m: _latency(m, "1"), ""),
     ("latency of 64, ms", lambda m: _latency(m, "64"), ""),
-    ("throughput, images/s", lambda m: m["latency"]["64"]["images_per_second"], ",.0f"),
+    ("throughput, samples/s", lambda m: m["latency"]["64"]["samples_per_second"], ",.0f"),
 ]
 
 
 def evaluation_table(values: Mapping[str, Any]) -> Table:
-    """Teacher and student side by side, of what `evaluation.json` holds."""
-    student, teacher = values["student"], values["teacher"]
+    """Return teacher and student side by side, of what `evaluation.json` holds."""
+    student, teacher, select = values["student"], values["teacher"], values["select"]
     columns: dict[str, tuple[Scores, Scores]] = {}
     if teacher is not None:
         columns[f"teacher\n{teacher['name']}"] = (teacher, teacher)
-    same = "best" in student and "last" in student and student["best"]["epoch"] == student["last"]["epoch"]
-    for name in ["best"] if same else [n for n in ("best", "last") if n in student]:
-        title = f"{'best = last' if same else name}, epoch {student[name]['epoch']}"
-        columns[f"student {student['name']}\n{title}"] = (student, student[name])
+    names = sorted((name for name in ("last", "best") if name in student), key=lambda name: name != select)
+    if len({student[name]["epoch"] for name in names}) == 1 < len(names):
+        names = names[:1]
+        titles = {select: f"best = last, epoch {student[select]['epoch']}"}
+    else:
+        titles = {name: f"{name}{', deployed' * (name == select)}, epoch {student[name]['epoch']}" for name in names}
+    for name in names:
+        columns[f"student {student['name']}\n{titles[name]}"] = (student, student[name])
     table = Table(
         title=f"{values['run']} · {values['data']['name']}", title_justify="left", caption_justify="left", width=80
     )
@@ -75,12 +80,14 @@ def _add(table: Table, label: str, cells: list[tuple[Callable[[Scores], Any], Sc
 
 
 def _conditions(values: Mapping[str, Any]) -> str:
-    sizes = values["data"]["sizes"]
-    lines = [
-        f"{sizes['test']:,} test images; calibrated by a temperature fitted on {sizes['val']:,} validation images."
-    ]
+    sizes, kind = values["data"]["sizes"], values["data"]["kind"]
+    lines = [f"{sizes['test']:,} test samples."]
+    if sizes["val"]:
+        lines = [f"{sizes['test']:,} test samples; temperatures were fitted on {sizes['val']:,} validation samples."]
     if values["images"]:
         lines.append(f"Corruptions: mean accuracy over 3 strengths, on {values['images']:,} test images.")
+    elif kind != "images":
+        lines.append(f"Corruptions are left out: they are for images, and the data is {kind!r}.")
     return "\n".join([*lines, f"Latency: median and 95th percentile of one batch, no autocast, on {values['device']}."])
 
 

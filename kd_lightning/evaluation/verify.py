@@ -1,4 +1,4 @@
-"""Whether a run's test numbers come out again."""
+"""Verification: the test numbers of a run, computed again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,20 +7,18 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from kd_lightning.cli import fail
 from kd_lightning.evaluation.inference import Inference
-from kd_lightning.evaluation.opened import open_subject
+from kd_lightning.evaluation.opened import open_run
 from kd_lightning.metrics import Scores
 from kd_lightning.utils.checks import UserError
-from kd_lightning.utils.console import say
 
 # Sums in another order (threads, batch size) may tip a tie; another kind of device rounds every logit differently.
-IMAGES, NATS = 1, 1e-3
+SAMPLES, NATS = 1, 1e-3
 ELSEWHERE = 10
 
 
 class Check(NamedTuple):
-    """One number of metrics.json and what it is now."""
+    """One number of metrics.json, and what it is now."""
 
     name: str
     recorded: float
@@ -29,12 +27,13 @@ class Check(NamedTuple):
 
     @property
     def ok(self) -> bool:
+        """Whether it is the same within the tolerance."""
         return abs(self.now - self.recorded) <= self.tolerance
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was compared, and under which conditions."""
+    """Everything that was compared, and under which conditions."""
 
     path: Path
     checks: list[Check]
@@ -42,17 +41,19 @@ class Verification:
 
     @property
     def ok(self) -> bool:
+        """Whether every number is the same."""
         return all(check.ok for check in self.checks)
 
     @property
     def verdict(self) -> str:
-        """One line."""
+        """The result in one line."""
         failed = [f"{c.name} {c.now:.5f} instead of {c.recorded:.5f}" for c in self.checks if not c.ok]
         if failed:
             return f"{self.path} does not reproduce: {'; '.join(failed)}"
         return f"{self.path} reproduces: {len(self.checks)} of {len(self.checks)} test numbers within tolerance"
 
     def table(self) -> Table:
+        """Return all numbers, with the conditions below."""
         table = Table(caption="\n".join(self.notes), caption_justify="left")
         table.add_column("test number")
         for column in ("metrics.json", "now", "tolerance", ""):
@@ -64,34 +65,39 @@ class Verification:
         return table
 
 
-def verify(path: Path, overrides: list[str] | None = None) -> Verification:
-    """Tests the saved students, and the teacher, of the run in `path` again, and compares with its metrics.json.
+def verify(path: Path, overrides: Sequence[str] = ()) -> Verification:
+    """Test the students and the teacher of the run in `path` again, and compare with its metrics.json.
 
-    Tolerance: one test image for fractions, 0.001 nats for nll, entropy and kl, both together for ece; ten times that
-    if the run was made on another kind of device or in a precision that is not here. Raises UserError where it cannot.
+    The tolerance is one test sample for fractions, 0.001 nats for nll, entropy and kl, both together for ece; ten times
+    that if the run was made on another kind of device or in a precision that is not here.
+
+    Raises:
+        UserError: If the run cannot be tested again.
     """
-    subject = open_subject(path, overrides or [])
-    metrics = subject.run.metrics
-    if subject.config.trainer.limit_test_batches != 1.0:
-        part = subject.config.trainer.limit_test_batches
+    opened = open_run(path, overrides)
+    metrics = opened.run.metrics
+    part = opened.config.trainer.limit_test_batches
+    if part != 1.0:
         raise UserError(f"{path} was tested on a part (trainer.limit_test_batches={part}); nothing to compare with")
-    inference = Inference.like(metrics, subject.config.trainer.accelerator)
-    answers = {name: inference.student(model) for name, model in subject.students.items()}
-    if subject.teacher is not None:
-        answers["teacher"] = inference.teacher(subject.teacher)
-    logits, y = inference.logits(answers, inference.batches(subject.data, "test"))
+    inference = Inference.like(metrics, opened.config.trainer.accelerator)
+    data = opened.data
+    teacher, note = opened.teacher_if_found()
+    answers = {name: inference.student(model) for name, model in opened.students.items()}
+    if teacher is not None:
+        answers["teacher"] = inference.teacher(teacher.teacher)
+    logits, y = inference.logits(answers, inference.batches(data, "test"))
 
     same = (inference.accelerator, inference.precision) == (metrics["accelerator"], metrics["precision"])
     factor = 1 if same else ELSEWHERE
-    fraction = factor * (IMAGES + 0.01) / len(y)  # a hundredth for float32's rounding of the fraction
+    fraction = factor * (SAMPLES + 0.01) / max(1, int((y >= 0).sum()))  # a hundredth for float32's rounding
     nats = factor * NATS
     tolerances = {"nll": nats, "entropy": nats, "kl": nats, "ece": fraction + nats}
     checks = []
-    recorded = {name: metrics["student"][name]["test"] for name in subject.students}
-    if subject.teacher is not None:
+    recorded = {name: metrics["student"][name]["test"] for name in opened.students}
+    if teacher is not None:
         recorded = {"teacher": metrics["teacher"]["test"]} | recorded
     for name, values in recorded.items():
-        scores = Scores(subject.data.num_classes)
+        scores = Scores(data.num_classes)
         scores.update(logits[name], None if name == "teacher" else logits.get("teacher"), y)
         now = scores.compute()
         checks += [
@@ -99,24 +105,9 @@ def verify(path: Path, overrides: list[str] | None = None) -> Verification:
             for key, value in values.items()
             if key in now
         ]
-    notes = [f"{len(y):,} test images, {inference.precision} on {inference.accelerator}."]
+    notes = [f"{len(y):,} test samples, {inference.precision} on {inference.accelerator}."]
     if not same:
         notes.append(f"The run itself: {metrics['precision']} on {metrics['accelerator']}; tolerance × {ELSEWHERE}.")
-    if subject.note is not None:
-        notes.append(subject.note)
+    if note is not None:
+        notes.append(note)
     return Verification(path, checks, notes)
-
-
-def verify_all(paths: Sequence[Path], overrides: Sequence[str] = ()) -> int:
-    """Says of each run how its numbers come out; returns 0, 1 if one does not reproduce, 2 if one cannot be tested."""
-    status = 0
-    for path in paths:
-        try:
-            result = verify(path, list(overrides))
-        except UserError as e:
-            status = fail(e)
-            continue
-        say(result.table())
-        say(result.verdict)
-        status = max(status, 0 if result.ok else 1)
-    return status

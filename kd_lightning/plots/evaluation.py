@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, drawn from what `evaluation.json` holds."""
+"""Figures of an evaluation: reliability, classes, confusion, corruptions."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,30 +8,24 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from kd_lightning.evaluation.corruptions import CORRUPTIONS
-
 STUDENT, TEACHER = "#1f77b4", "#ff7f0e"
-UNITS = {
-    "noise": "standard deviation",
-    "blur": "sigma, pixels",
-    "contrast": "factor",
-    "jpeg": "quality",
-    "brightness": "added, of 1",
-}
 COLORS = {"student": STUDENT, "teacher": TEACHER}
+"""Model → its color."""
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG, whole or not at all."""
+    """Write a PNG, whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     figure.savefig(partial, format="png", dpi=110)
     partial.replace(path)
 
 
 def reliability_figure(scores: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Accuracy over confidence of each model (row), before and after temperature scaling, with the counts below.
+    """Draw accuracy over confidence of each model (row), before and after temperature scaling, with the counts below.
 
-    `scores` is model → its `test` of `evaluation.json`.
+    Args:
+        scores: Model → `ece`, `reliability` (the bins) and, where a temperature was fitted, `calibrated`: `temperature`
+            and both again.
     """
     columns = 2 if any("calibrated" in test for test in scores.values()) else 1
     figure = Figure(figsize=(4.5 * columns, 4.3 * len(scores)), layout="constrained")
@@ -61,11 +55,11 @@ def _reliability(top: Any, below: Any, title: str, scores: Mapping[str, Any], co
     top.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"{title}: ECE {scores['ece']:.3f}")
     top.legend(loc="upper left", frameon=False)
     below.bar(centers, np.maximum(bins["count"], 0.1), 0.9 / n, color="gray")
-    below.set(yscale="log", ylim=(0.5, None), xlabel="confidence", ylabel="images")
+    below.set(yscale="log", ylim=(0.5, None), xlabel="confidence", ylabel="samples")
 
 
 def per_class_figure(per_class: Mapping[str, Sequence[float | None]], classes: Sequence[str]) -> Figure:
-    """Accuracy of each class, the student's worst first; beyond 40 classes only the 40 worst."""
+    """Draw the accuracy of each class, the student's worst first; of more than 40 classes the 40 worst."""
     student = per_class["student"]
     order = sorted(range(len(classes)), key=lambda c: (student[c] is None, student[c] or 0.0))[:40]
     figure = Figure(figsize=(7, 1.4 + (0.26 + 0.06 * len(per_class)) * len(order)), layout="constrained")
@@ -87,7 +81,7 @@ def per_class_figure(per_class: Mapping[str, Sequence[float | None]], classes: S
 
 
 def confusion_figure(confusion: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> Figure:
-    """Share of each true class (row) that the student calls each class; beside it teacher − student, in points."""
+    """Draw the share of each true class (row) that the student calls each class, and teacher − student in points."""
     shares = {name: 100 * _rows(np.array(counts)) for name, counts in confusion.items()}
     size = min(3.2 + 0.34 * len(classes), 11)
     figure = Figure(figsize=(size * len(shares) + 0.8, size), layout="constrained")
@@ -109,7 +103,7 @@ def _matrix(
     figure: Figure, axes: Any, values: Any, classes: Sequence[str], title: str, colors: str, limits: tuple[float, float]
 ) -> None:
     image = axes.imshow(values, cmap=colors, vmin=limits[0], vmax=limits[1])
-    axes.set(xlabel="said", ylabel="true class", title=title)
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
     figure.colorbar(image, ax=axes, shrink=0.75)
     if len(classes) <= 30:
         axes.set_xticks(range(len(classes)), classes, rotation=0 if max(map(len, classes)) < 3 else 60)
@@ -124,16 +118,26 @@ def _matrix(
                 )
 
 
-def corruption_figure(robustness: Mapping[str, Mapping[str, Sequence[float]]], images: int) -> Figure:
-    """Accuracy over the strength of each corruption; strength 0 is the clean image."""
+def corruption_figure(
+    robustness: Mapping[str, Mapping[str, Sequence[float]]],
+    corruptions: Mapping[str, tuple[str, Sequence[float]]],
+    images: int,
+) -> Figure:
+    """Draw the accuracy over the strength of each corruption, from the clean image on.
+
+    Args:
+        robustness: Model → corruption → accuracy at each strength, and `clean` → [accuracy].
+        corruptions: Corruption → unit and strengths.
+        images: Number of images.
+    """
     figure = Figure(figsize=(12, 3.1), layout="constrained")
-    panels = figure.subplots(1, len(CORRUPTIONS), sharey=True)
-    for axes, (kind, (_, strengths)) in zip(panels, CORRUPTIONS.items(), strict=True):
+    panels = figure.subplots(1, len(corruptions), sharey=True)
+    for axes, (kind, (unit, strengths)) in zip(panels, corruptions.items(), strict=True):
         for name, accuracies in robustness.items():
             points = [100 * a for a in (*accuracies["clean"], *accuracies[kind])]
             axes.plot(range(len(points)), points, "o-", color=COLORS[name], label=name, markersize=4)
-        axes.set_xticks(range(4), ["clean", *(f"{s:g}" for s in strengths)])
-        axes.set(title=kind, ylim=(0, 101), xlabel=UNITS[kind])
+        axes.set_xticks(range(1 + len(strengths)), ["clean", *(f"{s:g}" for s in strengths)])
+        axes.set(title=kind, ylim=(0, 101), xlabel=unit)
         axes.grid(axis="y", alpha=0.3)
     panels[0].set_ylabel("accuracy, %")
     panels[0].legend(loc="lower left", frameon=False)

@@ -1,4 +1,4 @@
-"""How long an answer takes."""
+"""Latency of a model."""
 
 import time
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 BATCHES = (1, 64)
 WARM_UP = 0.2  # seconds: caches, clock rates, and the kernels that cuDNN tries out
@@ -15,16 +16,20 @@ FEWEST, MOST = 20, 500
 
 @torch.inference_mode()
 def latency(
-    answer: Callable[[Tensor], Tensor],
-    image: Tensor,
-    batch_size: int,
-    layout: torch.memory_format = torch.channels_last,
+    answer: Callable[[Any], Any], x: Any, batch_size: int, layout: torch.memory_format = torch.channels_last
 ) -> dict[str, Any]:
-    """Milliseconds that `answer` takes for a batch of `image` `[3, H, W]` on its device, one batch after the other.
+    """Measure how long `answer(x)` takes, one batch after the other.
 
-    Returns `median_ms` and `p95_ms` of `runs` after a warm-up, and `images_per_second` at the median.
+    Args:
+        answer: The model.
+        x: Inputs of `batch_size` samples on the model's device: a tensor, or any nesting of tensors.
+        batch_size: Number of samples.
+        layout: Memory format of tensors with four dimensions.
+
+    Returns:
+        `median_ms` and `p95_ms` of `runs` after a warm-up, and `samples_per_second` at the median.
     """
-    x = image.expand(batch_size, -1, -1, -1).contiguous(memory_format=layout)
+    x = tree_map(lambda t: t.contiguous(memory_format=layout) if t.dim() == 4 else t.contiguous(), x)
     _repeat(answer, x, WARM_UP, 3)
     times = torch.tensor(_repeat(answer, x, SECONDS, FEWEST), dtype=torch.float64)
     median, p95 = times.quantile(torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
@@ -32,18 +37,19 @@ def latency(
         "median_ms": 1000 * median,
         "p95_ms": 1000 * p95,
         "runs": len(times),
-        "images_per_second": batch_size / median,
+        "samples_per_second": batch_size / median,
     }
 
 
-def _repeat(answer: Callable[[Tensor], Tensor], x: Tensor, seconds: float, fewest: int) -> list[float]:
-    """Seconds of each run: `fewest` at least, then until `seconds` are over or there are MOST."""
+def _repeat(answer: Callable[[Any], Any], x: Any, seconds: float, fewest: int) -> list[float]:
+    """Return the seconds of each run: `fewest` at least, then until `seconds` are over or there are MOST."""
+    first: Tensor = tree_leaves(x)[0]
     times: list[float] = []
     while len(times) < fewest or (sum(times) < seconds and len(times) < MOST):
-        _wait(x.device)
+        _wait(first.device)
         started = time.perf_counter()
         answer(x)
-        _wait(x.device)
+        _wait(first.device)
         times.append(time.perf_counter() - started)
     return times
 
