@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from kd_lightning import runs
 from kd_lightning.losses import Method
 from kd_lightning.models import create_model
+from kd_lightning.runs.students import load_student
 from kd_lightning.training.build import build_experiment
 from kd_lightning.training.run import train
 from kd_lightning.utils.checks import UserError
@@ -56,8 +57,8 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(preset: str, tmp_path: Pa
     ("words", "told"),
     [
         ("loss=dist data.batch_size=1", "DIST compares samples with each other and needs 2 or more"),
-        ("loss=rkd data.batch_size=2", "needs 3 or more in each batch, got 320 images in batches of 2"),
-        ("loss=rkd data.train_size=66", "66 images in batches of 64, of which the last of an epoch has 2"),
+        ("loss=rkd data.batch_size=2", "needs 3 or more in each batch, got 320 samples in batches of 2"),
+        ("loss=rkd data.train_size=66", "66 samples in batches of 64, of which the last of an epoch has 2"),
         ("loss=reviewkd data.batch_size=1", "ReviewKD"),
     ],
 )
@@ -95,8 +96,8 @@ def test_a_simkd_run_is_rebuilt_from_its_folder(tmp_path: Path, teacher_run: Pat
     """It deploys more than the student: what is saved must be what was tested."""
     words = (f"model.teacher_weights={teacher_run}", "loss=simkd", "trainer.max_epochs=2")
     metrics = train(compose(*words), tmp_path / "run")
-    model, _ = runs.load_student(tmp_path / "run")
-    teacher, _ = runs.load_student(teacher_run)
+    model, _ = load_student(tmp_path / "run")
+    teacher, _ = load_student(teacher_run)
     assert sum(p.numel() for p in model.parameters()) == metrics["student"]["parameters"]
     assert torch.equal(model.head.weight, teacher.fc.weight), "the classifier is the teacher's own"
     assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 10)

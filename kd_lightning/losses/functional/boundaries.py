@@ -43,9 +43,9 @@ def ofd(f_s: Tensor, f_t: Tensor, margin: float | Tensor) -> Tensor:
 def ofd_margin(weight: Tensor, bias: Tensor) -> Tensor:
     """Return the margin of `ofd` per channel `[C]`: `E[x | x < 0]` for `x ~ N(bias, weight²)`.
 
-    Section 3 of arXiv 1904.01866. `weight`, `bias` `[C]` are those of the BatchNorm before the ReLU. With r = bias/|weight| the mean is
-    `bias − |weight|·φ(r)/Φ(−r)`, and `φ(r)/Φ(−r) = √(2/π)/erfcx(r/√2)` neither under- nor overflows for channels that
-    are almost never, or always, negative.
+    Section 3 of arXiv 1904.01866. `weight`, `bias` `[C]` are those of the BatchNorm before the ReLU. With
+    r = bias/|weight| the mean is `bias − |weight|·φ(r)/Φ(−r)`, and `φ(r)/Φ(−r) = √(2/π)/erfcx(r/√2)` neither under- nor
+    overflows for channels that are almost never, or always, negative.
     """
     scale = weight.abs().clamp(min=1e-12)
     hazard = math.sqrt(2 / math.pi) / torch.special.erfcx(bias / (scale * math.sqrt(2)))

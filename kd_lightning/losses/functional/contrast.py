@@ -48,5 +48,5 @@ def crd(v: Tensor, memory: Tensor, contrast: Tensor, log_z: Tensor, tau: float) 
 
 @full_precision
 def crd_update(memory: Tensor, index: Tensor, v: Tensor, momentum: float) -> Tensor:
-    """Return new rows `index` of the memory `[B, D]`: `momentum·memory[index] + (1 − momentum)·v`, norm 1, no gradient."""
+    """Return new rows of the memory `[B, D]`: `momentum·memory[index] + (1 − momentum)·v`, norm 1, no gradient."""
     return F.normalize(momentum * memory[index] + (1 - momentum) * v.detach())

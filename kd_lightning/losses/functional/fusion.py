@@ -16,9 +16,9 @@ from kd_lightning.losses.functional._common import full_precision, soften
 def fuse_probabilities(logits: Tensor, temperature: float | Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean of the softened probabilities as logits `[B, C]`: `T · ln Σ_k w_k·softmax(z_k/T)`.
 
-    w is `[K, B]` or 1/K. At the same T their softmax is that mean (Hinton et al. 2015, arXiv 1503.02531, section 5: an arithmetic mean of an
-    ensemble's predictions), so every loss of logits can take them. Computed as logsumexp: no probability underflows.
-    Raises ValueError unless the logits are `[K, B, C]`, K >= 1, and T > 0.
+    w is `[K, B]` or 1/K. At the same T their softmax is that mean (Hinton et al. 2015, arXiv 1503.02531, section 5: an
+    arithmetic mean of an ensemble's predictions), so every loss of logits can take them. Computed as logsumexp: no
+    probability underflows. Raises ValueError unless the logits are `[K, B, C]`, K >= 1, and T > 0.
     """
     _check(logits)
     log_p = torch.log_softmax(soften(logits, temperature), dim=-1)
@@ -30,7 +30,8 @@ def fuse_probabilities(logits: Tensor, temperature: float | Tensor, weights: Ten
 def fuse_logits(logits: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean of the logits `[B, C]`, weighted by w `[K, B]` or 1/K.
 
-    It is the normalized geometric mean of the probabilities at any T (arXiv 1503.02531). Raises ValueError unless the logits are `[K, B, C]`, K >= 1.
+    It is the normalized geometric mean of the probabilities at any T (arXiv 1503.02531). Raises ValueError unless the
+    logits are `[K, B, C]`, K >= 1.
     """
     _check(logits)
     return logits.mean(0) if weights is None else (weights[..., None] * logits).sum(0)
