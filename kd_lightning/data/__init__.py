@@ -1,7 +1,8 @@
-"""Data sets as LightningDataModules whose loaders yield `Batch`; `DataModule` says what they share."""
+"""Data sets as LightningDataModules whose loaders yield `Batch`; `DataModule` is their base."""
 
 from kd_lightning.data.images.augment import Augment
 from kd_lightning.data.images.cifar import CIFAR10DataModule, CIFAR100DataModule
+from kd_lightning.data.images.decode import Preprocess, decode
 from kd_lightning.data.images.digits import DigitsDataModule
 from kd_lightning.data.images.image_folder import ImageFolderDataModule
 from kd_lightning.data.images.normalize import Normalize
@@ -9,16 +10,3 @@ from kd_lightning.data.images.resident import ResidentImages
 from kd_lightning.data.images.resident_module import ResidentDataModule
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.module import DataModule
-
-__all__ = [
-    "Augment",
-    "CIFAR10DataModule",
-    "CIFAR100DataModule",
-    "DataModule",
-    "DigitsDataModule",
-    "ImageFolderDataModule",
-    "Loader",
-    "Normalize",
-    "ResidentDataModule",
-    "ResidentImages",
-]

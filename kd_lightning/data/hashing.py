@@ -1,13 +1,15 @@
 """Random numbers without a state: pure functions of integers, the same on every device, in any order and any worker."""
 
-import torch
+from typing import Any, TypeVar, overload
+
 from torch import Tensor
 
 MASK = 0xFFFFFFFF
+Number = TypeVar("Number", int, Tensor, Any)
 
 
-def mix(x: Tensor) -> Tensor:
-    """Scrambles 32-bit numbers held in int64 tensors of any shape; a bijection of [0, 2³²).
+def mix(x: Number) -> Number:
+    """Scramble 32-bit numbers, Python's or those in an int64 tensor of any shape; a bijection of [0, 2³²).
 
     Multiplication and xor-shift rounds; both factors are below 2³¹, so that no product leaves int64.
     """
@@ -16,13 +18,18 @@ def mix(x: Tensor) -> Tensor:
     return x ^ (x >> 15)
 
 
-def random_bits(*keys: int | Tensor) -> Tensor:
-    """Uniform numbers in [0, 2³²) as int64, one per element of the broadcast `keys` (integers of at most 32 bits).
+@overload
+def random_bits(*keys: int) -> int: ...  # type: ignore[overload-overlap]
+@overload
+def random_bits(*keys: int | Tensor) -> Tensor: ...
+def random_bits(*keys: int | Tensor) -> Any:
+    """Return uniform numbers in [0, 2³²), one per element of the broadcast `keys` (integers of at most 32 bits).
 
-    Numbers come before tensors; the result is on the device of the last key.
+    Returns:
+        int64 on the device of the tensors among the keys; a Python number if there is none. Python's keys are hashed
+        on the host, so that no device waits for them.
     """
-    state = torch.zeros((), dtype=torch.int64)
+    state: Any = 0
     for key in keys:
-        key = torch.as_tensor(key, dtype=torch.int64)
-        state = mix(mix(state.to(key.device) + 0x3C6EF372 & MASK) ^ (key & MASK))
+        state = mix(mix(state + 0x3C6EF372 & MASK) ^ (key & MASK))
     return state

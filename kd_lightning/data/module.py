@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from kd_lightning.data.loader import Loader
-from kd_lightning.types import UNLABELED, Source
+from kd_lightning.types import Source
 from kd_lightning.utils.checks import UserError, did_you_mean, integer
 
 Split = Literal["train", "val", "test"]

@@ -1,4 +1,4 @@
-"""Fixed stratified splits: which samples are held out is a function of the labels and a seed of its own."""
+"""Fixed stratified splits: the samples that are held out are a function of the labels and a seed of its own."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,10 @@ from kd_lightning.data.hashing import random_bits
 
 
 def stratified(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Takes `size` of the samples with labels `[N]`, each class in its proportion (exact to one sample).
+    """Take `size` of the samples with labels `[N]`, each class in its proportion (exact to one sample).
 
-    Returns positions (rest, taken), both ascending.
+    Returns:
+        Positions (rest, taken), both ascending.
     """
     n, counts = len(labels), torch.bincount(labels)
     share = counts * size // n
@@ -19,15 +20,15 @@ def stratified(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def stratified_fraction(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Takes a fraction of every class, rounded, but at least one sample; returns positions (rest, taken)."""
+    """Take a fraction of every class, rounded, but at least one sample; return positions (rest, taken)."""
     share = (torch.bincount(labels) * fraction).round().long().clamp(min=1)
     return take(labels, share, seed)
 
 
 def take(labels: Tensor, share: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Takes `share[c]` samples of every class c, chosen by `seed`; returns positions (rest, taken), both ascending.
+    """Take `share[c]` samples of every class c, chosen by `seed`; return positions (rest, taken), both ascending.
 
-    Uses no generator of a library, so that the split outlives versions. More samples taken include the fewer.
+    It uses no generator of a library, so that the split outlives versions. A larger share includes the smaller one.
     """
     shuffled = torch.argsort(random_bits(seed, torch.arange(len(labels))), stable=True)
     taken = torch.zeros(len(labels), dtype=torch.bool)

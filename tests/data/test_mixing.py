@@ -42,19 +42,19 @@ def test_the_same_picture_in_any_batch(values):
 def test_the_share_is_what_is_seen():
     """Of black and white images, mixed, the mean brightness tells the share; it is the larger part."""
     for mixing in (Mixing(mixup=0.4), Mixing(cutmix=1.0), Mixing(0.4, 1.0)):
-        keep = mixing.weights(0, 1, INDEX, 32)
+        keep = mixing.draw(0, 1, INDEX, 32).weights(32)
         share = keep.mean((1, 2, 3))
         assert keep.shape == (4000, 1, 32, 32) and float(keep.min()) >= 0 and float(keep.max()) <= 1
         assert float(share.min()) >= 0.5 and share.std() > 0.05
-    squares = Mixing(cutmix=1.0).weights(0, 1, INDEX, 32)
+    squares = Mixing(cutmix=1.0).draw(0, 1, INDEX, 32).weights(32)
     assert set(squares.unique().tolist()) == {0.0, 1.0}
 
 
 def test_shares_follow_the_beta_distribution():
     """Of Beta(1, 1), which is uniform, the larger part is uniform in [1/2, 1]: mean 3/4, standard deviation 1/√48."""
-    share = Mixing(mixup=1.0).weights(0, 0, INDEX, 1).flatten()
+    share = Mixing(mixup=1.0).draw(0, 0, INDEX, 1).weights(1).flatten()
     assert float(share.mean()) == pytest.approx(0.75, abs=0.01) and float(share.std()) == pytest.approx(0.144, abs=0.01)
-    mostly_whole = Mixing(mixup=0.1).weights(0, 0, INDEX, 1).flatten()
+    mostly_whole = Mixing(mixup=0.1).draw(0, 0, INDEX, 1).weights(1).flatten()
     assert float((mostly_whole > 0.99).float().mean()) > 0.5
 
 

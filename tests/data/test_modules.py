@@ -81,7 +81,7 @@ def test_too_few_images_for_the_devices():
     data = DigitsDataModule(val_size=0, train_size=10)
     data.setup()
     data.splits["train"] = torch.utils.data.Subset(data.splits["train"], [0])
-    with pytest.raises(UserError, match="digits has only 1 training images: too few for 1 process"):
+    with pytest.raises(UserError, match="digits has only 1 training samples: too few for 1 process"):
         data.train_dataloader()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kd_lightning.data import DigitsDataModule
-from kd_lightning.data.images.placement import place
+from kd_lightning.data.images.placement import Placement, free_memory, place
 from kd_lightning.utils.checks import UserError
 
 GPU = torch.device("cuda", 0)
@@ -29,6 +29,32 @@ def test_what_does_not_fit_is_streamed(monkeypatch, capsys):
     assert place("stream", 1, GPU).type == place("cpu", 1, GPU).type == "cpu"
     with pytest.raises(UserError, match=r"data\.device=cuda: 1\.1 GB of pixels"):
         place("cuda", 1_100_000_000, GPU)
+
+
+def test_the_place_is_decided_once(monkeypatch):
+    """Memory that networks and activations took since is no reason to move, or to stop, in the middle of a run."""
+    free = iter([4_000_000_000, 0])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (next(free), 8_000_000_000))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for wanted in ("auto", "cuda"):
+        free = iter([4_000_000_000, 0])
+        placement = Placement(wanted, 900_000_000)
+        assert placement.home(GPU) == placement.home(GPU) == GPU
+
+
+def test_all_splits_share_one_decision():
+    data = DigitsDataModule(augment={"pad": 2})
+    data.setup()
+    sources = data.splits.values()
+    assert len({id(source.placement) for source in sources}) == 1
+    assert data.splits["val"].placement.size == sum(source.padded.nbytes for source in sources)
+
+
+def test_memory_that_the_allocator_keeps_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1_000_000_000, 8_000_000_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5_000_000_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2_000_000_000)
+    assert free_memory(GPU) == 4_000_000_000
 
 
 def test_mistakes():

@@ -20,9 +20,10 @@ _VIEW, _CUTOUT_Y, _CUTOUT_X = 1, 2, 3  # salts: independent numbers for the same
 
 @dataclass(frozen=True)
 class Augment:
-    """What may happen to a training image; all sizes in pixels. `Augment()` leaves images alone: one view, number 0.
+    """Augmentation of a small training image; all sizes in pixels. `Augment()` leaves images alone: one view, number 0.
 
-    Raises UserError naming `data.augment.*`.
+    Raises:
+        UserError: If a value is wrong; the message names `data.augment.*`.
     """
 
     pad: int = 0
@@ -32,17 +33,17 @@ class Augment:
     cutout: int = 0
     """Side of a square, centred anywhere in the image, that is set to the mean; 0: none."""
     mixing: Mixing = Mixing()  # noqa: RUF009 - frozen
-    """What of another image is in it."""
+    """Part of another image in it."""
 
     def __post_init__(self) -> None:
-        integer("data.augment.pad", self.pad, least=0)
-        integer("data.augment.cutout", self.cutout, least=0)
+        integer("data.augment.pad", self.pad, ge=0)
+        integer("data.augment.cutout", self.cutout, ge=0)
         if not isinstance(self.flip, bool):
             raise UserError(f"data.augment.flip must be true or false, got {self.flip!r}")
 
     @staticmethod
     def parse(values: "Mapping[str, Any] | Augment") -> "Augment":
-        """From the keys of `data.augment`; those left out mean "not done". Raises UserError."""
+        """Return the augmentation of the keys of `data.augment`; a missing key turns its part off. Raises UserError."""
         if isinstance(values, Augment):
             return values
         check_keys("data.augment", values, ("pad", "flip", "cutout", "mixup", "cutmix"))
@@ -71,11 +72,11 @@ class Augment:
         return self.pad * (self.span + 1) * (1 + self.flip)
 
     def view(self, seed: int, epoch: int, index: Tensor) -> Tensor:
-        """The view, in [0, crop_views), that each sample of `index` `[B]` has in this epoch: `[B]`, int64."""
+        """Return the view, in [0, crop_views), of each sample of `index` `[N]` in this epoch: `[N]`, int64."""
         return random_bits(seed, epoch, _VIEW, index) % self.crop_views
 
     def source(self, view: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the padded image (both `[B, size]`) from which each view `[B]` is read."""
+        """Return rows and columns of the padded image (both `[B, size]`) from which each view `[B]` is read."""
         flips = 1 + self.flip
         pixel = torch.arange(size, device=view.device)
         mirrored = (view % flips == 1)[:, None]
@@ -83,19 +84,20 @@ class Augment:
         cols = (view // flips % self.span)[:, None] + torch.where(mirrored, size - 1 - pixel, pixel)
         return rows, cols
 
-    def holes(self, seed: int, epoch: int, index: Tensor, size: int) -> Tensor:
-        """The pixels that cutout removes from each sample of `index` `[B]`: `[B, size, size]`, bool."""
-        pixel = torch.arange(size, device=index.device)
+    def corners(self, seed: int, epoch: int, index: Tensor, size: int) -> Tensor:
+        """Return top and left of the square that cutout removes from each sample of `index` `[N]`: `[N, 2]`, int64."""
+        centers = [random_bits(seed, epoch, salt, index) % size for salt in (_CUTOUT_Y, _CUTOUT_X)]
+        return torch.stack(centers, dim=1) - self.cutout // 2
 
-        def covered(salt: int) -> Tensor:
-            start = random_bits(seed, epoch, salt, index) % size - self.cutout // 2
-            return (pixel >= start[:, None]) & (pixel < start[:, None] + self.cutout)
-
-        return covered(_CUTOUT_Y)[:, :, None] & covered(_CUTOUT_X)[:, None, :]
+    def holes(self, corners: Tensor, size: int) -> Tensor:
+        """Return the pixels inside the squares of cutout at `corners` `[B, 2]`: `[B, size, size]`, bool."""
+        pixel = torch.arange(size, device=corners.device)
+        rows, cols = ((pixel >= start[:, None]) & (pixel < start[:, None] + self.cutout) for start in corners.unbind(1))
+        return rows[:, :, None] & cols[:, None, :]
 
 
 def check_keys(key: str, values: Any, known: tuple[str, ...]) -> None:
-    """Raises UserError unless `values` is a mapping with no keys but `known`."""
+    """Raise UserError unless `values` is a mapping with no keys but `known`."""
     if not isinstance(values, Mapping):
         raise UserError(f"{key} must have the keys {', '.join(known)}, got {values!r}")
     for name in values:

@@ -4,7 +4,6 @@ import socket
 import urllib.request
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from torchvision.datasets.utils import check_integrity
 
 from kd_lightning.data.images.augment import Augment
 from kd_lightning.data.images.class_names import CIFAR10_CLASSES, CIFAR100_CLASSES
+from kd_lightning.data.images.folder import folder_path
 from kd_lightning.data.images.normalize import Normalize
 from kd_lightning.data.images.resident_module import ResidentDataModule
 from kd_lightning.utils.checks import UserError
@@ -24,9 +24,12 @@ CONNECT_SECONDS, STALL_SECONDS = 5.0, 30.0
 
 
 class CIFAR10DataModule(ResidentDataModule):
-    """CIFAR-10 on the training device. `root` is the folder that holds (or will hold) `cifar-10-batches-py`.
+    """CIFAR-10 on the training device.
 
-    Raises UserError naming the key for a wrong value, and from `prepare_data` if the data can not be had.
+    Args:
+        root: Folder that holds, or will hold, `cifar-10-batches-py`.
+        normalize: Normalization; None for the statistics of the data set.
+        common: Arguments of `ResidentDataModule`.
     """
 
     name = "cifar10"
@@ -40,39 +43,22 @@ class CIFAR10DataModule(ResidentDataModule):
         root: str = "data",
         *,
         val_size: int = 5000,
-        train_size: int | None = None,
-        split_seed: int = 0,
         normalize: Mapping[str, Any] | Normalize | None = None,
         augment: Mapping[str, Any] | Augment = Augment(pad=4, flip=True),  # noqa: B008 - frozen
         batch_size: int = 128,
-        global_batch_size: int | None = None,
-        eval_batch_size: int | None = None,
-        device: str = "auto",
-        seed: int = 0,
+        **common: Any,
     ) -> None:
-        if not isinstance(root, str | Path):
-            raise UserError(f"data.root must be a folder, got {root!r}")
-        self.root = Path(root).expanduser()
-        super().__init__(
-            augment=augment,
-            val_size=val_size,
-            train_size=train_size,
-            normalize=self.default_normalize if normalize is None else normalize,
-            batch_size=batch_size,
-            global_batch_size=global_batch_size,
-            eval_batch_size=eval_batch_size,
-            device=device,
-            split_seed=split_seed,
-            seed=seed,
-        )
+        self.root = folder_path("data.root", root)
+        normalize = self.default_normalize if normalize is None else normalize
+        super().__init__(val_size=val_size, normalize=normalize, augment=augment, batch_size=batch_size, **common)
 
     @property
     def classes(self) -> list[str]:
-        """Class names in the order of their indices."""
         return list(CIFAR10_CLASSES)
 
     def prepare_data(self) -> None:
-        """Downloads and unpacks the archive (some 170 MB) unless it is there. Raises UserError if that fails."""
+        """Download and unpack the archive (some 170 MB) unless it is there. Raises UserError if that fails."""
+        super().prepare_data()
         if self.splits or self._present():
             return
         try:
@@ -85,8 +71,7 @@ class CIFAR10DataModule(ResidentDataModule):
             raise UserError(self._how_to_get(f"could not be downloaded ({error})")) from error
 
     def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `ResidentDataModule.read`; torchvision compares the MD5 sums of all files."""
-        try:
+        try:  # torchvision compares the MD5 sums of all files
             parts = [self.dataset(str(self.root), train=train) for train in (True, False)]
         except (OSError, RuntimeError) as error:
             raise UserError(self._how_to_get("is missing or damaged")) from error
@@ -100,7 +85,7 @@ class CIFAR10DataModule(ResidentDataModule):
         return all(check_integrity(folder / name, md5) for name, md5 in files)
 
     def _probe(self) -> None:
-        """A quick look whether the server answers, unless the archive was put there by hand."""
+        """Ask the server for a sign of life, unless the archive was put there by hand. Raises OSError."""
         if not check_integrity(self.root / self.dataset.filename, self.dataset.tgz_md5):
             request = urllib.request.Request(self.dataset.url, method="HEAD")
             urllib.request.urlopen(request, timeout=CONNECT_SECONDS).close()
@@ -123,12 +108,11 @@ class CIFAR100DataModule(CIFAR10DataModule):
 
     @property
     def classes(self) -> list[str]:
-        """Class names in the order of their indices."""
         return list(CIFAR100_CLASSES)
 
 
 class _timeout:
-    """Sets the time after which a silent connection fails; torchvision's download has none of its own."""
+    """Time after which a silent connection fails, within a `with` block; torchvision's download has none of its own."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

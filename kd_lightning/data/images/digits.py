@@ -11,7 +11,6 @@ from torch import Tensor
 from kd_lightning.data.images.augment import Augment
 from kd_lightning.data.images.normalize import Normalize
 from kd_lightning.data.images.resident_module import ResidentDataModule
-from kd_lightning.data.module import MAX_SEED
 from kd_lightning.data.split import stratified
 from kd_lightning.utils.checks import integer
 
@@ -19,9 +18,11 @@ ALL = 1797
 
 
 class DigitsDataModule(ResidentDataModule):
-    """UCI digits, grey repeated to three channels; `test_size` and `val_size` images are held out by `split_seed`.
+    """UCI digits, grey repeated to three channels.
 
-    No flip by default: a mirrored digit is another sign. Raises UserError naming the key for a wrong value.
+    Args:
+        test_size: Number of images held out for the test, stratified by `split_seed`.
+        common: Arguments of `ResidentDataModule`. Nothing is flipped by default: a mirrored digit is another sign.
     """
 
     name = "digits"
@@ -30,41 +31,24 @@ class DigitsDataModule(ResidentDataModule):
     def __init__(
         self,
         *,
-        val_size: int = 144,
         test_size: int = 360,
-        train_size: int | None = None,
-        split_seed: int = 0,
+        val_size: int = 144,
         normalize: Mapping[str, Any] | Normalize = Normalize((0.3053,) * 3, (0.3759,) * 3),  # noqa: B008 - immutable
         augment: Mapping[str, Any] | Augment = Augment(pad=1),  # noqa: B008 - frozen
         batch_size: int = 128,
-        global_batch_size: int | None = None,
-        eval_batch_size: int | None = None,
-        device: str = "auto",
-        seed: int = 0,
+        **common: Any,
     ) -> None:
-        self.test_size = integer("data.test_size", test_size, least=10, most=ALL - 20)
+        self.test_size = integer("data.test_size", test_size, ge=10, le=ALL - 20)
         self.total = ALL - self.test_size
-        super().__init__(
-            augment=augment,
-            val_size=val_size,
-            train_size=train_size,
-            normalize=normalize,
-            batch_size=batch_size,
-            global_batch_size=global_batch_size,
-            eval_batch_size=eval_batch_size,
-            device=device,
-            split_seed=integer("data.split_seed", split_seed, least=0, most=MAX_SEED),
-            seed=seed,
-        )
+        super().__init__(val_size=val_size, normalize=normalize, augment=augment, batch_size=batch_size, **common)
 
     @property
     def classes(self) -> list[str]:
-        """Class names in the order of their indices."""
         return list("0123456789")
 
     def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `ResidentDataModule.read`; the 17 grey values 0..16 are spread over 0..255."""
         digits = load_digits()
+        # The 17 grey values 0..16 are spread over 0..255.
         grey = torch.from_numpy(np.round(digits.images * 15.9375).astype(np.uint8))
         images, labels = grey[..., None].expand(-1, -1, -1, 3), torch.from_numpy(digits.target.astype(np.int64))
         rest, test = stratified(labels, self.test_size, self.split_seed)

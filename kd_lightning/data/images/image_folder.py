@@ -1,42 +1,51 @@
 """Your own photos: `root/train/<class>/*`, and `val`, `test` likewise or held out from `train`."""
 
-import hashlib
-import json
+import math
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torchvision.transforms import v2
 
-from kd_lightning.data.images.augment import check_keys
-from kd_lightning.data.images.folder import Photos, scan, verify
-from kd_lightning.data.images.normalize import Normalize
+from kd_lightning.data.images.folder import SPLITS, Photos, check_repeats, folder_path, scan, verify
+from kd_lightning.data.images.module import ImageDataModule
+from kd_lightning.data.images.normalize import NORMALIZATIONS, Normalize
+from kd_lightning.data.images.photo_augment import PhotoAugment, PhotoView
 from kd_lightning.data.images.stream import StreamedImages
-from kd_lightning.data.module import DataModule, Split
+from kd_lightning.data.module import Split
 from kd_lightning.data.split import stratified_fraction
 from kd_lightning.utils.checks import UserError, integer, number
+from kd_lightning.utils.console import say
 
-IMAGENET = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-MARGIN = 8 / 7  # what is cut off around the middle in evaluation
-DEFAULT_AUGMENT: Mapping[str, Any] = {"min_area": 0.08, "flip": True}
+ENOUGH = 20  # validation images: below, one image moves the accuracy by more than 5 %
 
 
-class ImageFolderDataModule(DataModule):
-    """Photos of any size and format. Training: random part of the photo (`min_area`: fraction of its area) and flip,
-    resized to `image_size`; evaluation: shorter side to 8/7 of `image_size`, then the center.
+class ImageFolderDataModule(ImageDataModule):
+    """Photos of any size and format.
 
-    `val_size` and `test_size` are the fractions of `train` that are held out, stratified, where there is no such
-    folder; `val_size` 0 holds out none. `classes` reads folder names, so it needs the disk. Raises UserError naming
-    the key, the folder or the file, from `prepare_data` at the latest.
+    Trainings see a random part of a photo, evaluations its middle: the shorter side is resized to 8/7 of `image_size`
+    and the center cut out. `classes` reads folder names, so it needs the disk.
+
+    Args:
+        root: Folder with `train/<class>/*` and, if they exist, `val/<class>/*` and `test/<class>/*`.
+        image_size: Height and width in pixels.
+        val_size: Fraction of `train` that is held out, stratified, if there is no folder `val`; 0 for none.
+        test_size: Fraction of `train` that is held out, stratified, if there is no folder `test`.
+        augment: Keys of `PhotoAugment`.
+        num_workers: Processes that read photos; None for one per CPU core, at most 8.
+        verify: Decode every file once before training, to find damaged ones.
+        common: Arguments of `ImageDataModule`.
+
+    Raises:
+        UserError: From `prepare_data` and `setup`, naming the folder or file, if something is wrong with the photos.
     """
 
     name = "image_folder"
-    num_views = None
+    margin = 8 / 7
 
     def __init__(
         self,
@@ -45,118 +54,135 @@ class ImageFolderDataModule(DataModule):
         image_size: int = 224,
         val_size: float = 0.1,
         test_size: float = 0.1,
-        split_seed: int = 0,
-        normalize: Mapping[str, Any] | Normalize = IMAGENET,
-        augment: Mapping[str, Any] = DEFAULT_AUGMENT,
-        batch_size: int = 64,
-        global_batch_size: int | None = None,
-        eval_batch_size: int | None = None,
+        normalize: Mapping[str, Any] | Normalize = NORMALIZATIONS["imagenet"],
+        augment: Mapping[str, Any] | PhotoAugment = PhotoAugment(),  # noqa: B008 - frozen
+        batch_size: int = 32,
         num_workers: int | None = None,
         verify: bool = True,
-        seed: int = 0,
+        **common: Any,
     ) -> None:
-        super().__init__(
-            normalize=normalize,
-            batch_size=batch_size,
-            global_batch_size=global_batch_size,
-            eval_batch_size=eval_batch_size,
-            split_seed=split_seed,
-            seed=seed,
-        )
-        if not isinstance(root, str | Path):
-            raise UserError(f"data.root must be a folder, got {root!r}")
-        self.root = Path(root).expanduser()
-        self.image_size = integer("data.image_size", image_size, least=1)
-        self.val_size = number("data.val_size", val_size, least=0, most=0.9)
-        self.test_size = number("data.test_size", test_size, above=0, most=0.9)
-        check_keys("data.augment", augment, ("min_area", "flip"))
-        self.augment = {**DEFAULT_AUGMENT, **augment}
-        number("data.augment.min_area", self.augment["min_area"], above=0, most=1)
-        for key, value in (("data.augment.flip", self.augment["flip"]), ("data.verify", verify)):
-            if not isinstance(value, bool):
-                raise UserError(f"{key} must be true or false, got {value!r}")
+        super().__init__(normalize=normalize, batch_size=batch_size, **common)
+        self.root = folder_path("data.root", root)
+        self.image_size = integer("data.image_size", image_size, ge=1)
+        self.val_size = number("data.val_size", val_size, ge=0, le=0.9)
+        self.test_size = number("data.test_size", test_size, gt=0, le=0.9)
+        self.augment = PhotoAugment.parse(augment)
+        if not isinstance(verify, bool):
+            raise UserError(f"data.verify must be true or false, got {verify!r}")
         if num_workers is None:
             num_workers = min(8, os.cpu_count() or 1)
-        self.num_workers = integer("data.num_workers", num_workers, least=0)
+        self.num_workers = integer("data.num_workers", num_workers, ge=0)
         self.verify, self._verified = verify, False
 
     @cached_property
-    def _scanned(self) -> tuple[list[str], dict[str, Photos]]:
+    def _scanned(self) -> tuple[list[str], dict[Split, Photos]]:
         return scan(self.root)
 
     @property
     def classes(self) -> list[str]:
-        """Class names in the order of their indices: the folders of `train`. Raises UserError if they are not there."""
         return self._scanned[0]
 
     def prepare_data(self) -> None:
-        """Looks at all folders and decodes every photo, so that none stops a training. Raises UserError."""
-        photos = [photo for part in self._scanned[1].values() for photo in part]
+        """Look at all folders and decode every photo, so that none stops a training. Raises UserError."""
+        parts = [*self._scanned[1].values(), self.unlabeled]
         if self.verify and not self._verified:
-            verify(photos, self.image_size)
+            verify(parts, self.image_size)
             self._verified = True
 
     def setup(self, stage: str | None = None) -> None:
-        """Fills `splits` once, whatever the stage; a line tells what is held out. Raises UserError."""
+        """Fill `splits` once, whatever the stage; lines tell what is held out. Raises UserError."""
         if self.splits:
             return
-        photos = {"val": [], **self._scanned[1]}
-        for split, fraction in (("test", self.test_size), ("val", self.val_size)):
-            if not photos.get(split) and fraction:
-                photos["train"], photos[split] = self._hold_out(photos["train"], split, fraction)
-        size, min_area, flip = self.image_size, self.augment["min_area"], self.augment["flip"]
-        train = v2.Compose([v2.RandomResizedCrop(size, scale=(min_area, 1.0)), v2.RandomHorizontalFlip(0.5 * flip)])
-        plain = center(size, MARGIN)
-        splits: tuple[Split, ...] = ("train", "val", "test")
-        self.splits = {
-            split: StreamedImages(
-                photos[split],
-                train if split == "train" else plain,
-                self.normalize,
-                self.num_workers,
-                keep_workers=split == "train",
-            )
-            for split in splits
-        }
+        photos = self._split()
+        train = photos["train"]
+        labels = self.few_labels(torch.from_numpy(train.labels))
+        photos["train"] = train.relabel(labels.numpy()) + self._unseen(photos)
+        self.splits = {split: self._source(split, photos[split]) for split in SPLITS}
 
-    def _hold_out(self, photos: Photos, split: str, fraction: float) -> tuple[Photos, Photos]:
-        labels = torch.tensor([label for _, label in photos])
-        rest, taken = stratified_fraction(labels, fraction, self.split_seed)
-        left = torch.bincount(labels[rest], minlength=self.num_classes)
-        if not left.all():
-            name = self.classes[int(left.argmin())]
+    def _unseen(self, photos: Mapping[Split, Photos]) -> Photos:
+        """Return the pictures of `unlabeled_root` that no evaluation sees; a line tells how many are left out."""
+        if not len(self.unlabeled):
+            return self.unlabeled
+        copies = np.isin(self.unlabeled.digests, np.concatenate([photos["val"].digests, photos["test"].digests]))
+        if copies.any():
+            say(f"{self.unlabeled_root}: left out {copies.sum()} × copy of a picture in val or test")
+        return self.unlabeled.select(~copies)
+
+    def _source(self, split: Split, photos: Photos) -> StreamedImages:
+        training = split == "train"
+        view = PhotoView(self.image_size, self.margin, self.augment if training else None, self.normalize)
+        return StreamedImages(photos, view, self.normalize, self.num_workers, keep_workers=training)
+
+    def _split(self) -> dict[Split, Photos]:
+        """Return the photos of the three splits, without copies of one in another. Raises UserError."""
+        photos: dict[Split, Photos] = {"val": Photos(), **self._scanned[1]}
+        check_repeats({str(split): part for split, part in photos.items()})
+        sizes: dict[Split, float] = {"test": self.test_size, "val": self.val_size}
+        missing = [split for split, fraction in sizes.items() if not photos.get(split) and fraction]
+        self._check_classes(photos["train"], missing)
+        for split in missing:
+            photos["train"], photos[split] = self._hold_out(photos["train"], split, sizes[split])
+        self._check_val(photos, held_out="val" in missing)
+        return photos
+
+    def _check_classes(self, photos: Photos, missing: list[Split]) -> None:
+        """Raise UserError if a class of `train` cannot be divided into it and the `missing` splits."""
+        counts = np.bincount(photos.labels, minlength=self.num_classes)
+        needed = 1 + len(missing)
+        few = [f"{name} has {count}" for name, count in zip(self.classes, counts, strict=True) if count < needed]
+        if few:
+            more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+            folders = " and ".join(str(self.root / split) for split in sorted(missing))
             raise UserError(
-                f"too few images to hold out a {split} split: class {name} of {self.root / 'train'} would have none "
-                f"left to train; add images, make a folder {self.root / split}, or lower data.{split}_size"
+                f"every class of {self.root / 'train'} needs {needed} or more images, one for each of "
+                f"{', '.join(['train', *sorted(missing)])}: {', '.join(few[:5])}{more}; add images, remove the class, "
+                f"or make {folders}"
             )
-        rank_zero_only(print)(
-            f"{self.root / split} is missing: held out {len(taken)} of {len(photos)} training images as {split} "
+
+    def _hold_out(self, photos: Photos, split: Split, fraction: float) -> tuple[Photos, Photos]:
+        rest, taken = stratified_fraction(torch.from_numpy(photos.labels), fraction, self.split_seed)
+        train, held = photos.select(rest.numpy()), photos.select(taken.numpy())
+        copies = np.isin(train.digests, held.digests)
+        train = train.select(~copies)
+        left = np.bincount(train.labels, minlength=self.num_classes)
+        if not left.all():
+            raise UserError(
+                f"class {self.classes[int(left.argmin())]} of {self.root / 'train'} would have no image left to train; "
+                f"add other images, make a folder {self.root / split}, or lower data.{split}_size"
+            )
+        say(
+            f"{self.root / split} is missing: held out {len(held)} of {len(photos)} training images as {split} "
             f"(data.{split}_size={fraction}, data.split_seed={self.split_seed})"
         )
-        return [photos[i] for i in rest.tolist()], [photos[i] for i in taken.tolist()]
+        if copies.any():
+            say(f"{self.root / 'train'}: left out {copies.sum()} × copy of a picture in {split}")
+        return train, held
+
+    def _check_val(self, photos: Mapping[Split, Photos], held_out: bool) -> None:
+        """Tell before anything trains if the validation split is too small to choose by."""
+        count = len(photos["val"])
+        if not 0 < count < ENOUGH:
+            return
+        wanted = math.ceil(100 * ENOUGH / (len(photos["train"]) + count)) / 100
+        way = f"data.val_size={wanted} would hold out {ENOUGH}" if held_out and wanted <= 0.5 else "add images"
+        say(
+            f"warning: val has only {count} images, and each moves the accuracy by {100 / count:.0f} %: too few to "
+            f"choose a checkpoint or to check a teacher; {way}"
+        )
 
     def identity(self) -> dict[str, Any]:
-        """See `DataModule.identity`; reads every photo once."""
-        return {
-            "name": self.name,
-            "normalize": self.normalize._asdict(),
-            "augment": dict(self.augment),
+        """Return the identity of the data set; reads every photo once."""
+        return super().identity() | {
+            "augment": asdict(self.augment),
             "image_size": self.image_size,
             "sizes": [self.val_size, self.test_size],
-            "split_seed": self.split_seed,
-            "files": self._files,
+            "files": {split: part.fingerprint(self.root) for split, part in self._scanned[1].items()},
         }
 
-    @cached_property
-    def _files(self) -> str:
-        """Hash of the paths and contents of all photos."""
-        paths = [path for part in self._scanned[1].values() for path, _ in part]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
-            contents = list(pool.map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths))
-        names = [path.relative_to(self.root).as_posix() for path in paths]
-        return hashlib.sha256(json.dumps([names, contents]).encode()).hexdigest()
+
+MARGIN = ImageFolderDataModule.margin  # until predict and load call Preprocess
 
 
 def center(size: int, margin: float = 1.0) -> v2.Transform:
-    """A photo to its middle, `size` pixels square, after its shorter side was made `margin · size` pixels long."""
+    """Return the transform that predict and load use until they call Preprocess."""
     return v2.Compose([v2.Resize(round(size * margin)), v2.CenterCrop(size)])

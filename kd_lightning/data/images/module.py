@@ -1,0 +1,117 @@
+"""Base class of all data sets of images."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.data.hashing import random_bits
+from kd_lightning.data.images.adapter import ImageAdapter
+from kd_lightning.data.images.folder import Photos, folder_path, scan_unlabeled
+from kd_lightning.data.images.normalize import NORMALIZATIONS, Normalize
+from kd_lightning.data.module import DataModule
+from kd_lightning.data.split import stratified_fraction
+from kd_lightning.types import UNLABELED
+from kd_lightning.utils.checks import choice, integer, number
+
+_LABELS = 5  # salt: apart from the choice of the samples that are held out
+
+
+class ImageDataModule(DataModule):
+    """Square RGB images, normalized: `Batch.x` is `[B, 3, image_size, image_size]`.
+
+    Args:
+        normalize: Mean and standard deviation of each channel, for pixels in [0, 1].
+        label_fraction: Fraction of the training images, stratified and chosen by `split_seed`, that keep their labels;
+            the others stay in the training split with `UNLABELED`. None for all.
+        unlabeled_root: Folder of further training images of any origin, without labels; their indices come after those
+            of the data set's own.
+        common: Arguments of `DataModule`.
+    """
+
+    image_size: int
+    """Height and width in pixels."""
+    margin = 1.0
+    """Shorter side before the center crop of an evaluation, divided by `image_size`."""
+
+    def __init__(
+        self,
+        *,
+        normalize: Mapping[str, Any] | Normalize,
+        label_fraction: float | None = None,
+        unlabeled_root: str | Path | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        self.normalize = Normalize.parse(normalize)
+        if label_fraction is not None:
+            label_fraction = number("data.label_fraction", label_fraction, gt=0, le=1)
+        self.label_fraction = None if label_fraction == 1 else label_fraction  # all of them are no other data
+        self.unlabeled_root = None if unlabeled_root is None else folder_path("data.unlabeled_root", unlabeled_root)
+
+    @cached_property
+    def unlabeled(self) -> Photos:
+        """Pictures of `unlabeled_root`. Raises UserError if there are none."""
+        return Photos() if self.unlabeled_root is None else scan_unlabeled(self.unlabeled_root)
+
+    def few_labels(self, labels: Tensor) -> Tensor:
+        """Return the labels `[N]` of the training images with `UNLABELED` for those outside `label_fraction`."""
+        if self.label_fraction is not None:
+            others, _ = stratified_fraction(labels, self.label_fraction, random_bits(self.split_seed, _LABELS))
+            labels = labels.index_fill(0, others, UNLABELED)
+        self._labelled = int((labels != UNLABELED).sum())
+        return labels
+
+    @property
+    def labelled(self) -> int:
+        self.setup()
+        return self._labelled
+
+    def identity(self) -> dict[str, Any]:
+        """Return the part of the identity that all images have; keys that are not used are left out."""
+        identity: dict[str, Any] = {
+            "name": self.name,
+            "normalize": self.normalize._asdict(),
+            "split_seed": self.split_seed,
+        }
+        if self.label_fraction is not None:
+            identity["label_fraction"] = self.label_fraction
+        if self.unlabeled_root is not None:
+            identity["unlabeled"] = self.unlabeled.fingerprint(self.unlabeled_root)
+        return identity
+
+    def example(self, count: int) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(count, 3, self.image_size, self.image_size, generator=generator)
+
+    def model_kwargs(self) -> dict[str, Any]:
+        return super().model_kwargs() | {"image_size": self.image_size}
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "kind": "images",
+            "image_size": self.image_size,
+            "margin": self.margin,
+            "normalize": {"mean": list(self.normalize.mean), "std": list(self.normalize.std)},
+        }
+
+    def teacher_inputs(self, normalize: Any, input_size: Any, key: str) -> tuple[nn.Module | None, dict[str, Any]]:
+        kwargs = self.model_kwargs()
+        new = self.normalize
+        if isinstance(normalize, str):
+            new = NORMALIZATIONS[choice(f"model.teacher_normalize{key}", normalize, list(NORMALIZATIONS))]
+        elif normalize is not None:
+            new = Normalize.parse(normalize, f"model.teacher_normalize{key}")
+        if input_size is not None:
+            kwargs["image_size"] = integer(f"model.teacher_input_size{key}", input_size, ge=8)
+        if new == self.normalize and kwargs["image_size"] == self.image_size:
+            return None, kwargs
+        return ImageAdapter(self.normalize, new, kwargs["image_size"]), kwargs
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """Return the uint8 pixels `[B, H, W, 3]` that normalized images `[B, 3, H, W]` were made of."""
+        mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in self.normalize)
+        return (255 * (x * std + mean)).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

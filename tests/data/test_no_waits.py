@@ -1,0 +1,62 @@
+"""A training step never waits for the device: counted on CUDA tensors that need no GPU."""
+
+import pytest
+import torch
+from fake_cuda import fake_cuda
+
+from kd_lightning.data import Augment, Normalize, ResidentImages
+from kd_lightning.data.images import mixing, normalize
+
+CUDA = torch.device("cuda", 0)
+pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="needs PyTorch built for CUDA")
+
+
+@pytest.fixture(autouse=True)
+def no_fake_tensors_are_kept():
+    for cached in (mixing._quantiles, normalize._affine):
+        cached.cache_clear()
+    yield
+    for cached in (mixing._quantiles, normalize._affine):
+        cached.cache_clear()
+
+
+PRESETS = [
+    {"pad": 4, "flip": True},
+    {"cutout": 8},
+    {"mixup": 0.2},
+    {"cutmix": 1.0},
+    {"pad": 4, "flip": True, "cutout": 8, "mixup": 0.2, "cutmix": 1.0},
+]
+
+
+@pytest.mark.parametrize("where", ["auto", "stream"])
+@pytest.mark.parametrize("values", PRESETS, ids=str)
+def test_no_step_waits(values, where):
+    with fake_cuda() as waits:
+        images, labels = torch.zeros(100, 32, 32, 3, dtype=torch.uint8), torch.zeros(100, dtype=torch.int64)
+        split = ResidentImages(images, labels, Normalize((0.5,) * 3, (0.5,) * 3), Augment.parse(values), where)
+        batches = split.batches(torch.arange(100), 10, 0, 0, CUDA)
+        assert next(batches).x.device == CUDA
+        waits.names.clear()
+        waits.on_cpu = 0
+        for _ in range(5):
+            batch = next(batches)
+        assert batch.x.shape == (10, 3, 32, 32) and batch.y.device == batch.index.device == CUDA
+        assert waits.names == []
+        if where == "auto":
+            assert waits.on_cpu == 0
+
+
+def test_the_counter_counts():
+    with fake_cuda() as waits:
+        x = torch.zeros(4, device=CUDA)
+        x.sum()
+        assert waits.names == []
+        torch.ones(4).to(CUDA, non_blocking=True)
+        assert waits.names == []
+        torch.ones(4).to(CUDA)
+        x.cpu()
+        assert waits.names == ["_to_copy between devices"] * 2
+        with pytest.raises(Exception, match="_local_scalar_dense"):
+            float(x.sum())
+        assert waits.names[-1] == "_local_scalar_dense"
