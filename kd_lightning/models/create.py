@@ -22,6 +22,7 @@ from kd_lightning.models.shufflenet import ShuffleNetV1, ShuffleNetV2
 from kd_lightning.models.vgg import VGG
 from kd_lightning.models.wide_resnet import WideResNet
 from kd_lightning.utils.checks import UserError, did_you_mean, integer
+from kd_lightning.utils.trust import check_network
 
 SMALL_IMAGE = 64
 """Largest image size, in pixels, for which a name that torchvision has too means the net for small images."""
@@ -69,22 +70,26 @@ def create_model(
             dotted path is given those that it has parameters for, and all if it takes `**facts`.
 
     Raises:
-        UserError: For an unknown name, arguments that the model refuses, or weights that cannot be had.
+        UserError: For an unknown name, arguments that the model refuses, or weights that cannot be had; and for a
+            dotted path outside `trusting()`, as it may come from a file.
     """
     integer("num_classes", num_classes, ge=1)
     if not isinstance(name, str):
         raise UserError(f"{key} must be the name of a model, got {name!r}")
     kwargs, facts = dict(kwargs or {}), facts or {"image_size": 32}
+    check_network(name, kwargs, key)
+    if "num_classes" in kwargs:
+        raise UserError(f"{key}_kwargs: the data decides num_classes; leave it out")
     if "." in name and not name.startswith("timm/"):
         chosen = {"pretrained": True} if pretrained else {}
         function = _imported(name, key)
-        return _call(function, name, key, num_classes=num_classes, **_wanted(function, facts), **chosen, **kwargs)
+        return _call(function, name, key, **({"num_classes": num_classes} | _wanted(function, facts) | chosen | kwargs))
     if "image_size" not in facts:
         raise UserError(f"{key}: {name} is a network for images, and this data set has none; give a dotted path")
     image_size = facts["image_size"]
     small = image_size <= SMALL_IMAGE
     if name in SMALL_STEM and small:
-        return small_stem_resnet(name, num_classes, pretrained, key, **kwargs)
+        return small_stem_resnet(name, num_classes, pretrained, key, kwargs)
     if name in BUILT_IN and (small or name not in torchvision_names()):
         if pretrained:
             raise UserError(
@@ -93,9 +98,9 @@ def create_model(
             )
         return _call(BUILT_IN[name], name, key, num_classes=num_classes, **kwargs)
     if name in torchvision_names():
-        return torchvision_model(name, num_classes, image_size, pretrained, key, **kwargs)
+        return torchvision_model(name, num_classes, image_size, pretrained, key, kwargs)
     if name.startswith("timm/"):
-        return timm_model(name.removeprefix("timm/"), num_classes, pretrained, key, **kwargs)
+        return timm_model(name.removeprefix("timm/"), num_classes, pretrained, key, kwargs)
     raise UserError(
         f"{key}: unknown model {name!r}{_nearest(name)} Built in are {', '.join(model_names())}; "
         "also any torchvision name, timm/NAME, or a dotted path such as my_package.nets.small_net"
@@ -134,7 +139,7 @@ def _imported(path: str, key: str) -> Callable[..., Any]:
     return found
 
 
-def _call(function: Callable[..., Any], name: str, key: str, **kwargs: Any) -> nn.Module:
+def _call(function: Callable[..., Any], name: str, key: str, /, **kwargs: Any) -> nn.Module:
     # Only the signature is checked, so that an error inside a user's own function keeps its traceback.
     try:
         signature = inspect.signature(function)

@@ -29,23 +29,23 @@ def torchvision_names() -> list[str]:
 
 
 def torchvision_model(
-    name: str, num_classes: int, image_size: int, pretrained: bool, key: str, **kwargs: Any
+    name: str, num_classes: int, image_size: int, pretrained: bool, key: str, kwargs: dict[str, Any]
 ) -> nn.Module:
     """torchvision's net as it is. Raises UserError for arguments or an image size that it refuses."""
-    extra = _ALWAYS.get(name, {}) | ({"image_size": image_size} if name.startswith("vit_") else {}) | kwargs
+    extra = _ALWAYS.get(name, {}) | ({"image_size": image_size} if name.startswith("vit_") else {})
     try:
-        model = models.get_model(name, weights=None, num_classes=num_classes, **extra)
+        model = models.get_model(name, weights=None, num_classes=num_classes, **(extra | kwargs))
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{key}: {name} refuses its arguments: {error}") from error
     return _load_imagenet(model, name, key) if pretrained else model
 
 
-def small_stem_resnet(name: str, num_classes: int, pretrained: bool, key: str, **kwargs: Any) -> nn.Module:
+def small_stem_resnet(name: str, num_classes: int, pretrained: bool, key: str, kwargs: dict[str, Any]) -> nn.Module:
     """torchvision's ResNet for images of 8 to 64 pixels: a 3×3 stem of stride 1, no max pooling.
 
     ImageNet weights fill everything but the stem's convolution (7×7 there) and the classifier, which start anew.
     """
-    model: Any = torchvision_model(name, num_classes, 0, False, key, **kwargs)
+    model: Any = torchvision_model(name, num_classes, 0, False, key, kwargs)
     model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
     model.maxpool = nn.Identity()
@@ -54,7 +54,7 @@ def small_stem_resnet(name: str, num_classes: int, pretrained: bool, key: str, *
     return _load_imagenet(model, name, key, fresh=("conv1.weight",)) if pretrained else model
 
 
-def timm_model(name: str, num_classes: int, pretrained: bool, key: str, **kwargs: Any) -> nn.Module:
+def timm_model(name: str, num_classes: int, pretrained: bool, key: str, kwargs: dict[str, Any]) -> nn.Module:
     """timm's net `name` (without the `timm/`). Raises UserError if timm, the name or the weights are not there."""
     try:
         import timm

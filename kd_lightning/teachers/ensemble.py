@@ -17,8 +17,7 @@ class Ensemble(Teacher):
         self.fusion = fusion
         self.models: list[nn.Module] = [model for member in members for model in member.models]
         self.fixed = not fusion.learned
-        self._same = torch.zeros(len(members), len(members))
-        self._seen = 0
+        self.forget_agreement()
 
     def __call__(self, batch: Batch) -> Outputs:
         return self._fused([member(batch) for member in self.members])
@@ -34,6 +33,10 @@ class Ensemble(Teacher):
     def _fused(self, answers: Sequence[Outputs]) -> Outputs:
         together = Outputs(answers[0].logits, members=tuple(answers))
         return together._replace(logits=self.fusion.for_evaluation(together))
+
+    def forget_agreement(self) -> None:
+        """Count anew how often the members agree."""
+        self._same, self._seen = torch.zeros(len(self.members), len(self.members)), 0
 
     def agreement(self) -> Tensor:
         """Return the share of evaluation samples on which each two members name the same class, `[K, K]`."""

@@ -1,5 +1,6 @@
 """One run: build everything, get the teacher, fit, test, fill the run directory."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +20,8 @@ from kd_lightning.teachers.build import build_teacher
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.training.build import Experiment, build_experiment
 from kd_lightning.training.calibration import calibrate
-from kd_lightning.training.pictures import log_pictures
+from kd_lightning.training.faults import close_events, memory_in_one_line, try_pictures
+from kd_lightning.training.nonfinite import Diverged
 from kd_lightning.training.summary import heading, model_size, result_line
 from kd_lightning.training.teacher_stage import trained_teacher
 from kd_lightning.training.teachers import check_teacher
@@ -29,6 +31,7 @@ from kd_lightning.types import Teacher
 from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
+from kd_lightning.utils.distributed import is_first_rank
 from kd_lightning.utils.quiet import quiet
 
 
@@ -51,9 +54,12 @@ def train(cfg: DictConfig, out: Path, resume: bool = False, extra: Mapping[str, 
     experiment = build_experiment(cfg)
     checkpoint = claims.claim(out, cfg, resume)
     try:
-        return _fit_and_test(cfg, experiment, out, checkpoint, extra or {})
-    except UserError:
-        if not resume:
+        with memory_in_one_line(experiment.data.batch_size):
+            return _fit_and_test(cfg, experiment, out, checkpoint, extra or {})
+    except UserError as e:
+        if isinstance(e, Diverged) and is_first_rank():
+            runs.write_diverged(out, {"seed": cfg.seed} | e.how)
+        elif not resume:
             claims.discard(out)
         raise
 
@@ -80,12 +86,8 @@ def _fit_and_test(
         teacher_views = check_teacher(trainer, distiller, run.data)
     if run.compile:
         distiller.compile_networks(run.data.batch_size)
-    try:
-        if run.trainer.max_epochs:
-            trainer.fit(distiller, run.data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        say(f"interrupted; go on with: python -m kd_lightning.train resume={out}")
-        raise
+    if run.trainer.max_epochs:
+        trainer.fit(distiller, run.data, ckpt_path=checkpoint, weights_only=True)
     seconds = log.seconds
     trainer.strategy.barrier()  # the first rank wrote the last checkpoint behind the training's back
 
@@ -108,24 +110,37 @@ def _fit_and_test(
         if calibrated := calibrate(trainer, distiller, run.data):
             metrics["student"][run.select]["calibrated"] = calibrated
             card = replace(card, extra={**card.extra, "temperature": calibrated["temperature"]})
+        _check_scores(metrics, out)
         save_student(out, distiller.student, card)
         runs.write_metrics(out, metrics)
-        log_pictures(trainer, distiller, run.data, _hparams(cfg, run), metrics)
+        (out / runs.PREVIOUS).unlink(missing_ok=True)
+        try_pictures(trainer, distiller, run.data, _hparams(cfg, run), metrics)
     trainer.strategy.barrier()  # another rank may read the run as soon as it returns
+    close_events(trainer)
     say(result_line(metrics, out))
     return metrics
 
 
+def _check_scores(metrics: dict[str, Any], out: Path) -> None:
+    """Raise Diverged if a student has scores that are no numbers, although its weights are."""
+    for name, student in metrics["student"].items():
+        for split, scores in student.items() if isinstance(student, dict) else ():
+            broken = [k for k, v in scores.items() if not math.isfinite(v)] if isinstance(scores, dict) else []
+            if broken:
+                how = {"epoch": student["epoch"], "scores": {k: str(scores[k]) for k in broken}}
+                raise Diverged(f"{out}: {broken[0]} of the {name} student on {split} is not a finite number", how)
+
+
 def get_teacher(cfg: DictConfig, run: Experiment) -> tuple[Teacher | None, list[Path]]:
-    """Return the teacher, trained first if need be, and the files or folders of its weights."""
+    """Return the teacher, trained first if need be, and the files of its weights."""
     if not run.teachers:
         return None, []
     weights = []
     for one in run.teachers:
         path = Path(one.spec.weights)
         if one.spec.is_trained_here:
-            path = trained_teacher(cfg, one.spec, run.data, train)
-            load_weights(one.model, weights_file(path, "model.teacher_weights"))
+            path = weights_file(trained_teacher(cfg, one.spec, run.data, train), "model.teacher_weights")
+            load_weights(one.model, path)
         weights.append(path)
     teacher = build_teacher(
         run.teachers,

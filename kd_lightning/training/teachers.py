@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.utils.data import DataLoader
 
@@ -82,11 +83,16 @@ def check_teacher(trainer: pl.Trainer, distiller: Distiller, data: DataModule) -
         UserError: If it knows no more than chance.
     """
     data.trainer = trainer  # so that its loaders know their rank and device
-    few: Any = list(islice(data.train_dataloader(), BATCHES))
+    few: Any = [
+        batch._replace(index=torch.full_like(batch.index, -1))  # of another split: not to be taken for validation's
+        for batch in islice(data.train_dataloader(), BATCHES)
+    ]
     trainer.validate(distiller, DataLoader(few, batch_size=None), verbose=False)
     views = {name: float(trainer.callback_metrics[f"val/teacher_{name}"]) for name in ("accuracy", "entropy", "ece")}
     accuracy, count, split = views["accuracy"], sum(len(batch.y) for batch in few), "training views"
     if data.sizes["val"]:
+        if isinstance(distiller.teacher, Ensemble):
+            distiller.teacher.forget_agreement()
         trainer.validate(distiller, data, verbose=False)
         accuracy = float(trainer.callback_metrics["val/teacher_accuracy"])
         count, split = data.sizes["val"], "validation samples"
