@@ -87,6 +87,8 @@ def test_a_dotted_path_is_given_the_facts_of_the_data_that_it_asks_for() -> None
     model: Any = create_model(f"{__name__}.sized", 3, **told)
     assert model.in_features == 7 and model.facts == {"length": 5}
     assert create_model(f"{__name__}.tiny", 3, **told) is not None, "and no others"
+    mine: Any = create_model(f"{__name__}.sized", 3, kwargs={"vocabulary": 9}, **told)
+    assert mine.in_features == 9, "what the user says counts"
     with pytest.raises(UserError, match=r"model\.student: resnet8 is a network for images, .* dotted path"):
         create_model("resnet8", 3, **told)
 
@@ -125,6 +127,8 @@ def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         (f"{__name__}.not_a_model", {}, r"not_a_model must return a torch\.nn\.Module, got int"),
         ("torch.zeros", {}, "is not a Python function or class"),
         ("vit_b_16", {"image_size": 40}, "vit_b_16 refuses its arguments"),
+        ("resnet8", {"kwargs": {"num_classes": 3}}, "model.teacher_kwargs: the data decides num_classes"),
+        ("timm/resnet10t", {"kwargs": {"key": 3}}, "timm/resnet10t refuses its arguments"),
         ("resnet20", {"pretrained": True}, "'resnet20' has no ImageNet weights; do without them"),
         ("vgg11", {"pretrained": True}, "'vgg11' has no ImageNet weights"),
     ],

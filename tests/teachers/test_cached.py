@@ -32,13 +32,21 @@ class Pixels(nn.Module):
 
 def cached(data, folder=None, dtype=torch.float32, views=True):
     live = LiveTeacher(Pixels())
-    epoch_views = data.epoch_views if views else None
-    teacher = CachedTeacher(live, folder, data.sizes["train"], 64, data.num_views, dtype, data.seed, epoch_views)
-    return teacher, live
+    if not views:
+        data.epoch_views = lambda epoch: None
+    return CachedTeacher(live, folder, data, dtype), live
 
 
-def digits(**values) -> DigitsDataModule:
-    data = DigitsDataModule(**values)
+class Wide(DigitsDataModule):
+    """Digits of 64 classes, as many as they have pixels."""
+
+    @property
+    def classes(self) -> list[str]:
+        return [str(i) for i in range(64)]
+
+
+def digits(**values) -> Wide:
+    data = Wide(**values)
     data.setup()
     return data
 

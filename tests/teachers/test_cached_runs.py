@@ -8,7 +8,7 @@ import torch
 from kd_lightning import runs
 from kd_lightning.cache import fill
 from kd_lightning.teachers.cache.cached import CachedTeacher
-from kd_lightning.train import train
+from kd_lightning.training.run import train
 from kd_lightning.utils.checks import UserError
 from tests.conftest import compose
 
@@ -66,7 +66,8 @@ def test_filled_ahead_nothing_is_left_to_ask(tmp_path, teacher_run, asked):
 
 
 def test_a_full_disk_is_told_before_training(tmp_path, teacher_run, monkeypatch, capsys):
-    monkeypatch.setattr("kd_lightning.teachers.storage.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    little = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("kd_lightning.teachers.cache.storage.shutil.disk_usage", lambda _: little)
     with pytest.raises(UserError, match=r"teacher_cache=.*the full table takes"):
         run(tmp_path / "a", teacher_run, f"model.teacher_cache={tmp_path / 'cache'}")
     monkeypatch.chdir(tmp_path)

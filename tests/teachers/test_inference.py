@@ -6,7 +6,7 @@ from torch import nn
 
 from kd_lightning.models import create_model
 from kd_lightning.models.create import BUILT_IN
-from kd_lightning.teachers.fold import for_inference
+from kd_lightning.teachers.fold import fold
 from kd_lightning.teachers.live import LiveTeacher
 from kd_lightning.types import Batch
 
@@ -34,7 +34,7 @@ def norms(model: nn.Module) -> int:
 def test_folded_it_says_the_same(name):
     model = trained(name)
     said, count = model(X), norms(model)
-    fast = for_inference(model, X, "32-true")
+    fast = fold(model, X, "32-true")
     assert float((fast(X) - said).abs().max()) <= 1e-5 * float(said.abs().max())
     assert norms(fast) == 0 or (name.startswith("wrn") and norms(fast) < count), "pre-activation nets keep some"
     assert norms(model) == count and torch.equal(model(X), said), "the model itself stays as it was"
@@ -43,7 +43,7 @@ def test_folded_it_says_the_same(name):
 @torch.no_grad()
 def test_in_bf16_it_is_as_near_as_autocast():
     model = trained("resnet20")
-    fast = for_inference(model, X, "bf16-mixed")
+    fast = fold(model, X, "bf16-mixed")
     with torch.autocast("cpu", torch.bfloat16):
         folded, live = fast(X).float(), model(X).float()
     exact = model(X)
@@ -66,7 +66,7 @@ class Decides(nn.Module):
 @torch.no_grad()
 def test_what_cannot_be_traced_stays_as_it_is():
     model = Decides().eval()
-    fast = for_inference(model, X, "32-true")
+    fast = fold(model, X, "32-true")
     assert norms(fast) == 1 and torch.equal(fast(X), model(X))
 
 
@@ -86,7 +86,7 @@ class UsesBoth(nn.Module):
 @torch.no_grad()
 def test_a_norm_that_is_bypassed_is_not_folded():
     model = UsesBoth().eval()
-    torch.testing.assert_close(for_inference(model, X, "32-true")(X), model(X))
+    torch.testing.assert_close(fold(model, X, "32-true")(X), model(X))
 
 
 class ReadsTwice(nn.Module):
@@ -106,13 +106,13 @@ class ReadsTwice(nn.Module):
 @torch.no_grad()
 def test_nothing_is_overwritten_that_is_read_again():
     model, x = ReadsTwice().eval(), X.clone()
-    fast = for_inference(model, x, "32-true")
+    fast = fold(model, x, "32-true")
     assert torch.equal(fast(x), model(x)) and torch.equal(x, X)
 
 
 @torch.no_grad()
 def test_residual_sums_and_their_relus_are_done_in_place():
-    code = for_inference(trained("resnet20"), X, "32-true").code
+    code = fold(trained("resnet20"), X, "32-true").code
     assert code.count("relu_(") == 19 and code.count("+=") + code.count("iadd") == 9
 
 
@@ -120,11 +120,11 @@ def test_a_fast_teacher_counts_and_moves_as_before():
     teacher = LiveTeacher(trained("resnet8"))
     y = torch.zeros(4, dtype=torch.int64)
     said = teacher(Batch(X, y, y)).logits
-    teacher.speed_up(32, "32-true")
+    teacher.optimize_for_inference(X, "32-true")
     torch.testing.assert_close(teacher(Batch(X, y, y)).logits, said, rtol=1e-5, atol=1e-5)
     assert norms(teacher.models[0]) == 7
     half = LiveTeacher(trained("resnet8"))
-    half.speed_up(32, "bf16-mixed")
+    half.optimize_for_inference(X, "bf16-mixed")
     assert half(Batch(X, y, y)).logits.dtype == torch.bfloat16, "also where no one casts"
     teacher.apply_(lambda t: t.double() if t.is_floating_point() else t)
     assert teacher(Batch(X.double(), y, y)).logits.dtype == torch.float64

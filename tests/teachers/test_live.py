@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from kd_lightning.data import Normalize
+from kd_lightning.data.images.adapter import ImageAdapter
 from kd_lightning.models import create_model
-from kd_lightning.teachers.adapter import View
+from kd_lightning.teachers.adapter import TeacherAdapter
 from kd_lightning.teachers.live import LiveTeacher
 from kd_lightning.types import Batch
 
@@ -19,7 +20,7 @@ def test_another_normalization_is_normalizing_anew() -> None:
     pixels = torch.randint(256, (2, 8, 8, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     old = Normalize((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
     new = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    torch.testing.assert_close(View(old, new).images(old(pixels)), new(pixels), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ImageAdapter(old, new)(old(pixels)), new(pixels), rtol=1e-5, atol=1e-5)
 
 
 def test_answers_without_gradients_and_stays_as_it_is() -> None:
@@ -35,8 +36,8 @@ def test_answers_without_gradients_and_stays_as_it_is() -> None:
 
 def test_follows_the_student_with_its_renormalization() -> None:
     model = create_model("resnet8", 10)
-    view = View(Normalize((0.5,) * 3, (0.2,) * 3), Normalize((0.4,) * 3, (0.3,) * 3))
-    teacher = LiveTeacher(model, view=view)
+    images = ImageAdapter(Normalize((0.5,) * 3, (0.2,) * 3), Normalize((0.4,) * 3, (0.3,) * 3))
+    teacher = LiveTeacher(model, adapter=TeacherAdapter(images))
     teacher.apply_(lambda t: t.double() if t.is_floating_point() else t)
     b = batch()
     logits = teacher(b._replace(x=b.x.double())).logits

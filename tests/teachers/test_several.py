@@ -1,20 +1,23 @@
-"""Several teachers: how they are stacked, fused and weighted, and teachers that were trained elsewhere."""
+"""Several teachers: how they are fused and weighted, and teachers that were trained elsewhere."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
+from kd_lightning.config import ModelConfig
 from kd_lightning.data import Normalize
-from kd_lightning.losses import CTKD, DIST, KD, Combination, Distillation
+from kd_lightning.data.images.adapter import ImageAdapter
+from kd_lightning.losses import CTKD, DIST, KD, Combination, Distillation, Fusion
 from kd_lightning.losses.functional import ctkd_temperature, kd
 from kd_lightning.losses.functional.fusion import confidence_weights, entropy_weights
-from kd_lightning.losses.fusion import Fusion
-from kd_lightning.teachers import Ensemble, LiveTeacher
-from kd_lightning.teachers.adapter import View
-from kd_lightning.teachers.build import single_teachers
+from kd_lightning.teachers.adapter import TeacherAdapter
+from kd_lightning.teachers.ensemble import Ensemble
+from kd_lightning.teachers.live import LiveTeacher
+from kd_lightning.training.teachers import teacher_specs
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import UserError
 
@@ -24,9 +27,14 @@ Y = torch.arange(16) % 10
 BATCH = Batch(S, Y, torch.arange(16))
 
 
+def several(logits: Sequence[Tensor]) -> Outputs:
+    """The answers of teachers with logits `[B, C]` each, as an ensemble gives them."""
+    return Outputs(logits[0], members=tuple(Outputs(one) for one in logits))
+
+
 def total(fusion: str, weighting=None, teachers: int = 3, logits=T) -> float:
-    loss = Distillation(KD(temperature=4.0), ce_weight=0.0, fusion=Fusion(fusion, weighting, teachers))
-    return float(loss(Outputs(S), Outputs(logits), BATCH)["kd"])
+    loss = Distillation(KD(temperature=4.0), Fusion(fusion, weighting, teachers))
+    return float(loss(Outputs(S), several(logits), BATCH)["kd"])
 
 
 def test_each_fusion_is_what_its_name_says():
@@ -50,20 +58,20 @@ def test_equal_teachers_are_as_good_as_one(fusion):
 @pytest.mark.parametrize("fusion", ["probabilities", "logits", "losses", "confidence", "entropy"])
 def test_methods_in_a_combination_are_fused_as_they_are_alone(fusion):
     """Each at its own temperature."""
-    methods = {"soft": KD(temperature=8.0), "sharp": DIST(temperature=1.0)}
-    both = Combination({"soft": 0.5, "sharp": 2.0}, **methods)
-    parts = Distillation(both, fusion=Fusion(fusion, None, 3))(Outputs(S), Outputs(T), BATCH)
+    methods = {"soft": KD(temperature=8.0, alpha=0.5), "sharp": DIST(temperature=1.0, alpha=2.0)}
+    parts = Distillation(Combination(**methods), Fusion(fusion, None, 3))(Outputs(S), several(T), BATCH)
     for (name, method), weight in zip(methods.items(), (0.5, 2.0), strict=True):
-        alone = Distillation(method, fusion=Fusion(fusion, None, 3))(Outputs(S), Outputs(T), BATCH)
+        alone = Distillation(method, Fusion(fusion, None, 3))(Outputs(S), several(T), BATCH)
         torch.testing.assert_close(parts[name], weight * alone[type(method).__name__.lower()])
 
 
 def test_the_adversary_sees_what_its_temperature_does_to_the_fusion():
     """Its gradient is reversed there too."""
-    loss = Distillation(CTKD(temperature=4.0, strength=0.5), fusion=Fusion(teachers=3))
-    loss(Outputs(S), Outputs(T), BATCH)["ctkd"].backward()
+    loss = Distillation(CTKD(temperature=4.0, strength=0.5), Fusion(teachers=3))
+    loss(Outputs(S), several(T), BATCH)["ctkd"].backward()
     theta = loss.method.theta.detach().requires_grad_()
-    kd(S, T, ctkd_temperature(theta, 1.0, 20.0)).backward()
+    fused = ctkd_temperature(theta, 1.0, 20.0)
+    kd(S, Fusion(teachers=3)(several(T), Y, fused), fused).backward()
     torch.testing.assert_close(loss.method.theta.grad, -0.5 * theta.grad)
 
 
@@ -101,17 +109,17 @@ def test_adaptive_weights_sum_to_one_and_prefer_the_better_teacher():
 def test_learned_weights_find_the_teacher_that_is_right_and_do_not_touch_the_student():
     right = torch.zeros(16, 10)
     right[torch.arange(16), Y] = 5.0
-    logits = torch.stack([T[0], right])
-    loss = Distillation(KD(temperature=2.0), fusion=Fusion("probabilities", "learned", 2))
+    answers = several([T[0], right])
+    loss = Distillation(KD(temperature=2.0), Fusion("probabilities", "learned", 2))
     optimizer = torch.optim.Adam(loss.parameters(), lr=0.2)
     for _ in range(50):
         optimizer.zero_grad()
-        parts = loss(Outputs(S), Outputs(logits), BATCH)
+        parts = loss(Outputs(S), answers, BATCH)
         parts["loss"].backward()
         optimizer.step()
-    assert loss.fusion.weights(logits, Y)[1, 0] > 0.9
+    assert loss.fusion.weights(answers, Y)[1, 0] > 0.9
     student = S.clone().requires_grad_()
-    parts = loss(Outputs(student), Outputs(logits), BATCH)
+    parts = loss(Outputs(student), answers, BATCH)
     assert torch.autograd.grad(parts["fusion"], student, allow_unused=True, retain_graph=True)[0] is None
     assert torch.autograd.grad(parts["kd"], loss.fusion.theta, allow_unused=True)[0] is None
 
@@ -134,43 +142,59 @@ def test_mistakes_name_the_key(arguments, words):
         Fusion(fusion, weighting, 3)
 
 
-def test_an_ensemble_stacks_for_training_and_fuses_for_evaluation():
+def test_an_ensemble_gives_each_answer_and_the_fused_one():
     nets = [nn.Sequential(nn.Flatten(), nn.Linear(12, 5)) for _ in range(2)]
-    ensemble = Ensemble([LiveTeacher(net) for net in nets])
+    ensemble = Ensemble([LiveTeacher(net) for net in nets], Fusion(teachers=2))
     batch = Batch(torch.randn(6, 3, 2, 2), torch.zeros(6, dtype=torch.long), torch.arange(6))
-    logits = ensemble(batch).logits
-    assert logits.shape == (2, 6, 5) and torch.equal(logits[1], nets[1](batch.x))
-    fused = ensemble.evaluate(batch).logits
-    assert torch.allclose(fused.softmax(1), logits.softmax(2).mean(0), atol=1e-6)
-    same = (logits[0].argmax(1) == logits[1].argmax(1)).float().mean()
+    a, b = (net(batch.x) for net in nets)
+    for answer in (ensemble(batch), ensemble.evaluate(batch)):
+        assert [torch.equal(member.logits, own) for member, own in zip(answer.members, (a, b), strict=True)]
+        assert torch.allclose(answer.logits.softmax(1), (a.softmax(1) + b.softmax(1)) / 2, atol=1e-6)
+    same = (a.argmax(1) == b.argmax(1)).float().mean()
     assert torch.allclose(ensemble.agreement(), torch.tensor([[1.0, same], [same, 1.0]]))
     assert not any(p.requires_grad for net in nets for p in net.parameters())
+
+
+def test_an_ensemble_whose_weights_are_learned_answers_with_them_and_is_asked_anew():
+    nets = [nn.Sequential(nn.Flatten(), nn.Linear(12, 5)) for _ in range(2)]
+    loss = Distillation(KD(), Fusion("logits", "learned", 2))
+    ensemble = Ensemble([LiveTeacher(net) for net in nets], loss.fusion)
+    batch = Batch(torch.randn(6, 3, 2, 2), torch.zeros(6, dtype=torch.long), torch.arange(6))
+    before = ensemble.evaluate(batch).logits
+    assert not ensemble.fixed and Ensemble(ensemble.members, Fusion(teachers=2)).fixed
+    with torch.no_grad():
+        loss.fusion.theta.copy_(torch.tensor([9.0, -9.0]))
+    assert not torch.allclose(ensemble.evaluate(batch).logits, before)
+    torch.testing.assert_close(ensemble.evaluate(batch).logits, nets[0](batch.x).detach())
 
 
 def test_a_teacher_from_elsewhere_gets_its_own_pixels_size_and_classes():
     old, new = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), Normalize((0.1, 0.2, 0.3), (1.0, 0.5, 0.25))
     pixels = torch.rand(2, 3, 8, 8)
     x, wanted = (((pixels - torch.tensor(m).view(3, 1, 1)) / torch.tensor(s).view(3, 1, 1)) for m, s in (old, new))
-    view = View(old, new, 16, order=[2, 0])
-    assert torch.allclose(View(old, new).images(x), wanted, atol=1e-5)
-    assert view.images(x).shape == (2, 3, 16, 16)
-    assert math.isclose(float(view.images(x).mean()), float(wanted.mean()), abs_tol=0.05)
-    assert view.logits(torch.tensor([[1.0, 2.0, 3.0]])).tolist() == [[3.0, 1.0]]
+    assert torch.allclose(ImageAdapter(old, new)(x), wanted, atol=1e-5)
+    adapter = TeacherAdapter(ImageAdapter(old, new, 16), order=[2, 0])
+    assert adapter.inputs(x).shape == (2, 3, 16, 16)
+    assert math.isclose(float(adapter.inputs(x).mean()), float(wanted.mean()), abs_tol=0.05)
+    assert adapter.logits(torch.tensor([[1.0, 2.0, 3.0]])).tolist() == [[3.0, 1.0]]
 
 
-def test_one_value_serves_all_teachers_and_a_list_each_its_own():
-    model = {
-        "teacher": ["a", "b"],
-        "teacher_kwargs": {},
-        "teacher_weights": ["x.pt", "y.pt"],
-        "teacher_normalize": "imagenet",
-        "teacher_input_size": None,
-        "teacher_classes": ["cat", "dog"],
-    }
-    (a, key_a), (b, key_b) = single_teachers(OmegaConf.create({"model": model}))
-    assert (key_a, key_b) == ("[0]", "[1]") and a.model.teacher == "a"
-    assert (a.model.teacher_weights, b.model.teacher_weights) == ("x.pt", "y.pt")
-    assert a.model.teacher_normalize == b.model.teacher_normalize == "imagenet"
-    assert a.model.teacher_classes == b.model.teacher_classes == ["cat", "dog"]
+def test_one_value_serves_all_teachers_and_a_list_each_its_own(tmp_path):
+    files = [str(tmp_path / name) for name in ("x.pt", "y.pt")]
+    model = OmegaConf.structured(
+        ModelConfig(
+            student="s",
+            teacher=["a", "b"],
+            teacher_weights=files,
+            teacher_normalize="imagenet",
+            teacher_classes=["cat", "dog"],
+        )
+    )
+    a, b = teacher_specs(model)
+    assert (a.suffix, b.suffix) == ("[0]", "[1]") and (a.name, b.name) == ("a", "b")
+    assert [a.weights, b.weights] == files
+    assert a.normalize == b.normalize == "imagenet"
+    assert a.classes == b.classes == ("cat", "dog")
+    model.teacher_weights = files[:1]
     with pytest.raises(UserError, match="teacher_weights has 1 values for 2 teachers"):
-        single_teachers(OmegaConf.create({"model": model | {"teacher_weights": ["x.pt"]}}))
+        teacher_specs(model)

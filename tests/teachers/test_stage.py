@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from kd_lightning import runs
 from kd_lightning.config import build
 from kd_lightning.models import create_model
-from kd_lightning.teachers.build import build_teacher
-from kd_lightning.train import train
 from kd_lightning.training import teacher_stage as stage
+from kd_lightning.training.build import build_experiment
+from kd_lightning.training.run import train
+from kd_lightning.training.teachers import teacher_specs
 from kd_lightning.utils.checks import UserError
 from tests.conftest import compose
 
@@ -38,8 +40,10 @@ def test_trained_once_then_reused(auto: Any, tmp_path: Path, capfd: Any) -> None
     second = train(auto("loss.temperature=4", "seed=1", "trainer.max_epochs=2"), tmp_path / "b")
     assert "trained before" in capfd.readouterr().out
     assert folders(tmp_path) == [folder] and {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before
+    views = [metrics["teacher"].pop("train_views") for metrics in (first, second)]
+    assert views[0] != views[1], "another seed shows other views"
     assert first["teacher"] == second["teacher"]  # its accuracy on val and test, its size
-    own = runs.read(folder).metrics["student"]["best"]
+    own = runs.read(folder).student
     assert own["val"]["accuracy"] == first["teacher"]["val"]["accuracy"]
     assert own["test"]["nll"] == pytest.approx(first["teacher"]["test"]["nll"])
 
@@ -68,9 +72,22 @@ def test_trained_once_then_reused(auto: Any, tmp_path: Path, capfd: Any) -> None
 def test_another_recipe_is_another_folder(change: str, same: bool, auto: Any) -> None:
     def folder(*overrides: str) -> Path:
         cfg = auto(*overrides)
-        return stage.teacher_folder(cfg, stage.stage_config(cfg), build(cfg.data, "data"))
+        [spec] = teacher_specs(cfg.model)
+        return stage.teacher_folder(cfg, spec, build(cfg.data, "data"))
 
     assert (folder(change) == folder()) is same
+
+
+@pytest.mark.parametrize("group", ["model", "teacher_stage", "trainer", "loss"])
+def test_a_key_added_to_the_configuration_changes_no_teacher(group: str, auto: Any) -> None:
+    def folder(cfg: Any) -> Path:
+        [spec] = teacher_specs(cfg.model)
+        return stage.teacher_folder(cfg, spec, build(cfg.data, "data"))
+
+    cfg = OmegaConf.create(OmegaConf.to_container(auto()))  # without a schema, which a later version will change
+    before = folder(cfg)
+    cfg[group].added_later = 3
+    assert folder(cfg) == before
 
 
 def test_two_at_once_train_one(auto: Any, monkeypatch: Any) -> None:
@@ -85,8 +102,9 @@ def test_two_at_once_train_one(auto: Any, monkeypatch: Any) -> None:
         runs.write_metrics(path, {"epochs": 3})
 
     data, found = build(cfg.data, "data"), []
-    stage.check_stage(cfg, data)
-    ask = lambda: found.append(stage.trained_teacher(cfg, data, slow))  # noqa: E731
+    [spec] = teacher_specs(cfg.model)
+    stage.check_stage(cfg, spec, data)
+    ask = lambda: found.append(stage.trained_teacher(cfg, spec, data, slow))  # noqa: E731
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -135,9 +153,8 @@ def test_imagenet_without_network(auto: Any, tmp_path: Path, monkeypatch: Any) -
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     cfg = auto("model.teacher=resnet18", "model.teacher_weights=imagenet")
-    data = build(cfg.data, "data")
     with pytest.raises(UserError, match=r"model.teacher_weights=imagenet: .*'resnet18'.*Name or service not known"):
-        build_teacher(cfg, data, cfg.trainer, lambda model: (), train)
+        build_experiment(cfg)
 
 
 def test_imagenet_weights_start_the_stage(auto: Any, tmp_path: Path, monkeypatch: Any) -> None:

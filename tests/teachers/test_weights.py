@@ -1,5 +1,6 @@
 """Checkpoints as people keep them: each is loaded whole, or refused with the reason."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from kd_lightning.models import create_model
 from kd_lightning.models.checkpoints import load_weights
+from kd_lightning.runs.students import weights_file
 from kd_lightning.utils.checks import UserError
 
 State = dict[str, Tensor]
@@ -64,11 +66,23 @@ def test_safetensors(tmp_path: Path) -> None:
 
 
 def test_run_directory_and_its_files(teacher_run: Path) -> None:
-    models = [net(i) for i in range(3)]
-    paths = (teacher_run, teacher_run / "student.safetensors", teacher_run / "best.ckpt")
-    for model, path in zip(models, paths, strict=True):
+    models = [net(i) for i in range(2)]
+    assert weights_file(teacher_run, "model.teacher_weights") == teacher_run / "student.safetensors"
+    for model, path in zip(models, (weights_file(teacher_run, ""), teacher_run / "last.ckpt"), strict=True):
         load_weights(model, path)
-    assert same(models[0], models[1]) and same(models[0], models[2])  # what a run keeps is its best student
+    assert same(models[0], models[1]), "the selected student is the last one, unless select=best"
+
+
+def test_a_students_file_that_was_changed_is_refused(teacher_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(teacher_run, tmp_path / "run"))
+    file = run / "student.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"student\.safetensors is damaged: its checksum"):
+        weights_file(run, "model.teacher_weights")
+    with pytest.raises(UserError, match=r"model\.teacher_weights: .* is a folder without a finished run"):
+        weights_file(tmp_path, "model.teacher_weights")
 
 
 def test_checkpoint_of_a_strangers_lightning_module(tmp_path: Path) -> None:
