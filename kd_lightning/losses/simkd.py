@@ -110,7 +110,7 @@ def rebuild(
         inputs: As in `Reusing`, like the others.
         facts: Facts of the data, which the backbone was given; not used.
     """
-    net = create_model(backbone["name"], **backbone["inputs"], **backbone["kwargs"])
+    net = create_model(backbone["name"], kwargs=backbone["kwargs"], **backbone["inputs"])
     return Reusing(net, inputs, width, inner, layer, num_classes)
 
 

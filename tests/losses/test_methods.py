@@ -5,6 +5,7 @@ import inspect
 import json
 import math
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,21 @@ from tests.losses.learner import NO_TEACHER, PRESETS, Learner, digits, few, flat
 every = pytest.mark.parametrize("preset", PRESETS)
 WITH_PARAMETERS = ["ab", "cc", "crd", "crd_kd", "ctkd", "dml", "fitnets", "ft", "ofd", "reviewkd", "srrl", "vid"]
 COMBINED = ["crd_kd", "kd_attention"]
-OF_LOGITS = ["kd", "kd_cifar", "kd_std", "kd_adaptive", "dkd", "dkd_std", "dist", "nkd", "wsld", "rld", "mlld", "deit"]
+OF_LOGITS = [
+    "kd",
+    "kd_only",
+    "kd_cifar",
+    "kd_std",
+    "kd_adaptive",
+    "dkd",
+    "dkd_std",
+    "dist",
+    "nkd",
+    "wsld",
+    "rld",
+    "mlld",
+    "deit",
+]
 
 
 @every
@@ -187,7 +202,7 @@ def test_simkd_deploys_the_teachers_classifier_and_its_card_rebuilds_it() -> Non
     run.step()
     card = run.loss.wrap_card(run.card)
     card = StudentCard.from_dict(json.loads(json.dumps(card.as_dict())))
-    rebuilt = create_model(card.name, **card.inputs, **card.kwargs)
+    rebuilt: Any = create_model(card.name, kwargs=card.kwargs, **card.inputs)
     rebuilt.load_state_dict(run.student.state_dict())
     x = digits().x
     assert torch.equal(rebuilt.eval()(x), run.student.eval()(x))
