@@ -278,15 +278,34 @@ def test_a_copy_in_another_class_is_told(root, capsys):
     assert "warning: 1 pictures of train have a copy in another class" in capsys.readouterr().out
 
 
-def test_too_small_a_validation_split_is_told_with_the_number_that_would_do(root, capsys):
-    for i in range(30):
+@pytest.mark.parametrize(
+    ("more", "count", "way"),
+    [
+        (40, 5, "data.val_size=0.38 would hold out 20"),
+        (0, 2, "32 more in {root}/train and data.val_size=0.4 would do"),
+    ],
+)
+def test_too_small_a_validation_split_is_told_with_the_number_that_would_do(root, capsys, more, count, way):
+    for i in range(more):
         photo(root / "train" / "cat" / f"more_{i}.png")
     make(root).setup()
     out = capsys.readouterr().out
-    assert "warning: val has only 5 images" in out and "data.val_size=0.45 would hold out 20" in out
-    enough = make(root, val_size=0.45)
-    enough.setup()
-    assert "warning" not in capsys.readouterr().out and enough.sizes["val"] >= 20
+    assert f"warning: val has only {count} images" in out and out.rstrip().endswith(way.format(root=root))
+
+
+def test_a_small_folder_val_is_told(root, capsys):
+    for name in ("cat", "dog"):
+        photo(root / "val" / name / "0.png")
+    make(root).setup()
+    assert f"put 20 or more into {root / 'val'}" in capsys.readouterr().out
+
+
+def test_the_number_that_would_do_does(root, capsys):
+    for i in range(40):
+        photo(root / "train" / "cat" / f"more_{i}.png")
+    data = make(root, val_size=0.38)
+    data.setup()
+    assert data.sizes["val"] >= 20 and "warning" not in capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

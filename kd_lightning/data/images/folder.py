@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from kd_lightning.data.images.decode import center_box, read_square, reason
-from kd_lightning.data.images.decode import decode as open_rgb  # noqa: F401 - until predict calls Preprocess
 from kd_lightning.data.module import Split
 from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import UserError, did_you_mean
@@ -154,9 +153,7 @@ def scan_unlabeled(root: Path) -> Photos:
         UserError: If there are none.
     """
     _check_folder("data.unlabeled_root", root)
-    left_out: Counter[str] = Counter()
-    paths = _pictures(root, left_out)
-    _tell(root, left_out)
+    paths = find_pictures(root)
     if not paths:
         raise UserError(f"data.unlabeled_root={root} has no images")
     return Photos([os.fsencode(path) for path in paths], [UNLABELED] * len(paths))

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.transforms import v2
 
 from kd_lightning.data.images.folder import SPLITS, Photos, check_repeats, folder_path, scan, verify
 from kd_lightning.data.images.module import ImageDataModule
@@ -22,6 +21,7 @@ from kd_lightning.utils.checks import UserError, integer, number
 from kd_lightning.utils.console import say
 
 ENOUGH = 20  # validation images: below, one image moves the accuracy by more than 5 %
+MOST = 0.4  # fraction of the training images that are worth holding out for it
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -94,9 +94,9 @@ class ImageFolderDataModule(ImageDataModule):
         if self.splits:
             return
         photos = self._split()
-        train = photos["train"]
-        labels = self.few_labels(torch.from_numpy(train.labels))
-        photos["train"] = train.relabel(labels.numpy()) + self._unseen(photos)
+        more = self._unseen(photos)
+        labels = self.few_labels(torch.from_numpy(photos["train"].labels), len(more))
+        photos["train"] = (photos["train"] + more).relabel(labels.numpy())
         self.splits = {split: self._source(split, photos[split]) for split in SPLITS}
 
     def _unseen(self, photos: Mapping[Split, Photos]) -> Photos:
@@ -159,12 +159,18 @@ class ImageFolderDataModule(ImageDataModule):
         return train, held
 
     def _check_val(self, photos: Mapping[Split, Photos], held_out: bool) -> None:
-        """Tell before anything trains if the validation split is too small to choose by."""
+        """Tell before anything trains if the validation split is too small to choose by, and what would do."""
         count = len(photos["val"])
         if not 0 < count < ENOUGH:
             return
-        wanted = math.ceil(100 * ENOUGH / (len(photos["train"]) + count)) / 100
-        way = f"data.val_size={wanted} would hold out {ENOUGH}" if held_out and wanted <= 0.5 else "add images"
+        total = len(photos["train"]) + count
+        fraction = math.ceil(100 * ENOUGH / total) / 100
+        if not held_out:
+            way = f"put {ENOUGH} or more into {self.root / 'val'}"
+        elif fraction <= MOST:
+            way = f"data.val_size={fraction} would hold out {ENOUGH}"
+        else:
+            way = f"{math.ceil(ENOUGH / MOST) - total} more in {self.root / 'train'} and data.val_size={MOST} would do"
         say(
             f"warning: val has only {count} images, and each moves the accuracy by {100 / count:.0f} %: too few to "
             f"choose a checkpoint or to check a teacher; {way}"
@@ -178,11 +184,3 @@ class ImageFolderDataModule(ImageDataModule):
             "sizes": [self.val_size, self.test_size],
             "files": {split: part.fingerprint(self.root) for split, part in self._scanned[1].items()},
         }
-
-
-MARGIN = ImageFolderDataModule.margin  # until predict and load call Preprocess
-
-
-def center(size: int, margin: float = 1.0) -> v2.Transform:
-    """Return the transform that predict and load use until they call Preprocess."""
-    return v2.Compose([v2.Resize(round(size * margin)), v2.CenterCrop(size)])

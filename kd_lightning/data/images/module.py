@@ -57,16 +57,26 @@ class ImageDataModule(DataModule):
         """Pictures of `unlabeled_root`. Raises UserError if there are none."""
         return Photos() if self.unlabeled_root is None else scan_unlabeled(self.unlabeled_root)
 
-    def few_labels(self, labels: Tensor) -> Tensor:
-        """Return the labels `[N]` of the training images with `UNLABELED` for those outside `label_fraction`."""
+    def few_labels(self, labels: Tensor, unlabeled: int) -> Tensor:
+        """Return the labels of the training split, `UNLABELED` for images outside `label_fraction` and further ones.
+
+        Args:
+            labels: Classes `[N]` of the data set's own training images.
+            unlabeled: Number of images after them, M.
+
+        Returns:
+            int64 `[N + M]`.
+        """
         if self.label_fraction is not None:
             others, _ = stratified_fraction(labels, self.label_fraction, random_bits(self.split_seed, _LABELS))
             labels = labels.index_fill(0, others, UNLABELED)
-        self._labelled = int((labels != UNLABELED).sum())
+        labels = torch.cat([labels, labels.new_full((unlabeled,), UNLABELED)])
+        known = labels != UNLABELED
+        self._labelled = None if known.all() else known.nonzero().flatten()
         return labels
 
     @property
-    def labelled(self) -> int:
+    def labelled(self) -> Tensor | None:
         self.setup()
         return self._labelled
 

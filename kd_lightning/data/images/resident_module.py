@@ -17,7 +17,6 @@ from kd_lightning.data.images.module import ImageDataModule
 from kd_lightning.data.images.placement import Placement, check_place
 from kd_lightning.data.images.resident import ResidentImages
 from kd_lightning.data.split import stratified
-from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import UserError, integer
 
 
@@ -79,7 +78,7 @@ class ResidentDataModule(ImageDataModule):
             train = train[few]
         more = self._unlabeled_pixels
         train_images = torch.cat([images[train], more])
-        train_labels = torch.cat([self.few_labels(labels[train]), torch.full((len(more),), UNLABELED)])
+        train_labels = self.few_labels(labels[train], len(more))
         side = self.image_size + 2 * self.augment.pad
         size = 3 * (len(train_images) * side**2 + (len(val) + len(test_images)) * self.image_size**2)
         placement, plain = Placement(self.device, size), Augment()
