@@ -1,8 +1,8 @@
 """A user's mistake ends in one line and exit status 2; a traceback is kept for our own."""
 
+import errno
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,29 +14,41 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.config import CONF_DIR
 from kd_lightning.utils.checks import UserError, did_you_mean
+from kd_lightning.utils.signals import stoppable
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turns what Hydra and our checks raise into one line on stderr."""
+    """Turn what Hydra, our checks and the disk raise into one line on stderr, and signals into exit statuses."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting itself
     try:
-        yield
+        with stoppable():
+            yield
     except (UserError, HydraException, OmegaConfBaseException) as e:
         sys.exit(fail(e))
     except OSError as e:
-        if traceback.extract_tb(e.__traceback__)[-1].name != "mkdir":  # by Hydra, of the output folder
-            raise
-        sys.exit(fail(e))
+        sys.exit(fail(disk_error(e)))
     except KeyboardInterrupt:
-        print("interrupted; go on with resume=<run directory>", file=sys.stderr)
         sys.exit(130)
 
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+
+
+def disk_error(e: OSError) -> UserError:
+    """Return what a full, read-only or forbidden place on the disk means to the user; raise any other error again."""
+    if e.errno not in DISK:
+        raise e
+    where = f" {e.filename}" if e.filename else ""
+    full = e.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "free some space, then go on with resume=<run directory>" if full else "choose another folder or its rights"
+    return UserError(f"cannot write or read{where}: {e.strerror}; {what}")
+
+
 def fail(e: Exception) -> int:
-    """Prints the one line; returns the exit status."""
+    """Print the one line; return the exit status: 2, or 3 for a training that diverged."""
     print(f"error: {_message(e)}", file=sys.stderr)
-    return 2
+    return e.status if isinstance(e, UserError) else 2
 
 
 def _message(e: Exception) -> str:
@@ -47,8 +59,6 @@ def _message(e: Exception) -> str:
         return f"unknown option {group}={option}{did_you_mean(option, e.options)}; there are {', '.join(e.options)}"
     if isinstance(e, OverrideParseException):
         return f"cannot read {e.override!r}: {_joined(str(e))}; write key=value"
-    if isinstance(e, OSError):
-        return f"cannot write to {e.filename}: {e.strerror}; choose another hydra.run.dir"
     if str(e).startswith("Could not override '"):
         return _unknown_key(str(e).split("'")[1], str(e))
     return _joined(f"{e}\n{e.__cause__ or ''}")

@@ -1,16 +1,19 @@
 """Typed run configuration, and the only place that turns configuration nodes into objects."""
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.errors import InstantiationException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.checks import UserError, choice, did_you_mean
+from kd_lightning.utils.trust import check_targets
 
 HERE = Path(__file__).resolve().parent
 CONF_DIR = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())  # installed wheel, checkout
@@ -57,6 +60,7 @@ class Config:
     compile: Any = "auto"
     select: str = "last"
     resume: str | None = None
+    trust: bool = False
 
 
 ConfigStore.instance().store(name="schema", node=Config)
@@ -65,9 +69,11 @@ ConfigStore.instance().store(name="schema", node=Config)
 def build(node: DictConfig, key: str, **kwargs: Any) -> Any:
     """Instantiates `node._target_`; `key` names the node in messages.
 
-    Raises UserError for whatever the target refuses: these are values that the user typed.
+    Raises UserError for whatever the target refuses: these are values that the user typed. Outside `trusting()`, where
+    a node may come from a file, also for a target that this package does not offer.
     """
     check_given(node, key)
+    check_targets(OmegaConf.to_container(node, resolve=True), key)
     try:
         return hydra.utils.instantiate(node, _convert_="all", **kwargs)
     except InstantiationException as e:
@@ -93,3 +99,73 @@ def check_given(node: DictConfig, key: str) -> None:
 def _one_line(text: str) -> str:
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     return " · ".join(line for line in lines if not line.startswith("full_key"))
+
+
+def apply_overrides(
+    config: DictConfig,
+    overrides: Iterable[str],
+    *,
+    allowed: Sequence[str],
+    groups: Sequence[str] = (),
+    refusal: str,
+) -> DictConfig:
+    """Return `config`, which was composed before, changed by overrides in the grammar of `kd_lightning.train`.
+
+    An override that changes nothing is accepted whatever its key.
+
+    Args:
+        config: The configuration of a run; it stays as it is.
+        overrides: `key=value` as typed; `+key=value` adds a key.
+        allowed: Beginnings of the keys that may be changed.
+        groups: Groups that `group=option` replaces as a whole, before any key; their keys may then be changed too.
+        refusal: Message for any other key, with `{}` where the override goes.
+
+    Raises:
+        UserError: If an override cannot be read, or its key is unknown or may not be changed.
+    """
+    config, parser = config.copy(), OverridesParser.create()
+    OmegaConf.set_struct(config, False)
+    later = []
+    for override in overrides:
+        try:
+            parsed = parser.parse_override(override)
+        except HydraException:
+            raise UserError(f"cannot read {override!r}; write key=value, or 'key=\"value\"' if it has = or (") from None
+        key = parsed.key_or_group
+        if parsed.is_delete() or parsed.is_sweep_override():
+            raise UserError(f"{override}: give one value; keys cannot be removed here, nor swept over")
+        if key in groups:
+            config[key] = load_option(key, parsed.value())
+            allowed = (*allowed, f"{key}.")
+        else:
+            later.append((override, key, parsed.value(), parsed.is_add() or parsed.is_force_add()))
+    for override, key, value, is_new in later:
+        if not (is_new or _has(config, key) or (CONF_DIR / key).is_dir()):
+            raise UserError(f"unknown key {key!r}{did_you_mean(key, _keys(config))}")
+        changed = config.copy()
+        OmegaConf.update(changed, key, value, merge=True)
+        if changed != config and not key.startswith(tuple(allowed)):
+            raise UserError(refusal.format(override))
+        config = changed
+    return config
+
+
+def load_option(group: str, name: Any) -> DictConfig:
+    """Return the option `name` of a configuration group, such as `loss` and `kd`. Raises UserError if there is none."""
+    known = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+    node = OmegaConf.load(CONF_DIR / group / f"{choice(group, name, known)}.yaml")
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return isinstance(node, DictConfig) and name in node
+
+
+def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name, value in config.items_ex(resolve=False):
+        yield f"{prefix}{name}"
+        if isinstance(value, DictConfig) and not value._is_none():
+            yield from _keys(value, f"{prefix}{name}.")

@@ -2,23 +2,29 @@
 
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning import runs
-from kd_lightning.cli import clear_errors, fail
+from kd_lightning.cli import clear_errors, disk_error, fail
 from kd_lightning.config import CONF_DIR
-from kd_lightning.runs import claims
+from kd_lightning.runs import claims, names
 from kd_lightning.runs.lock import Busy, alone
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
+from kd_lightning.utils.distributed import repeat_this_job_only, tell
+from kd_lightning.utils.signals import Stopped
+from kd_lightning.utils.trust import names_own_code, trusting
 
 
 def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any], DictConfig]:
@@ -30,17 +36,27 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
     if resume:
         if run.mode != RunMode.RUN:
             raise UserError("resume goes on with one run; leave out -m and what makes a sweep")
+        trust = bool(cfg.trust)  # what the folder says of itself does not count
         cfg = claims.resumed_config(Path(cfg.resume), list(run.overrides.task))
-    elif run.mode == RunMode.MULTIRUN and claims.holds(out, cfg):  # the same sweep, once more
-        if runs.is_finished(out):
+    else:
+        trust = True  # the user typed it all
+    if run.mode == RunMode.MULTIRUN:  # the same sweep, once more
+        state = tell(f"state of {out}", lambda: _state(out, cfg))
+        if state == "finished":
             say(f"finished before, not run again: {out}")
             return runs.read(out).metrics, cfg
-        resume = True
-    from kd_lightning.training.run import train  # torch takes seconds to import
-    from kd_lightning.utils.distributed import repeat_this_job_only
+        resume = state == "begun"
+    from kd_lightning.training.processes import ending_children  # torch takes seconds to import
+    from kd_lightning.training.run import train
 
-    with repeat_this_job_only(out):
+    with repeat_this_job_only(out), trusting(trust), ending_children():
         return train(cfg, out, resume), cfg
+
+
+def _state(out: Path, cfg: DictConfig) -> str:
+    if not claims.holds(out, cfg):
+        return "new"
+    return "finished" if runs.is_finished(out) else "begun"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
@@ -50,20 +66,45 @@ def _main(cfg: DictConfig) -> float:
     try:
         with alone(out):
             metrics, cfg = _train_or_go_on(cfg, run, out)
-    except (UserError, OmegaConfBaseException) as e:
+    except Stopped:
+        if (out / runs.CONFIG).is_file():
+            say(f"interrupted; go on with: {_again(run, out)}")
+        else:
+            claims.discard_if_empty(out)
+        raise
+    except (UserError, OmegaConfBaseException, OSError) as e:
         claims.discard_if_empty(out)
+        told = disk_error(e) if isinstance(e, OSError) else e
         if isinstance(e, Busy) and run.mode == RunMode.MULTIRUN:  # the same sweep twice at once: they share its runs
             say(f"not started here: {e}")
             return math.nan
-        status = fail(e)
+        status = fail(told)
         if run.mode == RunMode.RUN:
             raise SystemExit(status) from e  # not through Hydra, which would print its own words too
-        raise  # the sweep goes on with its other jobs, and ends with this error
+        raise told from e  # the sweep goes on with its other jobs, and ends with this error
     if run.mode == RunMode.RUN:
         from kd_lightning.training.summary import result_table
 
         say(result_table(cfg, metrics, out))
     return _selected_accuracy(metrics)
+
+
+def _again(run: Any, out: Path) -> str:
+    """Return the command that goes on with an interrupted run, or with its whole sweep."""
+    if run.mode == RunMode.MULTIRUN:
+        folder = names.override("hydra.sweep.dir", os.path.relpath(run.sweep.dir))
+        return shlex.join(["python", "-m", "kd_lightning.train", *_typed(sys.argv[1:], "hydra.sweep.dir"), folder])
+    trust = " trust=true" * names_own_code(_plain(runs.read_config(out)))
+    return f"python -m kd_lightning.train {names.resume_word(out)}{trust}"
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(config)
+    return plain
+
+
+def _typed(words: list[str], but: str) -> list[str]:
+    return [word for word in words if not word.startswith(f"{but}=")]
 
 
 def _selected_accuracy(metrics: dict[str, Any]) -> float:
@@ -72,15 +113,28 @@ def _selected_accuracy(metrics: dict[str, Any]) -> float:
     return float(student.get("val", student["test"])["accuracy"])
 
 
+def _resumed_folder(word: str) -> str:
+    """Return the folder that `resume=…` names: as Hydra reads it, or where it cannot, as it stands."""
+    typed = word.partition("=")[2]
+    try:
+        value = OverridesParser.create().parse_override(word).value()
+    except HydraException:
+        return typed
+    return value if isinstance(value, str) and not Path(typed).is_dir() else "" if value is None else typed
+
+
 def main() -> None:
     """The console script `kd-train`."""
     with clear_errors():
+        names.forget_stamp()
         # argparse takes no flag between overrides, where people write `-m` and `--config-dir`
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: "=" in arg and not arg.startswith("-"))
-        resume = next((arg.partition("=")[2] for arg in sys.argv[1:] if arg.startswith("resume=")), "")
-        if resume not in ("", "null"):  # the same folder again, before Hydra makes a new one
-            runs.read_config(Path(resume))
-            sys.argv.append(f"hydra.run.dir={resume}")
+        for i, word in enumerate(sys.argv):
+            if i and word.startswith("resume=") and (folder := _resumed_folder(word)):
+                runs.read_config(Path(folder))
+                sys.argv[i] = names.override("resume", folder)
+                sys.argv.append(names.override("hydra.run.dir", folder))  # before Hydra makes a new one
+                break
         _main()
 
 

@@ -1,29 +1,37 @@
 """Claims on run directories: a folder belongs to one run, from its first moment, and when it goes on."""
 
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.config import apply_overrides
 from kd_lightning.runs.directory import (
     CONFIG,
     INCIDENTAL,
     LAST,
+    METRICS,
+    PREVIOUS,
     flatten,
     is_finished,
     read,
     read_config,
+    remove_partial,
     write_config,
 )
+from kd_lightning.runs.names import resume_word
 from kd_lightning.utils.checks import UserError
-from kd_lightning.utils.distributed import is_first_rank
+from kd_lightning.utils.console import say
+from kd_lightning.utils.distributed import is_first_rank, tell
 
 # Where files lie, and how long, fast and talkative a training is: what a run may change when it goes on.
 CHANGEABLE = ("trainer.", "data.root", "data.num_workers", "data.verify", "model.teacher_weights", "teacher_stage.dir")
 
 
 def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
-    """Make `path` this run's own, or go on with the run in it.
+    """Make `path` this run's own, or go on with the run in it. The first rank does it, and tells the others.
 
     Returns:
         The checkpoint to go on from, if there is one.
@@ -31,26 +39,48 @@ def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
     Raises:
         UserError: If `path` holds a run already (with `resume`: a finished one), or cannot be written.
     """
-    if not is_first_rank():
-        resume = resume or (path / LAST).is_file()  # as the first rank does, which began before
-    elif not resume:
-        _create(path, config)
-    if not resume:
-        return None
-    if is_finished(path) and read(path).metrics["epochs"] >= config.trainer.max_epochs:
-        raise UserError(f"resume: the run in {path} is finished; give it more epochs with trainer.max_epochs=…")
-    if is_first_rank():
+
+    def first() -> str | None:
+        if not resume:
+            _create(path, config)
+            return None
+        if is_finished(path) and read(path).metrics["epochs"] >= config.trainer.max_epochs:
+            raise UserError(f"resume: the run in {path} is finished; give it more epochs with trainer.max_epochs=…")
+        remove_partial(path)
         write_config(path, config)
-    last = path / LAST
-    if not last.is_file():
-        return None  # it was stopped before its first epoch ended
+        return _newest_whole(path)
+
+    name = tell(f"checkpoint of {path}", first)
+    return None if name is None else path / name
+
+
+def _newest_whole(path: Path) -> str | None:
+    """Return the name of the checkpoint to go on from: the last one, or the one before if that is damaged."""
+    found = [name for name in (LAST, PREVIOUS) if (path / name).is_file()]
+    for name in found:
+        if (problem := damage(path / name)) is None:
+            if name != LAST:
+                say(
+                    f"{path / LAST} is {'damaged' if LAST in found else 'missing'}; going on from {PREVIOUS}, before it"
+                )
+            return name
+    if found:
+        raise UserError(f"resume: {path / found[0]} is damaged ({problem}); delete it to start anew")
+    return None  # it was stopped before its first epoch ended
+
+
+def damage(path: Path) -> str | None:
+    """Return what is wrong with a checkpoint; None if nothing is. Every byte is read."""
     import torch  # takes seconds, which `--help` need not wait for
 
     try:
-        torch.load(last, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:
+            if entry := archive.testzip():  # torch checks no checksums
+                return f"wrong checksum of {entry}"
+        torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # whatever a damaged zip or pickle raises
-        raise UserError(f"resume: {last} is damaged ({str(e).splitlines()[0][:80]}); delete it to start anew") from e
-    return last
+        return str(e).splitlines()[0][:80] if str(e) else type(e).__name__
+    return None
 
 
 def holds(path: Path, config: DictConfig) -> bool:
@@ -70,11 +100,18 @@ def holds(path: Path, config: DictConfig) -> bool:
 def _create(path: Path, config: DictConfig) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
+        before = frozenset(file.name for file in path.iterdir())
         write_config(path, config, exclusive=True)  # fails if it exists: two runs can never share a folder
     except FileExistsError as e:
-        raise UserError(f"{path} already holds a run; go on with resume={path} or choose another hydra.run.dir") from e
+        raise UserError(
+            f"{path} already holds a run; go on with {resume_word(path)} or choose another hydra.run.dir"
+        ) from e
     except OSError as e:
         raise UserError(f"cannot write to the output folder {path}: {e.strerror}; choose another hydra.run.dir") from e
+    _before[path.absolute()] = before
+
+
+_before: dict[Path, frozenset[str]] = {}  # names in a folder before a run of this process claimed it
 
 
 def resumed_config(path: Path, overrides: list[str]) -> DictConfig:
@@ -83,25 +120,25 @@ def resumed_config(path: Path, overrides: list[str]) -> DictConfig:
     Raises:
         UserError: If one changes what is learned: another loss, another student or seed is another run.
     """
-    config = read_config(path)
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key == "resume":
-            continue
-        changed = config.copy()
-        changed.merge_with_dotlist([f"{key.lstrip('+')}={value}"])
-        if changed != config and not key.startswith(CHANGEABLE):
-            raise UserError(f"resume: {override} cannot be changed in a run that has begun; start a new run for it")
-        config = changed
-    return config
+    refusal = "resume: {} cannot be changed in a run that has begun; start a new run for it"
+    changes = [override for override in overrides if not override.startswith(("resume=", "trust="))]
+    return apply_overrides(read_config(path), changes, allowed=CHANGEABLE, refusal=refusal)
 
 
 def discard(path: Path) -> None:
-    """Remove by name what a run that was refused has written, and its folder if nothing is left in it."""
-    if not is_first_rank() or (path / LAST).is_file():
+    """Remove by name what a run that was refused has written, and its folder if nothing is left in it.
+
+    What was in the folder before stays, whoever made it.
+    """
+    if not is_first_rank() or any((path / name).exists() for name in (LAST, PREVIOUS, METRICS)):
         return
-    for file in (path / CONFIG, *path.glob("events.out.tfevents.*"), *path.glob("*.log")):
-        file.unlink(missing_ok=True)
+    remove_partial(path)
+    job = HydraConfig.get().job.name if HydraConfig.initialized() else "train"
+    before = _before.pop(path.absolute(), frozenset())
+    for file in path.iterdir():
+        made_here = file.name in (CONFIG, f"{job}.log") or file.name.startswith("events.out.tfevents.")
+        if made_here and file.name not in before:
+            file.unlink(missing_ok=True)
     discard_if_empty(path)
 
 

@@ -1,22 +1,31 @@
 """Run directories: what a finished training leaves, under file names that only this package knows."""
 
+import errno
 import hashlib
 import json
+import math
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from kd_lightning.config import Config
+from kd_lightning.runs.names import resume_word
 from kd_lightning.utils.checks import UserError
 
 CONFIG, METRICS, BEST, LAST = "config.yaml", "metrics.json", "best.ckpt", "last.ckpt"
+PREVIOUS = "previous.ckpt"  # the last checkpoint but one, until the run is finished
+NONFINITE = "nonfinite.json"  # the batches whose loss was not a finite number
 STUDENT = "student.safetensors"
 EVALUATION = "evaluation.json"  # written by kd_lightning.evaluate
 SCHEMA = 2  # of a run directory, in metrics.json and at the top of config.yaml
+_KEYS = {field.name for field in fields(Config)} - {"trust"}
 _STAMP = f"# kd_lightning run, schema {SCHEMA}\n"
 
 INCIDENTAL = (
@@ -30,6 +39,7 @@ INCIDENTAL = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
     "resume",
+    "trust",
 )
 """Keys that change none of the numbers that a run ends with."""
 
@@ -66,11 +76,7 @@ def write_config(path: Path, config: DictConfig, exclusive: bool = False) -> Non
         FileExistsError: With `exclusive`, if there is one: then the folder belongs to another run.
     """
     text = _STAMP + OmegaConf.to_yaml(config, resolve=True)
-    if exclusive:
-        with open(path / CONFIG, "x", encoding="utf-8") as f:
-            f.write(text)
-    else:
-        replace(path / CONFIG, text)
+    replace(path / CONFIG, text, exclusive)
 
 
 def read_config(path: Path, key: str = "resume") -> DictConfig:
@@ -92,15 +98,38 @@ def read_config(path: Path, key: str = "resume") -> DictConfig:
         raise UserError(
             f"{key}: {path} has schema {found[1] if found else 1}, this version reads {SCHEMA}; run it again"
         )
-    if not isinstance(config, DictConfig) or not {"data", "model", "loss", "trainer"} <= set(config):
+    if not isinstance(config, DictConfig) or not set(config) >= _KEYS or not text.endswith("\n"):
         raise damaged
     return config
 
 
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    """Write `metrics.json`, whole or not at all; its presence says that the run is finished."""
+    """Write `metrics.json`, whole or not at all; its presence says that the run is finished, or has diverged."""
     checksums = {name: checksum(path / name) for name in (STUDENT,) if (path / name).is_file()}
-    replace(path / METRICS, json.dumps({"schema": SCHEMA} | metrics | {"sha256": checksums}, indent=2) + "\n")
+    replace(path / METRICS, _json({"schema": SCHEMA} | metrics | {"sha256": checksums}))
+
+
+def write_diverged(path: Path, how: dict[str, Any]) -> None:
+    """Record in `metrics.json` that the run in `path` ended with a loss that was not a finite number.
+
+    Args:
+        path: The run directory.
+        how: `epoch`, `step` and whatever else is known of it.
+    """
+    replace(path / METRICS, _json({"schema": SCHEMA, "diverged": True} | how))
+
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """Return plain values in which null stands for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(child) for child in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def checksum(path: Path) -> str:
@@ -110,15 +139,26 @@ def checksum(path: Path) -> str:
 
 
 def is_finished(path: Path) -> bool:
-    """Return whether the run in `path` is finished."""
-    return (path / METRICS).is_file()
+    """Return whether the run in `path` is finished; one that has diverged is not."""
+    return (path / METRICS).is_file() and diverged(path) is None
+
+
+def diverged(path: Path) -> dict[str, Any] | None:
+    """Return how the run in `path` diverged (`epoch`, `step`, …); None if it did not."""
+    try:
+        metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
+        return metrics if metrics.get("diverged") else None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def read(path: Path) -> Run:
     """Return the finished run in `path`. Raises UserError if there is none, or it is of another schema."""
     config = read_config(path, "run")
+    if how := diverged(path):
+        raise UserError(f"{path} has diverged in epoch {how.get('epoch')}, step {how.get('step')}: it has no result")
     if not is_finished(path):
-        raise UserError(f"{path} has no {METRICS}: that run did not finish; go on with resume={path}")
+        raise UserError(f"{path} has no {METRICS}: that run did not finish; go on with {resume_word(path)}")
     damaged = UserError(f"{path / METRICS} is damaged; run it again")
     try:
         metrics = json.loads((path / METRICS).read_text())
@@ -171,8 +211,64 @@ def read_evaluation(path: Path) -> dict[str, Any] | None:
     return values
 
 
-def replace(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
+def replace(path: Path, text: str, exclusive: bool = False) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        FileExistsError: With `exclusive`, if it exists.
+    """
+
+    def write(partial: Path) -> None:
+        partial.write_text(text, encoding="utf-8")
+
+    write_whole(path, write, exclusive)
+
+
+def write_whole(
+    path: Path, write: Callable[[Path], Any], exclusive: bool = False, before: Callable[[], None] | None = None
+) -> None:
+    """Let `write` fill a file beside `path`, then make it `path` in one step; a crash leaves the old file or the new.
+
+    Args:
+        path: The file.
+        write: Is given the name of the file beside it.
+        exclusive: `path` must not exist.
+        before: Called when the new file is whole and on the disk, before it takes the name.
+
+    Raises:
+        FileExistsError: With `exclusive`, if `path` exists.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    partial.replace(path)
+    try:
+        write(partial)
+        flush(partial)
+        if before is not None:
+            before()
+        if exclusive:
+            os.link(partial, path)
+        else:
+            partial.replace(path)
+        flush(path.parent)  # the name, too
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as e:
+        if e.errno != errno.EINVAL:  # some network file systems cannot flush a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_partial(path: Path) -> None:
+    """Remove what killed processes left half written in the run directory `path`."""
+    for name in (CONFIG, METRICS, BEST, LAST, PREVIOUS, STUDENT, EVALUATION, NONFINITE):
+        for partial in path.iterdir():
+            if re.fullmatch(rf"\.{re.escape(name)}\.\d+", partial.name):
+                partial.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """The students of a run directory: their weights, and the card that rebuilds them."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from torch import nn
 
 from kd_lightning.models import create_model
 from kd_lightning.models.checkpoints import load_weights
-from kd_lightning.runs.directory import BEST, LAST, METRICS, STUDENT, checksum, is_finished, read
+from kd_lightning.runs.directory import BEST, LAST, METRICS, STUDENT, checksum, is_finished, read, write_whole
+from kd_lightning.runs.names import resume_word
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError
 
@@ -28,12 +28,14 @@ def save_student(path: Path, model: nn.Module, card: StudentCard) -> None:
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
     """Write a model's state as safetensors, whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.touch()
-    mode = partial.stat().st_mode
-    save_file(state, partial, metadata=metadata)
-    partial.chmod(mode)  # safetensors keeps it to its owner
-    partial.replace(path)
+
+    def write(partial: Path) -> None:
+        partial.touch()
+        mode = partial.stat().st_mode
+        save_file(state, partial, metadata=metadata)
+        partial.chmod(mode)  # safetensors keeps it to its owner
+
+    write_whole(path, write)
 
 
 def weights_file(path: str | Path, key: str) -> Path:
@@ -59,7 +61,12 @@ def check_weights(path: Path) -> None:
 
 
 def build_student(card: StudentCard, key: str) -> nn.Module:
-    """Return the network that `card` describes, with random weights. Raises UserError."""
+    """Return the network that `card` describes, with random weights.
+
+    Raises:
+        UserError: If it cannot be made; outside `utils.trust.trusting`, also if it is code that this package does not
+            offer, as the card may come from a file.
+    """
     return create_model(card.name, kwargs=card.kwargs, key=key, **card.inputs)
 
 
@@ -67,7 +74,7 @@ def load_student(path: Path) -> tuple[nn.Module, StudentCard]:
     """Return the deployed student of the run in `path`, in eval mode, and its card. Raises UserError."""
     weights = path / STUDENT
     if not weights.is_file():
-        raise UserError(f"{path} has no {STUDENT}: that run did not finish; go on with resume={path}")
+        raise UserError(f"{path} has no {STUDENT}: that run did not finish; go on with {resume_word(path)}")
     try:
         with safe_open(weights, "pt") as f:
             card = StudentCard.from_dict(json.loads(f.metadata()[KEY]))

@@ -22,7 +22,7 @@ from kd_lightning.training.objective import build_loss, prepare_loss
 from kd_lightning.training.optimizer import build_optimizer
 from kd_lightning.training.teacher_stage import check_stage
 from kd_lightning.training.teachers import teacher_specs
-from kd_lightning.training.trainer import num_processes, resolve_trainer
+from kd_lightning.training.trainer import check_limits, num_processes, resolve_trainer
 from kd_lightning.types import StudentCard
 from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError, choice, integer
@@ -66,7 +66,10 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     optimizer, schedule = build_optimizer(cfg.optimizer, cfg.scheduler, max(1, trainer.max_epochs), batch)
     data.prepare_data()
     data.setup()
+    if not loss.needs_teacher:
+        data.drop_unlabeled()
     check_batch(loss, data, processes)
+    check_limits(trainer, data)
     student, card = _student(cfg.model, data, cfg.seed)
     teachers = tuple(open_teacher(spec, data) for spec in specs)
     prepare_loss(loss, student, teachers, data, card, cfg.seed)

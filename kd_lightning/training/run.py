@@ -123,11 +123,11 @@ def _fit_and_test(
 
 def _check_scores(metrics: dict[str, Any], out: Path) -> None:
     """Raise Diverged if a student has scores that are no numbers, although its weights are."""
-    for name, student in metrics["student"].items():
-        for split, scores in student.items() if isinstance(student, dict) else ():
-            broken = [k for k, v in scores.items() if not math.isfinite(v)] if isinstance(scores, dict) else []
-            if broken:
-                how = {"epoch": student["epoch"], "scores": {k: str(scores[k]) for k in broken}}
+    for name in ("last", "best"):
+        student = metrics["student"].get(name, {})
+        for split in ("val", "test"):
+            if broken := [k for k, v in student.get(split, {}).items() if not math.isfinite(v)]:
+                how = {"epoch": student["epoch"], "scores": {k: str(student[split][k]) for k in broken}}
                 raise Diverged(f"{out}: {broken[0]} of the {name} student on {split} is not a finite number", how)
 
 

@@ -1,8 +1,11 @@
 """The teacher stage: reuse the teacher trained before for this data, network and recipe, else train it now."""
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from kd_lightning.teachers.build import TeacherSpec
 from kd_lightning.training.optimizer import build_optimizer
 from kd_lightning.utils.checks import UserError, integer
 from kd_lightning.utils.console import say
-from kd_lightning.utils.distributed import is_first_rank
+from kd_lightning.utils.distributed import tell
 from kd_lightning.utils.names import slug
 
 _BUDGET = (
@@ -30,26 +33,39 @@ _BUDGET = (
 def trained_teacher(cfg: DictConfig, spec: TeacherSpec, data: DataModule, train: Callable[..., Any]) -> Path:
     """Return the run directory of the teacher `spec`; `train(config, folder, resume)` makes it if there is none.
 
-    Safe against two processes (one trains, the other waits) and against interruption (it goes on where it stopped).
+    The first rank waits, decides and tells the others, so that all train the same network. Safe against two processes
+    (one trains, the other waits) and against interruption (it goes on where it stopped).
     """
     config = stage_config(cfg, spec)
     path = teacher_folder(cfg, spec, data)
-    if not is_first_rank():  # the other ranks of a training come here while the first holds the lock
-        if not runs.is_finished(path):
-            train(config, path, resume=(path / runs.LAST).is_file())
-        return path
-    with _alone(FileLock(f"{path}.lock"), f"another process is training the teacher in {path}; waiting for it"):
-        if runs.is_finished(path):
-            say(f"teacher: {spec.name}, trained before, from {path}")
-        else:
-            resume = (path / runs.CONFIG).is_file()
-            say(
-                f"teacher: {spec.name} is {'going on' if resume else 'trained first, once'}, for "
-                f"{config.trainer.max_epochs} epochs, and kept in {path}\n"
-                "         (shorter: teacher_stage.max_epochs=…; your own weights: model.teacher_weights=PATH)"
-            )
-            train(config, path, resume=resume)
+    with ExitStack() as locked:
+        state = tell(f"teacher {path}", lambda: _state(path, spec, config, locked))
+        if state == "finished":
+            return path
+        train(config, path, resume=state == "begun")
     return path
+
+
+def _state(path: Path, spec: TeacherSpec, config: DictConfig, locked: ExitStack) -> str:
+    """Return whether the teacher is "finished", "begun" or "new"; the last two under a lock that `locked` holds."""
+    waiting = f"another process is training the teacher in {path}; waiting for it"
+    try:
+        locked.enter_context(_alone(FileLock(f"{path}.lock"), waiting))
+    except OSError as e:
+        if runs.is_finished(path):  # a folder that others fill, and we may only read
+            return "finished"
+        raise UserError(f"teacher_stage.dir: cannot write to {path.parent}: {e.strerror}; choose another folder") from e
+    if runs.is_finished(path):
+        say(f"teacher: {spec.name}, trained before, from {path}")
+        locked.close()
+        return "finished"
+    begun = (path / runs.CONFIG).is_file()
+    say(
+        f"teacher: {spec.name} is {'going on' if begun else 'trained first, once'}, for "
+        f"{config.trainer.max_epochs} epochs, and kept in {path}\n"
+        "         (shorter: teacher_stage.max_epochs=…; your own weights: model.teacher_weights=PATH)"
+    )
+    return "begun" if begun else "new"
 
 
 def check_stage(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> None:
@@ -61,11 +77,14 @@ def check_stage(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> None:
         build_optimizer(stage.optimizer, stage.scheduler, stage.max_epochs, data.batch_size)
     except UserError as e:
         raise UserError(f"teacher_stage.{e}") from e
+    finished = runs.is_finished(teacher_folder(cfg, spec, data))
     try:
         Path(stage.dir).mkdir(parents=True, exist_ok=True)
+        if not finished and not os.access(stage.dir, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as e:
         raise UserError(f"teacher_stage.dir: cannot write to {stage.dir}: {e.strerror}; choose another folder") from e
-    if spec.weights == "imagenet" and not runs.is_finished(teacher_folder(cfg, spec, data)):
+    if spec.weights == "imagenet" and not finished:
         key = "model.teacher_weights=imagenet"
         create_model(spec.name, kwargs=spec.kwargs, pretrained=True, key=key, **data.model_kwargs())
 

@@ -24,8 +24,8 @@ def test(trainer: pl.Trainer, distiller: Distiller, data: DataModule, out: Path,
     for name in sorted(files, key=lambda name: name == select):
         if (out / files[name]).is_file():
             epoch = load_checkpoint(distiller, out / files[name])
-        elif name == "last" and not trainer.max_epochs:
-            epoch = 0  # `model.student_weights` as they are
+        elif name == "last" and (not trainer.max_epochs or trainer.fast_dev_run):  # type: ignore[attr-defined]
+            epoch = trainer.current_epoch  # the weights as they are
         else:
             continue
         student[name] = {"epoch": epoch}

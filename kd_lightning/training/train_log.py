@@ -8,18 +8,20 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from kd_lightning.training.nonfinite import NonFinite
 from kd_lightning.types import Batch
 
 
 class TrainLog(pl.Callback):
     """Logs the mean of each training term over all processes, the learning rate and images/s every `every` steps.
 
-    The terms are summed on the device and read once per window: reading one each step would make the device wait. For
-    the same reason the stopwatch runs in the first step of a window only, except on a CPU, which never waits.
+    Steps that `guard` leaves out do not count. The terms are summed on the device and read once per window: reading
+    one each step would make the device wait. For the same reason the stopwatch runs in the first step of a window only,
+    except on a CPU, which never waits.
     """
 
-    def __init__(self, every: int) -> None:
-        self.every = every
+    def __init__(self, every: int, guard: NonFinite) -> None:
+        self.every, self._guard = every, guard
         self.latest: dict[str, float] = {}
         self.images_per_second: list[tuple[int, float]] = []  # (images, seconds) of each window
         self._sums: dict[str, Tensor] = {}
@@ -32,13 +34,15 @@ class TrainLog(pl.Callback):
     @property
     def seconds(self) -> float:
         """Of training and its validations up to now; of one that was interrupted, all that led to its result."""
+        if math.isnan(self._fitting_since):  # nothing was trained
+            return self._before
         return self._before + time.perf_counter() - self._fitting_since
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds, "parts": self.parts}
+        return {"seconds": self.seconds, "parts": self.parts, "latest": self.latest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._before, self.parts = state["seconds"], state["parts"] + 1
+        self._before, self.parts, self.latest = state["seconds"], state["parts"] + 1, state["latest"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._fitting_since = time.perf_counter()
@@ -57,11 +61,12 @@ class TrainLog(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         pl_module.watch.lap("optimizer")
-        images = len(batch.y)
-        for name, value in outputs.items():
-            self._sums[name] = self._sums.get(name, 0.0) + images * value.detach().float()
+        if not self._guard.skips_this:
+            images = len(batch.y)
+            for name, value in outputs.items():
+                self._sums[name] = self._sums.get(name, 0.0) + images * value.detach().float()
+            self._images += images
         self._batches += 1
-        self._images += images
         if self._batches >= self.every or trainer.is_last_batch:
             self._log(trainer)
             if len(self.images_per_second) == 1:
@@ -71,6 +76,9 @@ class TrainLog(pl.Callback):
             pl_module.watch.stop()
 
     def _log(self, trainer: pl.Trainer) -> None:
+        if not self._sums:  # all steps of the window were left out
+            self._start_window()
+            return
         names = list(self._sums)
         own = torch.stack([*self._sums.values(), next(iter(self._sums.values())).new_tensor(self._images)])
         *sums, images = trainer.strategy.reduce(own, reduce_op="sum").tolist()  # waits for the device

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning import runs
 from kd_lightning.config import build
+from kd_lightning.data.module import DataModule
+from kd_lightning.training.checkpoints import Checkpoints
+from kd_lightning.training.nonfinite import NonFinite
+from kd_lightning.training.processes import OneFolder, leave_signals_to_us, watch_children
 from kd_lightning.training.progress_bar import Bar
 from kd_lightning.training.tensorboard import Events, Observer
 from kd_lightning.training.train_log import TrainLog
@@ -22,6 +23,8 @@ PROFILERS: dict[str, type[Profiler]] = {
     "advanced": AdvancedProfiler,
     "pytorch": PyTorchProfiler,
 }
+OURS = ("skip_nonfinite",)
+"""Keys of the group `trainer` that Lightning's Trainer does not have."""
 ALONE = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 """Arguments of a Trainer that trains nothing."""
 
@@ -32,10 +35,18 @@ def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
     integer("trainer.max_epochs", node.max_epochs, ge=least_epochs)
     integer("trainer.log_every_n_steps", node.log_every_n_steps, ge=1)
     integer("trainer.accumulate_grad_batches", node.accumulate_grad_batches, ge=1)
+    integer("trainer.max_steps", node.max_steps, ge=-1)
+    if node.max_steps == 0:
+        raise UserError("trainer.max_steps must be -1 (no limit) or >= 1, got 0")
+    integer("trainer.skip_nonfinite", node.skip_nonfinite, ge=0)
     choice("trainer.profiler", node.profiler, (None, *PROFILERS))
     node.accelerator = hardware.resolve_accelerator(node.accelerator)
     node.devices = hardware.resolve_devices(node.devices, node.accelerator)
     node.precision = hardware.resolve_precision(node.precision, node.accelerator)
+    if node.skip_nonfinite and node.precision == "16-mixed":
+        raise UserError(
+            "trainer.skip_nonfinite: 16-mixed leaves out such steps by itself; use it with another precision"
+        )
     if node.sync_batchnorm and node.accelerator == "cpu":
         raise UserError("trainer.sync_batchnorm=true needs a GPU: torch has none for the CPU; leave it out")
     if node.gradient_clip_val is not None:
@@ -47,10 +58,12 @@ def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
 def _try_trainer(node: DictConfig) -> None:
     """Find a value that the Trainer refuses before a teacher is trained for hours. Raises UserError."""
     try:
-        build(node, "trainer", **ALONE)
+        _lightning(node, **ALONE)
     except UserError as e:
         plain = OmegaConf.create({"_target_": node._target_, "accelerator": node.accelerator})
         for key, value in node.items():  # it seldom says which of them it was
+            if key in OURS:
+                continue
             try:
                 build(plain, f"trainer.{key!s}={value}", **(ALONE | {str(key): value}))
             except UserError as refused:
@@ -60,35 +73,51 @@ def _try_trainer(node: DictConfig) -> None:
 
 def num_processes(node: DictConfig) -> int:
     """Return the number of processes of a resolved `trainer` group, over all nodes."""
-    return int(build(node, "trainer", **ALONE).world_size)
+    return int(_lightning(node, **ALONE).world_size)
+
+
+def _lightning(node: DictConfig, **kwargs: Any) -> pl.Trainer:
+    trainer: pl.Trainer = build(
+        OmegaConf.masked_copy(node, [str(key) for key in node if key not in OURS]), "trainer", **kwargs
+    )
+    return trainer
+
+
+def check_limits(node: DictConfig, data: DataModule) -> None:
+    """Find a `trainer.limit_*_batches` that leaves nothing of a split, before anything is trained. Raises UserError."""
+    sizes = {"train": data.batch_size, "val": data.eval_batch_size, "test": data.eval_batch_size}
+    for split, batch in sizes.items():
+        key, limit = f"trainer.limit_{split}_batches", node[f"limit_{split}_batches"]
+        samples = data.sizes.get(split, 0)  # type: ignore[call-overload]
+        if limit is None or not samples:
+            continue
+        number(key, limit, gt=0)
+        batches = max(1, -(-samples // (batch * num_processes(node))))
+        if isinstance(limit, float) and int(limit * batches) < 1:
+            raise UserError(f"{key}={limit} of {batches} batches is less than one; give at least {1 / batches:.2g}")
 
 
 def build_trainer(node: DictConfig, out: Path, has_val: bool) -> tuple[pl.Trainer, TrainLog]:
     """Return a Trainer that logs to TensorBoard and checkpoints to `out`, and its log of training. Raises UserError."""
-    log = TrainLog(node.log_every_n_steps)
-    callbacks: list[pl.Callback] = [log, Observer(), _checkpoint(out, runs.LAST)]
-    if has_val:
-        callbacks.append(_checkpoint(out, runs.BEST, monitor="val/accuracy", mode="max"))
+    guard = NonFinite(out, node.log_every_n_steps, node.skip_nonfinite)
+    log = TrainLog(node.log_every_n_steps, guard)
+    checkpoints = Checkpoints(out, has_val)
+    callbacks: list[pl.Callback] = [OneFolder(out), guard, log, Observer(), checkpoints]
     if node.enable_progress_bar:
         callbacks.append(Bar(log))
-    trainer = build(
+    trainer = _lightning(
         node,
-        "trainer",
         callbacks=callbacks,
         logger=Events(out, name="", version="", default_hp_metric=False),
-        plugins=[AsyncCheckpointIO()],  # the next epoch does not wait for the disk
         profiler=_profiler(node.profiler, out),
         inference_mode=False,  # metrics live on from validation to fit, and tensors of inference mode may not
         num_sanity_val_steps=0,  # the teacher is measured on the whole validation split instead
         use_distributed_sampler=False,  # our loaders know their rank
     )
+    watch_children()
+    leave_signals_to_us(trainer)
     return trainer, log
 
 
 def _profiler(name: str | None, out: Path) -> Profiler | None:
     return None if name is None else PROFILERS[name](dirpath=out, filename="profile")  # fit-profile.txt
-
-
-def _checkpoint(out: Path, file: str, **how: Any) -> ModelCheckpoint:
-    name = file.removesuffix(".ckpt")
-    return ModelCheckpoint(out, name, save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True, **how)

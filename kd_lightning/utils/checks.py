@@ -10,6 +10,9 @@ from typing import Any
 class UserError(ValueError):
     """A mistake in what the user typed or keeps on disk; its message is shown without a traceback."""
 
+    status = 2
+    """Exit status of the command."""
+
 
 def number(
     key: str, value: Any, *, gt: float | None = None, ge: float | None = None, le: float | None = None

@@ -1,6 +1,7 @@
 """The machine: what precision suits it, what it is called, which versions run on it."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -30,12 +31,19 @@ def resolve_accelerator(accelerator: Any) -> str:
 def resolve_devices(devices: Any, accelerator: str) -> Any:
     """Checks `trainer.devices` against what is here; a list of indices or `auto` is left as it is. Raises UserError."""
     if isinstance(devices, int) and not isinstance(devices, bool) and devices != -1:
-        integer("trainer.devices", devices, least=1)
+        integer("trainer.devices", devices, ge=1)
         if accelerator == "gpu" and devices > torch.cuda.device_count():
             raise UserError(f"trainer.devices={devices}, but this machine has {torch.cuda.device_count()} GPUs")
+        if accelerator == "cpu" and devices > (cores := usable_cores()):
+            raise UserError(f"trainer.devices={devices}, but this process may use {cores} CPU cores; use at most that")
     elif isinstance(devices, (str, bool, float)) and devices != "auto":
         raise UserError(f"trainer.devices must be a whole number, a list of device indices or auto, got {devices!r}")
     return devices
+
+
+def usable_cores() -> int:
+    """Return the number of CPU cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve_precision(precision: Any, accelerator: str) -> str:

@@ -1,0 +1,52 @@
+"""What goes wrong around a training without being its own fault: memory, pictures, files left open."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from kd_lightning.data.module import DataModule
+from kd_lightning.distiller import Distiller
+from kd_lightning.training.pictures import log_pictures
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.console import say
+
+
+@contextmanager
+def memory_in_one_line(batch_size: int) -> Iterator[None]:
+    """Turn what is raised when memory is used up into one line. Raises UserError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as e:
+        text = str(e)
+        full = isinstance(e, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in text
+        if not full:
+            raise
+        reason = text.splitlines()[0][:80] if text else "main memory"
+        raise UserError(
+            f"out of memory with data.batch_size={batch_size} ({reason}); "
+            "lower data.batch_size (with trainer.accumulate_grad_batches for the same steps), data.eval_batch_size or "
+            "data.image_size, or use trainer.precision=bf16-mixed"
+        ) from e
+
+
+def try_pictures(
+    trainer: pl.Trainer, distiller: Distiller, data: DataModule, hparams: dict[str, Any], metrics: dict[str, Any]
+) -> None:
+    """Add the figures of a finished run to its events; a failure is one line, as the run is finished without them."""
+    if not isinstance(trainer.logger, TensorBoardLogger):
+        return  # fast_dev_run logs nothing
+    try:
+        log_pictures(trainer, distiller, data, hparams, metrics)
+    except Exception as e:
+        reason = (str(e).splitlines() or [""])[0][:120]
+        say(f"no figures in TensorBoard: {type(e).__name__}: {reason}")
+
+
+def close_events(trainer: pl.Trainer) -> None:
+    """Close the file of events, and with it the thread that writes it."""
+    if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
+        trainer.logger.experiment.close()

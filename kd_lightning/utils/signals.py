@@ -1,0 +1,50 @@
+"""Signals that ask a program to end: SIGTERM of a queue or `kill`, SIGINT of Ctrl-C."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+PATIENCE = 3.0
+"""Seconds in which repeated signals are one: queues send SIGINT and SIGTERM together, launchers pass both on."""
+
+
+class Stopped(SystemExit):
+    """The end that a signal asked for. Its code is 128 + the signal's number, as a shell tells it."""
+
+
+def stop(signum: int, frame: Any = None) -> NoReturn:
+    """Raise `Stopped`; a handler of signals."""
+    raise Stopped(128 + signum)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into `Stopped`, raised where the program is, so that it leaves things in order.
+
+    A second signal, later than `PATIENCE`, ends the process at once. A signal that is ignored already stays so, as
+    `nohup` wants it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process, first = os.getpid(), 0.0
+
+    def handle(signum: int, frame: Any) -> None:
+        nonlocal first
+        if os.getpid() != process or (first and time.monotonic() - first > PATIENCE):  # a worker that reads images
+            os._exit(128 + signum)
+        if not first:
+            first = time.monotonic()
+            stop(signum)
+
+    signals = [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {s: signal.signal(s, handle) for s in signals}
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)

@@ -1,0 +1,96 @@
+"""Trainings as processes of their own that begin in milliseconds: forks of one that has imported everything."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+import kd_lightning.evaluate
+import kd_lightning.training.run  # noqa: F401  # what a command would import
+from kd_lightning.train import main
+
+
+class Ended(NamedTuple):
+    """What a process left behind."""
+
+    status: int
+    """Exit status; 128 + the signal's number of one that a signal ended."""
+    out: str
+    """What it printed, errors included."""
+
+
+class Process:
+    """`kd-train` with `words`, run in `folder`."""
+
+    def __init__(self, folder: Path, words: Sequence[str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._log = folder / f".output.{time.monotonic_ns()}"
+        self._log.touch()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run(folder, words, self._log)
+        self._status: int | None = None
+
+    def is_over(self) -> bool:
+        """Return whether it has ended."""
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._status = status
+        return self._status is not None
+
+    def kill(self, signum: int = signal.SIGKILL) -> None:
+        """Send a signal, if it still runs."""
+        if not self.is_over():
+            os.kill(self.pid, signum)
+
+    def wait(self, seconds: float = 300) -> Ended:
+        """Return how it ended. Raises TimeoutError."""
+        deadline = time.monotonic() + seconds
+        while not self.is_over():
+            if time.monotonic() > deadline:
+                self.kill()
+                raise TimeoutError(self._log.read_text())
+            time.sleep(0.01)
+        text = self._log.read_text() if self._log.exists() else ""
+        self._log.unlink(missing_ok=True)
+        code = os.waitstatus_to_exitcode(self._status or 0)
+        return Ended(code if code >= 0 else 128 - code, text)
+
+
+def _run(folder: Path, words: Sequence[str], log: Path) -> None:
+    """Become the command; never returns."""
+    status = 70
+    try:
+        os.setsid()
+        out = os.open(log, os.O_WRONLY)
+        null = os.open(os.devnull, os.O_RDONLY)
+        for new, old in ((null, 0), (out, 1), (out, 2)):
+            os.dup2(new, old)
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", closefd=False), open(2, "w", closefd=False)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.chdir(folder)
+        torch.set_num_threads(1)
+        sys.argv = ["kd-train", *words]
+        try:
+            main()
+            status = 0
+        except SystemExit as e:
+            status = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        status = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
