@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from kd_lightning.data.loader import Loader
+from kd_lightning.data.subset import Subset
 from kd_lightning.types import Source
 from kd_lightning.utils.checks import UserError, did_you_mean, integer
 
@@ -150,9 +151,14 @@ class DataModule(LightningDataModule):
         return {split: len(source) for split, source in self.splits.items()}
 
     @property
-    def labelled(self) -> int:
-        """Number of training samples whose class is known; known after `setup`."""
-        return self.sizes["train"]
+    def labelled(self) -> Tensor | None:
+        """Positions `[n]` of the training samples whose class is known, None if all are; known after `setup`."""
+        return None
+
+    def drop_unlabeled(self) -> None:
+        """Train on the labelled samples only, as plain training does: it learns nothing from the others."""
+        if self.labelled is not None:
+            self.splits["train"] = Subset(self.splits["train"], self.labelled)
 
     def fingerprint(self) -> str:
         """Return 16 hex digits: equal if and only if (split, index, view) means the same sample, whatever `seed`."""

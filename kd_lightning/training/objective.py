@@ -76,9 +76,10 @@ def prepare_loss(
             "model.teacher_classes: this loss deploys the teacher's classifier as it is, with its order of classes; "
             "use a loss that keeps the student's own"
         )
-    if data.labelled < data.sizes["train"]:
+    if data.labelled is not None:
         loss.some_unlabeled = True
-        check_unlabeled(loss, data)
+        if loss.needs_teacher:
+            check_unlabeled(loss, len(data.labelled), data.sizes["train"])
     teacher = Probe(teachers[0].model, teachers[0].example(data, 2)) if teachers else None
     pl.seed_everything(seed, workers=True, verbose=False)  # whatever the teacher's initial weights drew
     loss.prepare(Networks(probe, teacher, data.sizes["train"], new_student, card))
@@ -88,17 +89,16 @@ def prepare_loss(
         )
 
 
-def check_unlabeled(loss: Distillation, data: DataModule) -> None:
-    """Raise UserError if the loss cannot train on samples without labels."""
-    unlabeled = data.sizes["train"] - data.labelled
-    told = f"{unlabeled} of {data.sizes['train']} training samples have no label (data.label_fraction, unlabeled_root)"
-    if not loss.needs_teacher:
-        raise UserError(f"loss: {told}, and without a teacher nothing is learned from them; use loss=kd_cifar")
+def check_unlabeled(loss: Distillation, labelled: int, samples: int) -> None:
+    """Raise UserError if the loss reads labels in more places than the cross-entropy, which skips unknown ones."""
     reads = [type(m).__name__ for m in loss.modules() if isinstance(m, Method) and m.needs_labels]
     if loss.fusion.reads_labels:
         reads.append(f"loss.fusion={loss.fusion.fusion}")
     if reads:
-        raise UserError(f"loss: {told}, but {', '.join(reads)} reads labels itself; use loss=kd_cifar or another")
+        raise UserError(
+            f"loss: {samples - labelled} of {samples} training samples have no label (data.label_fraction, "
+            f"data.unlabeled_root), but {', '.join(reads)} reads labels; use loss=kd_only, kd_cifar or another"
+        )
 
 
 def check_logits(probe: Probe, classes: int, key: str) -> None:

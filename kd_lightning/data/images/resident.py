@@ -72,8 +72,8 @@ class ResidentImages:
         # All random numbers of the epoch are drawn at once: a step launches few kernels and waits for none.
         order = order.to(home)
         there = order.to(target)
-        plain: tuple[Any, ...] = (order, self.augment.view(seed, epoch, order), there)
-        parts = [tensor.split(batch_size) for tensor in plain]
+        views = self.augment.view(seed, epoch, order)
+        parts = [tensor.split(batch_size) for tensor in (order, views, there)]
         mixing: Any = repeat(None)
         corners: Any = repeat(None)
         if self.augment.mixing:
