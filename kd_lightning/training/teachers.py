@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.utils.data import DataLoader
 
@@ -109,7 +110,7 @@ def check_teacher(trainer: pl.Trainer, distiller: Distiller, data: DataModule) -
             f"{chance:.1%}; check its weights, model.teacher_normalize and the order of its classes"
         )
     loss = distiller.loss
-    softened = bool(loss.teacher_layers) or float(loss.method.temperature()) >= 4
+    softened = bool(loss.teacher_layers) or float(torch.as_tensor(loss.method.temperature()).detach()) >= 4
     if views["entropy"] < ONE_HOT * math.log(data.num_classes) and not softened:
         say(NEARLY_ONE_HOT)
     return views

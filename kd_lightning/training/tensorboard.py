@@ -3,6 +3,7 @@
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -41,7 +42,7 @@ class Observer(pl.Callback):
         fitting = trainer.state.fn == TrainerFn.FITTING  # not the check of the teacher before, or the best one's scores
         if batch_idx or not fitting or "teacher" not in outputs or not isinstance(logger, TensorBoardLogger):
             return
-        temperature = float(pl_module.loss.method.temperature())
+        temperature = float(torch.as_tensor(pl_module.loss.method.temperature()).detach())
         if trainer.is_global_zero:
             for name, logits in outputs.items():
                 soft = (logits.float() / temperature).softmax(1)
