@@ -16,6 +16,7 @@ from kd_lightning.models.hooks import FeatureExtractor
 from kd_lightning.schedules import cosine
 from kd_lightning.teachers.plain import plain_loss, plain_teacher
 from kd_lightning.types import Batch, Teacher
+from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.timing import Stopwatch
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -60,6 +61,7 @@ class Distiller(pl.LightningModule):
         if isinstance(teacher, nn.Module):
             teacher = plain_teacher(teacher, loss.teacher_layers)
         self.student, self.loss = loss.wrap_student(student), loss
+        self.num_classes = num_classes
         self.scores = Scores(num_classes)
         self.watch = Stopwatch()
         self.log_terms = True
@@ -82,10 +84,12 @@ class Distiller(pl.LightningModule):
         """Return `loss`, its parts and training accuracy."""
         batch = as_batch(batch)
         student = self._extract(batch.x, training=len(batch.y))
+        self._check_shape("the student", student.logits, batch)
         self.watch.lap("student")
         teacher = None
         if self.teacher is not None:
             teacher = self.teacher(batch)
+            self._check_shape("the teacher", teacher.logits, batch)
             self.watch.lap("teacher")
         self.loss.method.set_epoch(self.trainer.current_epoch + i / self.trainer.num_training_batches)
         terms = self.loss(student, teacher, batch)
@@ -109,6 +113,7 @@ class Distiller(pl.LightningModule):
 
     def _evaluate(self, stage: str, batch: Batch, i: int) -> dict[str, Tensor]:
         student, teacher = self._extract(batch.x).logits, self._teacher_logits(stage, batch, i)
+        self._check_shape("the student", student, batch)
         self.scores.update(student, teacher, batch.y)
         return {"student": student} if teacher is None else {"student": student, "teacher": teacher}
 
@@ -119,9 +124,16 @@ class Distiller(pl.LightningModule):
         index, logits = self._known.get((stage, i), (None, None))
         if index is None or not torch.equal(index, batch.index):
             logits = self.teacher.evaluate(batch).logits
+            self._check_shape("the teacher", logits, batch)
             if self.teacher.fixed and (batch.index >= 0).all():
                 self._known[stage, i] = batch.index, logits
         return logits
+
+    def _check_shape(self, who: str, logits: Tensor, batch: Batch) -> None:
+        """Raise UserError unless logits are `[B, C]`, as all losses and scores take them."""
+        wanted = (len(batch.y), self.num_classes)
+        if logits.shape != wanted:
+            raise UserError(f"{who} gives logits {list(logits.shape)} for {wanted[0]} samples, wanted {list(wanted)}")
 
     def on_fit_start(self) -> None:
         self._extract.place()  # SyncBatchNorm has replaced layers since

@@ -17,8 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kd_lightning.config import CONF_DIR
-from kd_lightning.train import main, train
+from kd_lightning.train import main
+from kd_lightning.training.run import train
 from kd_lightning.utils.quiet import quiet
+from kd_lightning.utils.trust import trusting
 
 TINY = (
     "data=digits",
@@ -51,10 +53,17 @@ def as_in_a_run() -> None:
     quiet()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_code_is_trusted() -> Iterator[None]:
+    """What a test composes itself is not from a file; commands decide for themselves, see `utils.trust`."""
+    with trusting():
+        yield
+
+
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the figures for TensorBoard: they take longer than a tiny training."""
-    monkeypatch.setattr("kd_lightning.train.log_pictures", lambda *_: None)
+    monkeypatch.setattr("kd_lightning.training.run.try_pictures", lambda *_: None)
 
 
 def compose(*overrides: str) -> DictConfig:

@@ -16,6 +16,7 @@ from torchvision import datasets
 
 from kd_lightning import runs
 from kd_lightning.data import CIFAR10DataModule, CIFAR100DataModule
+from kd_lightning.runs.students import load_student
 from kd_lightning.train import main
 from tests.conftest import TINY, Finished, compose
 
@@ -179,14 +180,14 @@ def test_bf16(cli: Cli, teacher_run: Path) -> None:
 
 def test_teacher_from_a_file_of_others(cli: Cli, teacher_run: Path) -> None:
     """`{"state_dict": {"module.…": …}}`, and trained with another normalization than the student's."""
-    model, _ = runs.load_student(teacher_run)
+    model, _ = load_student(teacher_run)
     state = {f"module.{k.replace('fc.', 'linear.')}": v for k, v in model.state_dict().items()}
     torch.save({"state_dict": state, "best_prec1": 1}, "teacher.th")
     digits = "{mean:[0.3053,0.3053,0.3053],std:[0.3759,0.3759,0.3759]}"
     other = "data.normalize={mean:[0.5,0.5,0.5],std:[0.25,0.25,0.25]}"
     done = cli("model.teacher_weights=teacher.th", f"model.teacher_normalize={digits}", other)
     assert done.status == 0, done.err
-    wanted = runs.read(teacher_run).metrics["student"]["best"]["test"]["accuracy"]
+    wanted = runs.read(teacher_run).student["test"]["accuracy"]
     assert only_run(Path("outputs/train")).metrics["teacher"]["test"]["accuracy"] == pytest.approx(wanted, abs=0.006)
 
 
@@ -214,7 +215,7 @@ def test_my_photos(cli: Cli) -> None:
     settings = ("data.image_size=32", "data.num_workers=0", "data.batch_size=4", "data.val_size=0.25", "loss=ce")
     done = cli(*SMALL, "data=image_folder", "data.root=my_photos", *settings, tiny=False)
     assert done.status == 0, done.err
-    assert runs.load_student(only_run(Path("outputs")).path)[1]["classes"] == ["cats", "dogs"]
+    assert load_student(only_run(Path("outputs")).path)[1].classes == ["cats", "dogs"]
 
 
 # … resume=outputs/train/<run>

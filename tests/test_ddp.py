@@ -9,6 +9,7 @@ import torch
 
 from kd_lightning import runs
 from kd_lightning.data import DigitsDataModule
+from kd_lightning.runs.students import load_student
 from tests.conftest import TINY, environment
 
 TWO = (
@@ -32,11 +33,11 @@ def test_two_processes_train_a_teacher_and_a_student(tmp_path: Path) -> None:
     run = runs.read(out)
     assert run.metrics["devices"] == 2 and run.metrics["epochs"] == 3 and run.metrics["precision"] == "bf16-mixed"
     assert done.stdout.count("done in") == 2, "each training speaks once, not once a process"
-    model, _ = runs.load_student(out)
+    model, _ = load_student(out)
     data = DigitsDataModule(train_size=320)
     data.setup()
     (right,) = [torch.cat([model(b.x).argmax(1) == b.y for b in data.test_dataloader()])]
-    accuracy = run.metrics["student"]["best"]["test"]["accuracy"]
+    accuracy = run.student["test"]["accuracy"]
     assert accuracy == pytest.approx(float(right.float().mean()), abs=2 / 360), "one process says the same, bf16 apart"
 
 

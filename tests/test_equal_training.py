@@ -12,13 +12,13 @@ from lightning.pytorch.plugins import MixedPrecision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from kd_lightning import train as train_module
 from kd_lightning.data import DigitsDataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.models import create_model
 from kd_lightning.schedules import constant
-from kd_lightning.teachers import LiveTeacher
-from kd_lightning.training.build import build_parts
+from kd_lightning.teachers.live import LiveTeacher
+from kd_lightning.training import run as train_module
+from kd_lightning.training.build import build_experiment
 from kd_lightning.utils.checks import UserError
 from tests.conftest import TINY, compose, environment
 
@@ -39,10 +39,9 @@ def fit(batch_size: int = 64, lr: float = 0.05, **settings: Any) -> tuple[list[T
     torch.manual_seed(1)
     teacher = LiveTeacher(create_model("resnet8", 10, image_size=8))
     net: nn.Module = tiny(10)
-    loss = build_parts(compose()).loss
-    distiller = Distiller(
-        net, teacher, loss, lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9), constant, num_classes=10
-    )
+    loss = build_experiment(compose()).loss
+    optimizer = lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9)  # noqa: E731
+    distiller = Distiller(net, teacher, loss, num_classes=10, optimizer=optimizer, schedule=constant)
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=2,
         enable_checkpointing=False, num_sanity_val_steps=0, inference_mode=False, **settings,
@@ -104,17 +103,17 @@ def test_an_overflow_is_skipped_and_the_scale_falls() -> None:
 
 
 def test_a_global_batch_is_divided_among_accumulated_steps() -> None:
-    parts = build_parts(compose("data.global_batch_size=96", "trainer.accumulate_grad_batches=3"))
+    parts = build_experiment(compose("data.global_batch_size=96", "trainer.accumulate_grad_batches=3"))
     assert parts.data.batch_size == 32
     with pytest.raises(UserError, match=r"data\.global_batch_size=100 cannot be divided by 3"):
-        build_parts(compose("data.global_batch_size=100", "trainer.accumulate_grad_batches=3"))
+        build_experiment(compose("data.global_batch_size=100", "trainer.accumulate_grad_batches=3"))
     with pytest.raises(UserError, match=r"data\.global_batch_size must be a whole number >= 1, got 0"):
-        build_parts(compose("data.global_batch_size=0"))
+        build_experiment(compose("data.global_batch_size=0"))
 
 
 def test_the_learning_rate_grows_with_the_global_batch() -> None:
     def rate(*words: str) -> float:
-        return float(build_parts(compose(*words)).optimizer([nn.Parameter(torch.ones(1))]).param_groups[0]["lr"])
+        return float(build_experiment(compose(*words)).optimizer([nn.Parameter(torch.ones(1))]).param_groups[0]["lr"])
 
     assert rate("optimizer.lr=0.1") == 0.1
     assert rate("optimizer.lr=0.1", "optimizer.lr_batch_size=128") == pytest.approx(0.05)  # a batch of 64
@@ -166,7 +165,7 @@ def test_compile_and_layers(teacher_run: Path, tmp_path: Path) -> None:
         train_module.train(compose(*words, "compile=true"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="compile must be one of auto, True, False, got 'yes please'"):
-        build_parts(compose("compile='yes please'"))
+        build_experiment(compose("compile='yes please'"))
 
 
 # Two processes
@@ -224,4 +223,4 @@ def test_a_profile_lies_in_the_run_directory(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"trainer\.profiler must be one of None, simple, advanced, pytorch, got 'fast'"
     ):
-        build_parts(compose("trainer.profiler=fast"))
+        build_experiment(compose("trainer.profiler=fast"))

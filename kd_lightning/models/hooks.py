@@ -104,9 +104,19 @@ class FeatureExtractor:
 
 
 def logits_of(model: Callable[..., Any], x: Any) -> Tensor:
-    """Return what `model` answers to inputs `x`; the entries of a dictionary are keyword arguments."""
-    answer: Tensor = model(**x) if isinstance(x, Mapping) else model(x)
-    return answer
+    """Return the logits that `model` answers to inputs `x`; the entries of a dictionary are keyword arguments.
+
+    The answer is a tensor, or a mapping with `logits`, as the models of Hugging Face give it.
+
+    Raises:
+        UserError: For any other answer.
+    """
+    answer = model(**x) if isinstance(x, Mapping) else model(x)
+    logits = answer.get("logits") if isinstance(answer, Mapping) else answer
+    if not isinstance(logits, Tensor):
+        kind = type(answer).__name__
+        raise UserError(f"a network must return its logits, as a tensor or under 'logits' of a mapping, got {kind}")
+    return logits
 
 
 class _LastReLU(TorchFunctionMode):
