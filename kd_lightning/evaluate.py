@@ -40,12 +40,14 @@ def main() -> None:
     parser.add_argument(
         "--verify", action="store_true", help="only check that metrics.json's test numbers come out again"
     )
+    parser.add_argument("--trust", action="store_true", help="import code that the run's files name")
     args = parser.parse_intermixed_args()
     from kd_lightning.cli import clear_errors
     from kd_lightning.utils.checks import integer
     from kd_lightning.utils.quiet import quiet
+    from kd_lightning.utils.trust import trusting
 
-    with clear_errors():
+    with clear_errors(), trusting(args.trust):
         quiet()
         integer("--images", args.images, ge=0)
         paths, overrides = expand(args.runs)

@@ -21,11 +21,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="a line of JSON for each image instead of a table")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default %(default)s)")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help=f"a picture sheet of the first {ON_SHEET} images")
+    parser.add_argument("--trust", action="store_true", help="import code that the run's files name")
     args = parser.parse_intermixed_args()
     from kd_lightning.cli import clear_errors
     from kd_lightning.utils.quiet import quiet
+    from kd_lightning.utils.trust import trusting
 
-    with clear_errors():
+    with clear_errors(), trusting(args.trust):
         quiet()
         status = _run(args)
     sys.exit(status)
@@ -52,7 +54,9 @@ def _run(args: argparse.Namespace) -> int:
         if args.json:
             print(as_json(answer, predictor.temperature), flush=True)
     if done and not args.json:
-        say(predictions_table(done, predictor.temperature))
+        say(predictions_table(done))
+        if (t := predictor.temperature) != 1:
+            say(f"The student's probabilities are calibrated (T = {t:.3g}; --raw leaves it out).")
     if done and args.sheet:
         from kd_lightning.plots.evaluation import save
         from kd_lightning.plots.predictions import Cell, predictions_figure
@@ -62,7 +66,7 @@ def _run(args: argparse.Namespace) -> int:
             save(predictions_figure(cells), args.sheet)
         except OSError as e:
             raise UserError(f"--sheet: cannot write {args.sheet}: {e.strerror}") from e
-    return status
+    return status if done else 2
 
 
 if __name__ == "__main__":

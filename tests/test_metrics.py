@@ -1,5 +1,7 @@
 """The scores against their definitions, whatever the batches."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -110,3 +112,32 @@ def test_half_precision_logits_are_scored_in_float32() -> None:
     scores = Scores(10)
     scores.update(student, teacher, y)
     assert scores.compute()["kl"] == pytest.approx(by_hand(student.float(), teacher.float(), y)["kl"], 1e-5)
+
+
+def test_samples_of_unknown_class_count_in_fidelity_only() -> None:
+    student, teacher, y = logits()
+    unknown = y.clone()
+    unknown[::4] = -1
+    known = unknown >= 0
+    scores = Scores(10)
+    scores.update(student, teacher, unknown)
+    computed, detail = scores.compute(), scores.detail
+    scores.update(student[known], teacher[known], y[known])
+    expected = scores.compute()
+    fidelity = ("agreement", "kl")
+    assert {k: v for k, v in computed.items() if k not in fidelity} == {
+        k: v for k, v in expected.items() if k not in fidelity
+    }
+    assert detail == scores.detail
+    whole = by_hand(student, teacher, y)
+    assert {k: computed[k] for k in fidelity} == pytest.approx({k: whole[k] for k in fidelity}, 1e-5)
+
+
+def test_a_student_that_diverged_has_no_score_that_looks_good() -> None:
+    student, teacher, y = logits()
+    student[3] = float("nan")
+    scores = Scores(10)
+    scores.update(student, teacher, y)
+    values = scores.compute()
+    assert all(math.isnan(values[name]) for name in ("nll", "entropy", "kl"))
+    assert not math.isnan(values["teacher_nll"])

@@ -116,14 +116,12 @@ def as_json(prediction: Prediction, temperature: float) -> str:
     return json.dumps(values, ensure_ascii=False)
 
 
-def predictions_table(predictions: Sequence[Prediction], temperature: float) -> Table:
+def predictions_table(predictions: Sequence[Prediction]) -> Table:
     """Return a table with a row for each image and a column for each model."""
-    table = Table(show_lines=len(predictions) > 1, caption_justify="left")
+    table = Table(show_lines=len(predictions) > 1)
     table.add_column("image", overflow="fold")
     for name in predictions[0].top:
         table.add_column(name)
     for path, _, top in predictions:
         table.add_row(str(path), *("\n".join(f"{p:6.1%}  {c}" for c, p in best) for best in top.values()))
-    if temperature != 1.0:
-        table.caption = f"The student's probabilities are calibrated (T = {temperature:.3g}); --raw leaves it out."
     return table

@@ -23,15 +23,15 @@ TEST: list[tuple[str, Callable[[Scores], Any], str]] = [
     ("  calibrated", lambda s: s["calibrated"]["ece"], ".4f"),
     ("  temperature", lambda s: s["calibrated"]["temperature"], ".3f"),
     ("agrees with teacher, %", lambda s: 100 * s["agreement"], ".2f"),
-    ("KL(teacher‖student), T 1", lambda s: s["kl_t1"], ".4f"),
-    ("                     T 4", lambda s: s["kl_t4"], ".4f"),
+    ("KL(teacher‖student)", lambda s: s["kl_t1"], ".4f"),
+    ("  at temperature 4", lambda s: s["kl_t4"], ".4f"),
 ]
 COST: list[tuple[str, Callable[[Scores], Any], str]] = [
     ("parameters, M", lambda m: m["parameters"] / 1e6, ",.3f"),
     ("MACs, M", lambda m: m["macs"] / 1e6, ",.1f"),
     ("size on disk, MB", lambda m: m["bytes"] / 1e6, ",.2f"),
-    ("latency of 1, ms", lambda m: _latency(m, "1"), ""),
-    ("latency of 64, ms", lambda m: _latency(m, "64"), ""),
+    ("latency, batch 1, ms", lambda m: _latency(m, "1"), ""),
+    ("latency, batch 64, ms", lambda m: _latency(m, "64"), ""),
     ("throughput, samples/s", lambda m: m["latency"]["64"]["samples_per_second"], ",.0f"),
 ]
 
@@ -45,17 +45,17 @@ def evaluation_table(values: Mapping[str, Any]) -> Table:
     names = sorted((name for name in ("last", "best") if name in student), key=lambda name: name != select)
     if len({student[name]["epoch"] for name in names}) == 1 < len(names):
         names = names[:1]
-        titles = {select: f"best = last, epoch {student[select]['epoch']}"}
+        titles = {select: f"best = last\nepoch {student[select]['epoch']}"}
     else:
-        titles = {name: f"{name}{', deployed' * (name == select)}, epoch {student[name]['epoch']}" for name in names}
+        titles = {name: f"{name}{' (deployed)' * (name == select)}\nepoch {student[name]['epoch']}" for name in names}
     for name in names:
-        columns[f"student {student['name']}\n{titles[name]}"] = (student, student[name])
+        columns[f"student\n{student['name']}\n{titles[name]}"] = (student, student[name])
     table = Table(
         title=f"{values['run']} · {values['data']['name']}", title_justify="left", caption_justify="left", width=80
     )
-    table.add_column("test")
+    table.add_column("test", no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for label, get, form in TEST:
         _add(table, label, [(get, scores["test"]) for _, scores in columns.values()], form)
     table.add_section()
@@ -81,14 +81,13 @@ def _add(table: Table, label: str, cells: list[tuple[Callable[[Scores], Any], Sc
 
 def _conditions(values: Mapping[str, Any]) -> str:
     sizes, kind = values["data"]["sizes"], values["data"]["kind"]
-    lines = [f"{sizes['test']:,} test samples."]
-    if sizes["val"]:
-        lines = [f"{sizes['test']:,} test samples; temperatures were fitted on {sizes['val']:,} validation samples."]
+    fitted = f"; temperatures were fitted on {sizes['val']:,} validation samples" if sizes["val"] else ""
+    lines = [f"{sizes['test']:,} test samples{fitted}."]
     if values["images"]:
         lines.append(f"Corruptions: mean accuracy over 3 strengths, on {values['images']:,} test images.")
     elif kind != "images":
         lines.append(f"Corruptions are left out: they are for images, and the data is {kind!r}.")
-    return "\n".join([*lines, f"Latency: median and 95th percentile of one batch, no autocast, on {values['device']}."])
+    return "\n".join([*lines, f"Latency: median / p95 of a batch, no autocast, on {values['device']}."])
 
 
 def _mean_of(kind: str) -> Callable[[Scores], float]:
@@ -97,4 +96,4 @@ def _mean_of(kind: str) -> Callable[[Scores], float]:
 
 def _latency(model: Scores, batch: str) -> str:
     times = model["latency"][batch]
-    return f"{times['median_ms']:.2f} (p95 {times['p95_ms']:.2f})"
+    return f"{times['median_ms']:.2f} / {times['p95_ms']:.2f}"

@@ -1,6 +1,6 @@
 """Verification: the test numbers of a run, computed again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from rich.table import Table
 from kd_lightning.evaluation.inference import Inference
 from kd_lightning.evaluation.opened import open_run
 from kd_lightning.metrics import Scores
+from kd_lightning.utils.calibration import calibrated_scores
 from kd_lightning.utils.checks import UserError
 
 # Sums in another order (threads, batch size) may tip a tie; another kind of device rounds every logit differently.
@@ -68,8 +69,8 @@ class Verification:
 def verify(path: Path, overrides: Sequence[str] = ()) -> Verification:
     """Test the students and the teacher of the run in `path` again, and compare with its metrics.json.
 
-    The tolerance is one test sample for fractions, 0.001 nats for nll, entropy and kl, both together for ece; ten times
-    that if the run was made on another kind of device or in a precision that is not here.
+    The tolerance is one test sample for fractions, 0.001 for nll, entropy, kl and brier, both together for ece; ten
+    times that if the run was made on another kind of device or in a precision that is not here.
 
     Raises:
         UserError: If the run cannot be tested again.
@@ -91,7 +92,7 @@ def verify(path: Path, overrides: Sequence[str] = ()) -> Verification:
     factor = 1 if same else ELSEWHERE
     fraction = factor * (SAMPLES + 0.01) / max(1, int((y >= 0).sum()))  # a hundredth for float32's rounding
     nats = factor * NATS
-    tolerances = {"nll": nats, "entropy": nats, "kl": nats, "ece": fraction + nats}
+    tolerances = {"nll": nats, "entropy": nats, "kl": nats, "brier": nats, "ece": fraction + nats}
     checks = []
     recorded = {name: metrics["student"][name]["test"] for name in opened.students}
     if teacher is not None:
@@ -99,11 +100,17 @@ def verify(path: Path, overrides: Sequence[str] = ()) -> Verification:
     for name, values in recorded.items():
         scores = Scores(data.num_classes)
         scores.update(logits[name], None if name == "teacher" else logits.get("teacher"), y)
-        now = scores.compute()
+        now: Mapping[str, float] = scores.compute()
         checks += [
             Check(f"{name} {key}", value, now[key], tolerances.get(key, fraction))
             for key, value in values.items()
             if key in now
+        ]
+    if calibrated := metrics["student"][opened.select].get("calibrated"):
+        now = calibrated_scores(logits[opened.select], y, opened.card.extra["temperature"])
+        checks += [
+            Check(f"{opened.select} calibrated {key}", value, now[key], tolerances[key])
+            for key, value in calibrated["test"].items()
         ]
     notes = [f"{len(y):,} test samples, {inference.precision} on {inference.accelerator}."]
     if not same:

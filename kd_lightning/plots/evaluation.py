@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 STUDENT, TEACHER = "#1f77b4", "#ff7f0e"
 COLORS = {"student": STUDENT, "teacher": TEACHER}
@@ -41,6 +43,9 @@ def reliability_figure(scores: Mapping[str, Mapping[str, Any]]) -> Figure:
             else:
                 top.axis("off")
                 below.axis("off")
+    marks = [Patch(color="gray", label="accuracy"), Patch(color="gray", alpha=0.3, label="of fewer than 10 samples")]
+    confidence = Line2D([], [], linestyle="", marker="_", color="black", markersize=10, label="mean confidence")
+    figure.legend(handles=[*marks, confidence], loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
@@ -49,11 +54,10 @@ def _reliability(top: Any, below: Any, title: str, scores: Mapping[str, Any], co
     n = len(bins["count"])
     centers, full = (np.arange(n) + 0.5) / n, bins["count"] > 0
     top.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1)
-    for some, alpha, label in ((bins["count"] >= 10, 1.0, "accuracy"), (full & (bins["count"] < 10), 0.3, "of < 10")):
-        top.bar(centers[some], bins["accuracy"][some], 0.9 / n, color=color, alpha=alpha, label=label)
-    top.plot(bins["confidence"][full], bins["confidence"][full], "_", color="black", markersize=10, label="confidence")
+    for some, alpha in ((bins["count"] >= 10, 1.0), (full & (bins["count"] < 10), 0.3)):
+        top.bar(centers[some], bins["accuracy"][some], 0.9 / n, color=color, alpha=alpha)
+    top.plot(bins["confidence"][full], bins["confidence"][full], "_", color="black", markersize=10)
     top.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"{title}: ECE {scores['ece']:.3f}")
-    top.legend(loc="upper left", frameon=False)
     below.bar(centers, np.maximum(bins["count"], 0.1), 0.9 / n, color="gray")
     below.set(yscale="log", ylim=(0.5, None), xlabel="confidence", ylabel="samples")
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from kd_lightning.evaluation.calibration import brier, fit_temperature, reliability
 from kd_lightning.evaluation.scores import accuracy, fidelity, score
-from kd_lightning.metrics import BINS
+from kd_lightning.utils.calibration import BINS, Reliability, brier, calibrated_scores, fit_temperature
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = 3 * torch.randn(500, 7, generator=GENERATOR)
@@ -27,19 +26,19 @@ def test_a_perfectly_calibrated_model_has_no_calibration_error() -> None:
     # 80 % sure, and right on 8 of 10; 60 % sure, and right on 6 of 10
     p = torch.tensor([[0.8, 0.2]] * 10 + [[0.6, 0.4]] * 10)
     y = torch.tensor([0] * 8 + [1] * 2 + [0] * 6 + [1] * 4)
-    bins = reliability(p, y)
+    bins = Reliability.of(p, y)
     assert bins.ece == pytest.approx(0, abs=1e-7)
     assert len(bins.count) == BINS and sum(bins.count) == 20
 
 
 def test_a_sure_and_wrong_model_has_all_the_calibration_error() -> None:
-    bins = reliability(torch.tensor([[1.0, 0.0]] * 4), torch.tensor([1] * 4))
+    bins = Reliability.of(torch.tensor([[1.0, 0.0]] * 4), torch.tensor([1] * 4))
     assert bins.ece == pytest.approx(1) and bins.count[-1] == 4
 
 
 def test_ece_is_what_torchmetrics_computes() -> None:
     expected = multiclass_calibration_error(LOGITS.softmax(1), LABELS, 7, n_bins=BINS)
-    assert reliability(LOGITS.softmax(1), LABELS).ece == pytest.approx(float(expected), abs=1e-5)
+    assert Reliability.of(LOGITS.softmax(1), LABELS).ece == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_temperature_scaling_finds_the_temperature_that_made_the_labels() -> None:
@@ -83,3 +82,19 @@ def test_fidelity_against_closed_forms() -> None:
     assert told["kl_t1"] == pytest.approx(expected) and 0 < told["kl_t4"] < expected
     same = fidelity(LOGITS, LOGITS)
     assert same == pytest.approx({"agreement": 1.0, "kl_t1": 0.0, "kl_t4": 0.0}, abs=1e-9)
+
+
+def test_samples_of_unknown_class_are_ignored() -> None:
+    y = LABELS.clone()
+    y[::3] = -1
+    known = y >= 0
+    t = fit_temperature(LOGITS, y)
+    assert t == fit_temperature(LOGITS[known], LABELS[known])
+    assert score(LOGITS, y, t) == score(LOGITS[known], LABELS[known], t)
+    assert calibrated_scores(LOGITS, y, t) == calibrated_scores(LOGITS[known], LABELS[known], t)
+    assert fit_temperature(LOGITS, torch.full_like(y, -1)) == 1
+
+
+def test_calibrated_scores_are_those_of_divided_logits() -> None:
+    whole = score(LOGITS.double() / 2.5, LABELS, None)
+    assert calibrated_scores(LOGITS, LABELS, 2.5) == pytest.approx({k: whole[k] for k in ("nll", "ece", "brier")})

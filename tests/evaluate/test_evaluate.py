@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from kd_lightning import evaluate
+from kd_lightning.evaluation.record import evaluate as evaluate_run
+from kd_lightning.evaluation.verify import verify
 from kd_lightning.utils import latency
 from kd_lightning.utils.checks import UserError
 from tests.conftest import Finished
@@ -36,7 +38,13 @@ def test_evaluate_writes_everything_that_a_report_draws(run: Path, command: Comm
     done = command(evaluate, run, "--images", 40)
     assert done.status == 0, done.err
     assert all(len(line) <= 80 for line in done.out.splitlines() if line[:1] in "┏┃│├└")
-    for words in ("calibrated", "agrees with teacher", "KL(teacher‖student)", "noise, %", "latency of 64, ms"):
+    for words in (
+        "calibrated",
+        "agrees with teacher",
+        "KL(teacher‖student)",
+        "noise, %",
+        "latency, batch 64, ms",
+    ):
         assert words in done.out
 
     values = json.loads((run / "evaluation.json").read_text())
@@ -76,9 +84,9 @@ def test_a_teacher_that_is_gone_is_said_and_the_student_evaluated(run: Path, com
 
 
 def test_a_deleted_checkpoint_is_left_out(run: Path) -> None:
-    (run / "last.ckpt").unlink()
-    values = evaluate.evaluate(run, images=0)
-    assert "best" in values["student"] and "last" not in values["student"]
+    (run / "best.ckpt").unlink()
+    values = evaluate_run(run, images=0)
+    assert "last" in values["student"] and "best" not in values["student"]
 
 
 def test_verify_passes_and_notices_every_altered_number(run: Path, command: Command) -> None:
@@ -93,7 +101,7 @@ def test_verify_passes_and_notices_every_altered_number(run: Path, command: Comm
             part["test"][name] += by
 
         change(run / "metrics.json", alter)
-        result = evaluate.verify(run)
+        result = verify(run)
         failed = [check.name for check in result.checks if not check.ok]
         assert failed == [f"{'best' if model == 'student' else model} {name}"], name
         shutil.copy(run.parent / "kept.json", run / "metrics.json")
@@ -144,4 +152,4 @@ def test_a_mistake_is_one_line(words: list[str], message: str, run: Path, comman
 def test_metrics_of_another_version_are_one_line(run: Path, text: str, message: str) -> None:
     (run / "metrics.json").write_text(text)
     with pytest.raises(UserError, match=message):
-        evaluate.evaluate(run)
+        evaluate_run(run)

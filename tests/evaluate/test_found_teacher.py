@@ -7,9 +7,11 @@ import pytest
 
 from kd_lightning import runs
 from kd_lightning.config import build
-from kd_lightning.evaluate import evaluate, verify
 from kd_lightning.evaluation.found import find_teacher
-from kd_lightning.train import train
+from kd_lightning.evaluation.opened import open_run
+from kd_lightning.evaluation.record import evaluate
+from kd_lightning.evaluation.verify import verify
+from kd_lightning.training.run import train
 from kd_lightning.utils.checks import UserError
 from tests.conftest import compose
 
@@ -35,18 +37,6 @@ def test_teacher_weights_that_were_never_trained_are_an_error_and_nothing_is_tra
     assert not (tmp_path / "teachers").exists()
 
 
-def test_a_run_of_an_older_version_lacks_newer_keys(distilled: Path, tmp_path: Path) -> None:
-    old = Path(shutil.copytree(distilled, tmp_path / "old"))
-    kept = [x for x in (old / runs.CONFIG).read_text().splitlines() if "teacher_input_size" not in x]
-    (old / runs.CONFIG).write_text("\n".join(kept))
-    assert evaluate(old, images=0)["teacher"] is not None
-
-    run = runs.read(distilled)
-    cfg = run.config
-    del cfg.model.teacher_classes, run.metrics["teacher"]["weights"]
-    find_teacher(run, cfg, build(cfg.data, "data"))
-
-
 def test_a_teacher_trained_by_the_run_is_found_after_a_change_of_its_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,10 +57,23 @@ def test_a_teacher_trained_by_the_run_is_found_after_a_change_of_its_recipe(
 def test_a_teacher_is_counted_at_the_size_that_it_sees(
     teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kd_lightning.train._check_teacher", lambda *_: None)  # at that size it knows nothing
+    monkeypatch.setattr("kd_lightning.training.run.check_teacher", lambda *_: None)  # at that size it knows nothing
     cfg = compose(f"model.teacher_weights={teacher_run}", "model.teacher_input_size=16", "model.teacher_cache=off")
     metrics = train(cfg, tmp_path / "run")
     assert metrics["teacher"]["parameters"] == metrics["student"]["parameters"]
     assert metrics["teacher"]["macs"] == pytest.approx(4 * metrics["student"]["macs"], rel=0.01)
     costs = evaluate(tmp_path / "run", images=0)
     assert costs["teacher"]["macs"] == metrics["teacher"]["macs"]
+
+
+def test_data_that_is_gone_keeps_neither_student_nor_teacher_from_being_opened(
+    distilled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise UserError("data.root: gone")
+
+    monkeypatch.setattr("kd_lightning.data.DigitsDataModule.setup", gone)
+    opened = open_run(distilled)
+    assert opened.student is opened.students[opened.select] and opened.find_teacher().networks
+    with pytest.raises(UserError, match="gone"):
+        _ = opened.data

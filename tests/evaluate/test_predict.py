@@ -2,7 +2,11 @@
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +14,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from kd_lightning import predict
-from tests.conftest import Finished
+from kd_lightning import predict, runs
+from kd_lightning.evaluation.prediction import Prediction, Predictor
+from kd_lightning.evaluation.prediction import predict as predictions
+from kd_lightning.runs.students import load_student, save_student
+from tests.conftest import Finished, environment
 
 Command = Callable[..., Finished]
 
@@ -49,16 +56,16 @@ def test_json_lines_hold_the_top_classes_of_every_image(distilled: Path, images:
 
 
 def test_a_picture_turned_by_exif_is_seen_upright(distilled: Path, images: Path) -> None:
-    predictor = predict.Predictor(distilled)
+    predictor = Predictor(distilled)
     Image.fromarray(np.round(load_digits().images[6] * 15.9375).astype(np.uint8)).save(images / "upright.png")
-    assert (predictor.read(images / "6.png") == predictor.read(images / "upright.png")).all()
+    assert (predictor.preprocess.read(images / "6.png") == predictor.preprocess.read(images / "upright.png")).all()
 
 
 def test_predictions_are_what_the_student_says_of_its_test_set(distilled: Path, images: Path) -> None:
-    predictor = predict.Predictor(distilled)
+    predictor = Predictor(distilled)
     path = images / "0.png"
-    (told,) = predict.predict(predictor, [path], 10)
-    assert isinstance(told, predict.Prediction)
+    (told,) = predictions(predictor, [path], 10)
+    assert isinstance(told, Prediction)
     pixels = np.round(load_digits().images[0] * 15.9375).astype(np.uint8)
     assert (told.pixels.numpy() == pixels[..., None]).all()
     assert sum(p for _, p in told.top["student"]) == pytest.approx(1, abs=1e-5)
@@ -79,7 +86,8 @@ def test_an_unreadable_image_is_one_line_and_the_others_are_done(
     done = command(predict, distilled, images, images / "missing.png", "--json")
     assert done.status == 1 and len(done.out.splitlines()) == 8
     assert len(done.err.splitlines()) == 2
-    assert "broken.png is not an image" in done.err and "missing.png: No such file" in done.err
+    assert "broken.png: not an image" in done.err and "missing.png: No such file" in done.err
+    assert command(predict, distilled, images / "broken.png").status == 2
 
 
 @pytest.mark.parametrize(
@@ -100,3 +108,54 @@ def test_a_mistake_is_one_line(
     done = command(predict, *(places.get(word, word) for word in words))
     assert done.status == 2 and re.search(message, done.err), done
     assert done.err.count("\n") == 1
+
+
+def test_the_temperature_of_the_card_calibrates_the_student_alone(
+    distilled: Path, images: Path, tmp_path: Path, command: Command
+) -> None:
+    run = Path(shutil.copytree(distilled, tmp_path / "run"))
+    model, card = load_student(run)
+    save_student(run, model, replace(card, extra={"temperature": 0.25}))
+    metrics = json.loads((run / runs.METRICS).read_text())
+    runs.write_metrics(run, metrics)  # with the new checksum
+    told = {}
+    for words in ((), ("--raw",)):
+        done = command(predict, run, images / "0.png", "--json", "--teacher", "--top", 10, *words)
+        told[words] = json.loads(done.out)
+    assert told[()]["temperature"] == 0.25 and told["--raw",]["temperature"] == 1
+    assert told[()]["teacher"] == told["--raw",]["teacher"]
+    raw = {best["class"]: best["probability"] for best in told["--raw",]["student"]}
+    sharper = {c: p**4 for c, p in raw.items()}
+    for best in told[()]["student"]:
+        assert best["probability"] == pytest.approx(sharper[best["class"]] / sum(sharper.values()), abs=1e-4)
+    assert "calibrated (T = 0.25" in command(predict, run, images / "0.png").out
+
+
+def test_an_image_named_twice_is_predicted_twice(distilled: Path, images: Path, command: Command) -> None:
+    done = command(predict, distilled, images / "0.png", images / "0.png", "--json")
+    assert len(done.out.splitlines()) == 2
+
+
+def test_one_flipped_bit_in_the_weights_is_noticed(
+    distilled: Path, images: Path, tmp_path: Path, command: Command
+) -> None:
+    run = Path(shutil.copytree(distilled, tmp_path / "run"))
+    damaged = bytearray((run / runs.STUDENT).read_bytes())
+    damaged[-100] ^= 1
+    (run / runs.STUDENT).write_bytes(damaged)
+    done = command(predict, run, images)
+    assert done.status == 2 and "checksum" in done.err and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict"])
+def test_help_does_not_wait_for_torch(name: str) -> None:
+    code = f"""
+import sys
+from kd_lightning import {name}
+sys.argv[1:] = ["--help"]
+try:
+    {name}.main()
+except SystemExit:
+    assert not {{"torch", "matplotlib", "hydra"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment())
