@@ -37,7 +37,7 @@ class Photos:
     Args:
         names: Paths as bytes.
         labels: Class index of each.
-        digests: What `digests` returns, if it is known.
+        digests: Hashes of the contents, if they are known.
     """
 
     def __init__(self, names: Sequence[bytes] = (), labels: Any = (), digests: Digests | None = None) -> None:

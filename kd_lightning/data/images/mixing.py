@@ -21,7 +21,7 @@ _STEPS = 4096  # quantiles of the beta distribution that shares are drawn from
 
 
 class Shares(NamedTuple):
-    """What samples keep of themselves: the random numbers of `Mixing.weights`, `[N]` each."""
+    """Random numbers of mixed images, drawn by `Mixing.draw`, `[N]` each."""
 
     cut: Tensor
     """True for cutmix, False for mixup."""

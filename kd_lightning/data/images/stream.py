@@ -63,7 +63,7 @@ class StreamedImages:
         view: Reads a file as an image; all images have the same size. Its only chance is torch's global generator.
         normalize: Normalization of the pixels.
         num_workers: Processes that read; 0 reads in this one.
-        keep_workers: Whether they live on from epoch to epoch.
+        keep_workers: Let them live on from epoch to epoch.
     """
 
     def __init__(
