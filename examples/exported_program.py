@@ -1,4 +1,4 @@
-"""Asks an exported program with PyTorch alone: python exported_program.py model.pt2 image.png
+"""Ask an exported program with PyTorch alone: python exported_program.py model.pt2 image.png
 
 Export it with: python -m kd_lightning.export RUN --format pt2 --with-preprocessing
 """
@@ -8,13 +8,14 @@ import sys
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 extra = {"kd_lightning": ""}
 model = torch.export.load(sys.argv[1], extra_files=extra).module()
-about = json.loads(extra["kd_lightning"])
-size = about["image_size"]
-pixels = np.array(Image.open(sys.argv[2]).convert("RGB").resize((size, size)))
+card = json.loads(extra["kd_lightning"])
+size, margin = card["preprocessing"]["image_size"], card["preprocessing"]["margin"]
+image = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
+image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR, bleed=(1 - 1 / margin) / 2)
 with torch.inference_mode():
-    probabilities = model(torch.from_numpy(pixels)[None]).softmax(1)[0]
-print(about["classes"][int(probabilities.argmax())], f"{float(probabilities.max()):.1%}")
+    probabilities = model(torch.from_numpy(np.array(image))[None]).softmax(1)[0]
+print(card["classes"][int(probabilities.argmax())], f"{float(probabilities.max()):.1%}")

@@ -1,24 +1,27 @@
-"""A run directory or an exported file as something to ask."""
+"""A run directory or an exported file as a model that answers raw samples."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from kd_lightning import runs
-from kd_lightning.data.images.image_folder import MARGIN, center
-from kd_lightning.data.images.normalize import Normalize
-from kd_lightning.deploy.files.about import FLOAT, PIXELS
+from kd_lightning.data.images.decode import Preprocess
+from kd_lightning.deploy.files.card import PIXELS, is_images
 from kd_lightning.deploy.files.formats import open_file
+from kd_lightning.models.hooks import logits_of
+from kd_lightning.runs.students import load_student
+from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.trust import is_trusted, trusting
 
 
 class Answer(NamedTuple):
-    """What a model says of N images."""
+    """Answer of a model to N samples."""
 
     labels: list[str]
     """The most probable class of each."""
@@ -27,59 +30,57 @@ class Answer(NamedTuple):
 
 
 class Model:
-    """Answers images: `model(image).labels`. See `kd_lightning.load`."""
+    """Answers raw samples: `model(image).labels`. See `kd_lightning.load`.
 
-    def __init__(self, about: dict[str, Any], answer: Callable[[Tensor], Tensor], margin: float = 1.0):
-        self.about, self.classes = about, list(about["classes"])
-        self._answer, self._normalize = answer, Normalize.parse(about["normalize"])
-        self._square = center(about["image_size"], margin)
+    Args:
+        card: Card of the student or of the file.
+        answer: Inputs, as the card describes them, to logits `[N, C]`.
+        calibrated: Divide the logits by the temperature that the card knows.
+    """
 
-    def __call__(self, images: Any) -> Answer:
-        """One image or several; see `kd_lightning.load`. Raises UserError if they are nothing of that kind."""
+    def __init__(self, card: StudentCard, answer: Callable[[Any], Tensor], calibrated: bool = True):
+        self.card, self.classes = card, list(card.classes)
+        self._answer = answer
+        self._preprocess = Preprocess.parse(card.preprocessing) if is_images(card) else None
+        self._takes_pixels = card.extra.get("input") == PIXELS
+        # A file may have divided its logits already.
+        self._factor = 1 / card.extra.get("temperature", 1.0) if calibrated else card.extra.get("divided_by", 1.0)
+
+    def __call__(self, samples: Any) -> Answer:
+        """Answer one image or several, or inputs of another kind; see `kd_lightning.load`.
+
+        Raises:
+            UserError: If the samples are nothing of that kind.
+        """
+        x = samples if self._preprocess is None else self._inputs(samples, self._preprocess)
         with torch.no_grad():
-            probabilities = self._answer(self._input(images)).float().softmax(1)
+            probabilities = (self._factor * self._answer(x).float()).softmax(1)
         return Answer([self.classes[k] for k in probabilities.argmax(1).tolist()], probabilities)
 
-    def _input(self, images: Any) -> Tensor:
+    def _inputs(self, images: Any, preprocess: Preprocess) -> Tensor:
         if isinstance(images, Tensor) and images.is_floating_point():
-            if images.dim() != 4 or self.about["input"] == PIXELS:
-                wanted = "uint8 pixels" if self.about["input"] == PIXELS else "normalized [N, 3, H, W] or uint8 pixels"
-                raise UserError(f"the model takes {wanted}, got floats {list(images.shape)}")
+            size = preprocess.image_size
+            if self._takes_pixels or images.shape[1:] != (3, size, size):
+                floats = "" if self._takes_pixels else f"normalized [N, 3, {size}, {size}] or "
+                raise UserError(f"the model takes {floats}uint8 pixels, got floats {list(images.shape)}")
             return images.cpu()
-        pixels = torch.stack([self._pixels(image) for image in _each(images)])
-        return pixels if self.about["input"] == PIXELS else self._normalize(pixels)
-
-    def _pixels(self, image: Any) -> Tensor:
-        """uint8 `[H, W, 3]`; turned, cut and resized as in the evaluation of photos where its size is another."""
-        if not isinstance(image, Image.Image):
-            array = np.asarray(image)
-            if array.dtype != np.uint8 or array.ndim not in (2, 3):
-                raise UserError(f"an image must be uint8 [H, W, 3], got {array.dtype} {list(array.shape)}")
-            if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
-                array = array.transpose(1, 2, 0)
-            image = Image.fromarray(np.ascontiguousarray(array))
-        return torch.from_numpy(np.array(self._square(ImageOps.exif_transpose(image).convert("RGB"))))
+        pixels = torch.stack([preprocess.pixels(image) for image in _each(images)])
+        return pixels if self._takes_pixels else preprocess(pixels)
 
 
 def _each(images: Any) -> Sequence[Any]:
-    if isinstance(images, Image.Image):
-        return [images]
-    if isinstance(images, Tensor):
-        images = images.cpu().numpy()
-    if isinstance(images, np.ndarray):
-        return list(images) if images.ndim == 4 else [images]
-    if isinstance(images, list | tuple) and images:
-        return images
-    raise UserError(f"give a PIL image, an array, a tensor or a list of images, got {type(images).__name__}")
+    if isinstance(images, Tensor | np.ndarray) and images.ndim == 4:
+        return list(images)
+    return images if isinstance(images, list | tuple) and images else [images]
 
 
-def open_model(path: str | Path) -> Model:
-    """See `kd_lightning.load`."""
+def open_model(path: str | Path, calibrated: bool = True, trust: bool = False) -> Model:
+    """Open a run directory or a file; see `kd_lightning.load`."""
     path = Path(path).expanduser()
-    if path.is_dir():
-        run = runs.read(path)
-        student, about = runs.load_student(path)
-        photos = run.config.data._target_.endswith("ImageFolderDataModule")
-        return Model(about | {"input": FLOAT}, student, MARGIN if photos else 1.0)
-    opened = open_file(path)
-    return Model(opened.about, opened.answer)
+    with trusting(trust or is_trusted()):
+        if path.is_dir():
+            runs.read(path)
+            student, card = load_student(path)
+            return Model(card, partial(logits_of, student), calibrated)
+        opened = open_file(path)
+    return Model(opened.card, opened.answer, calibrated)

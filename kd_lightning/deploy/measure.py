@@ -1,4 +1,4 @@
-"""The numbers of the deployment table: one model in one runtime is one row."""
+"""Rows of the deployment table: one model in one runtime."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -8,22 +8,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from kd_lightning import runs
-from kd_lightning.deploy.files.about import describe, dump
+from kd_lightning.deploy.files.card import dump, file_card
 from kd_lightning.deploy.files.formats import open_file
 from kd_lightning.deploy.files.network import Network
 from kd_lightning.deploy.files.write import export
 from kd_lightning.deploy.memory import peak_memory
 from kd_lightning.deploy.quantization.integer_graph import is_quantized
-from kd_lightning.deploy.source import Source
+from kd_lightning.deploy.samples import repeat, samples, size, split
+from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.models import count_macs, count_parameters
+from kd_lightning.runs.students import KEY, save_weights
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 from kd_lightning.utils.latency import latency
+from kd_lightning.utils.names import slug
 from kd_lightning.utils.quiet import unlogged
 
-RUNTIMES = ("eager", "compiled", "onnx", "pt2", "torchscript")
+RUNTIMES = ("eager", "compiled", "onnx", "pt2")
 BATCH = 64
 
 
@@ -34,36 +37,43 @@ class Row:
     model: str
     runtime: str
     accuracy: float
-    """On test, in [0, 1], of what the runtime itself says."""
+    """On test samples, in [0, 1], of the runtime's own answers."""
     parameters: int
     macs: int
-    """Of one image."""
+    """Of one sample."""
     bytes: int
-    """Of the file; of its weights in safetensors for eager and compiled."""
+    """Size of the file; for eager and compiled, of the weights in safetensors."""
     memory: int | None
-    """Bytes of a process that answers single images, at most; None if unknown."""
+    """Peak bytes of a process that answers single samples; None if unknown."""
     median_ms: float
     """Of batches of one."""
     p95_ms: float
-    images_per_second: float
+    samples_per_second: float
     """In batches of BATCH."""
 
 
-def measure(label: str, source: Source, runtimes: Sequence[str], folder: Path, images: int | None) -> Iterator[Row]:
-    """A row for each of `runtimes` that has kernels for the student; files are written to `folder`.
+def measure(
+    label: str, run: OpenedRun, runtimes: Sequence[str], folder: Path, count: int | None = None
+) -> Iterator[Row]:
+    """Yield a row for each of `runtimes` that has kernels for the student.
 
-    `images` test images are asked for the accuracy; None: all.
+    Args:
+        label: Name of the model in the rows.
+        run: The run, whose deployed student is measured.
+        runtimes: Some of `RUNTIMES`.
+        folder: Place for the files.
+        count: Number of test samples for the accuracy; None for all.
     """
-    x, y = source.images("test", images or len(source.data.splits["test"]))
-    size = source.about["image_size"]
-    common = {"parameters": count_parameters(source.student), "macs": count_macs(source.student, size)}
+    x, y = samples(run.data, "test", count)
+    one = run.data.example(1)
+    common = {"parameters": count_parameters(run.student), "macs": count_macs(run.student, one)}
     for runtime in runtimes:
-        if is_quantized(source.student) and runtime != "onnx":
+        if is_quantized(run.student) and runtime != "onnx":
             continue  # PyTorch simulates the integers
         try:
-            path, answer = _runtime(runtime, source, folder / f"{label}-{runtime}".replace("/", "-"))
+            path, answer = _runtime(runtime, run, folder / f"{slug(label)}-{runtime}")
             layout = torch.channels_last if runtime in ("eager", "compiled") else torch.contiguous_format
-            one, many = (latency(answer, x[0], n, layout) for n in (1, BATCH))
+            single, many = (latency(answer, repeat(one, n), n, layout) for n in (1, BATCH))
             accuracy = _accuracy(answer, x, y)
         except UserError as e:
             say(f"{label} in {runtime}: left out: {e}")
@@ -74,22 +84,22 @@ def measure(label: str, source: Source, runtimes: Sequence[str], folder: Path, i
             accuracy,
             **common,
             bytes=path.stat().st_size,
-            memory=None if runtime == "compiled" else peak_memory(runtime, path, size),
-            median_ms=one["median_ms"],
-            p95_ms=one["p95_ms"],
-            images_per_second=many["images_per_second"],
+            memory=None if runtime == "compiled" else peak_memory(runtime, path, one),
+            median_ms=single["median_ms"],
+            p95_ms=single["p95_ms"],
+            samples_per_second=many["samples_per_second"],
         )
 
 
-def _runtime(runtime: str, source: Source, stem: Path) -> tuple[Path, Callable[[Tensor], Tensor]]:
+def _runtime(runtime: str, run: OpenedRun, stem: Path) -> tuple[Path, Callable[[Any], Tensor]]:
     if runtime not in ("eager", "compiled"):
-        path, _ = export(source, runtime, stem.with_name(f"{stem.name}.{runtime}"), dynamic_batch=True)
+        path, _ = export(run, runtime, stem.with_name(f"{stem.name}.{runtime}"), dynamic_batch=True)
         return path, open_file(path).answer
-    path, size = stem.with_name(f"{stem.name}.safetensors"), source.about["image_size"]
-    about = describe(source.about, preprocessing=False, precision="fp32", batch=None)
-    model: nn.Module = Network(copy.deepcopy(source.student).float(), about)
-    runs.save_weights(path, model.student, {"kd_lightning": dump(about)})  # type: ignore[arg-type]
-    model = model.eval().to(memory_format=torch.channels_last)
+    path, one = stem.with_name(f"{stem.name}.safetensors"), run.data.example(1)
+    card = file_card(run.card, one)
+    network = Network(copy.deepcopy(run.student).float(), card)
+    save_weights(path, network.student, {KEY: dump(card)})
+    model: nn.Module = network.eval().to(memory_format=torch.channels_last)
     if runtime == "eager":
         return path, model
     compiled: Any = torch.compile(model, dynamic=False)
@@ -97,17 +107,22 @@ def _runtime(runtime: str, source: Source, stem: Path) -> tuple[Path, Callable[[
         torch.compiler.reset()  # another model is no reason to compile for any shape
         with torch.inference_mode(), unlogged():
             for batch in (1, BATCH):
-                compiled(torch.zeros(batch, 3, size, size).contiguous(memory_format=torch.channels_last))
+                compiled(_channels_last(repeat(one, batch)))
     except Exception as e:  # most often there is no C++ compiler
         raise UserError(f"torch.compile failed ({type(e).__name__}); is there a C++ compiler?") from e
     return path, compiled
 
 
+def _channels_last(x: Any) -> Any:
+    return tree_map(lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t, x)
+
+
 @torch.inference_mode()
-def _accuracy(answer: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> float:
-    """In batches of BATCH, the last one filled up: a compiled model has a shape."""
+def _accuracy(answer: Callable[[Any], Tensor], x: Any, y: Tensor) -> float:
+    """Return the accuracy in batches of BATCH, the last one filled up: a compiled model has a shape."""
     right = 0
-    for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
-        filled = torch.cat([images, images.new_zeros(BATCH - len(images), *images.shape[1:])])
+    for inputs, labels in zip(split(x, BATCH), y.split(BATCH), strict=True):
+        missing = BATCH - size(inputs)
+        filled = tree_map(lambda t, n=missing: torch.cat([t, t.new_zeros(n, *t.shape[1:])]), inputs)
         right += int((answer(filled)[: len(labels)].argmax(1) == labels).sum())
     return right / len(y)

@@ -1,4 +1,4 @@
-"""Whole channels out of a network, with everything that depends on them (torch-pruning)."""
+"""Removal of whole channels from a network, with everything that depends on them (torch-pruning)."""
 
 import copy
 import warnings
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kd_lightning.models import create_model, head
+from kd_lightning.models.hooks import logits_of
 from kd_lightning.utils.checks import UserError
 
 FIXED = ("ConstantPadNd", "ChannelShuffle")
@@ -22,27 +23,43 @@ def pruned(
     num_classes: int,
     *,
     of: str,
-    size: int,
     layers: Mapping[str, Sequence[int]],
     kwargs: Mapping[str, Any] | None = None,
+    **facts: Any,
 ) -> nn.Module:
-    """`create_model(of, …)` with fewer channels in `layers`, for the weights of a run to be loaded into."""
-    model = create_model(of, num_classes, image_size=size, **(kwargs or {}))
+    """Return the model `of` with fewer channels, for the weights of a run to be loaded into.
+
+    Args:
+        num_classes: Number of logits.
+        of: Name for `create_model`.
+        layers: Shapes of the layers that have fewer channels; see `shapes`.
+        kwargs: Arguments of that model.
+        facts: Facts of the data; see `create_model`.
+    """
+    model = create_model(of, num_classes, kwargs=kwargs, **facts)
     for layer, shape in layers.items():
         _resize(model.get_submodule(layer), list(shape))
     return model
 
 
-def prune_channels(model: nn.Module, image_size: int, ratio: float) -> nn.Module:
-    """A copy of `model` without the fraction `ratio` of the channels of each layer, those of least L2 norm over all
-    weights that belong to them. Logits stay, and so do channels that are tied to a position, such as those that an
-    option-A shortcut pads. Raises UserError if none can be removed.
+def prune_channels(model: nn.Module, x: Any, ratio: float) -> nn.Module:
+    """Return a copy of `model` without the fraction `ratio` of the channels of each layer.
+
+    Those of least L2 norm over all weights that belong to them go. Logits stay, and so do channels that are tied to a
+    position, such as those that an option-A shortcut pads.
+
+    Args:
+        model: The student.
+        x: Inputs of two samples.
+        ratio: Fraction in (0, 1).
+
+    Raises:
+        UserError: If no channel can be removed.
     """
     import torch_pruning as tp
 
     name = type(model).__name__
     model = copy.deepcopy(model).cpu().float().to(memory_format=torch.contiguous_format)
-    x = torch.zeros(2, 3, image_size, image_size)
     before = shapes(model)
     try:
         with warnings.catch_warnings(), torch.enable_grad():
@@ -55,7 +72,7 @@ def prune_channels(model: nn.Module, image_size: int, ratio: float) -> nn.Module
                 ignored_layers=[model.get_submodule(head(model)), *_fixed_layers(model, x)],
             )
             pruner.step()
-            model.eval()(x)
+            logits_of(model.eval(), x)
     except UserError:
         raise
     except Exception as e:  # torch-pruning raises many kinds where it cannot follow a network
@@ -68,8 +85,8 @@ def prune_channels(model: nn.Module, image_size: int, ratio: float) -> nn.Module
     return model
 
 
-def _fixed_layers(model: nn.Module, x: torch.Tensor) -> list[nn.Module]:
-    """Layers whose output channels cannot be followed, or pass one of the operations FIXED."""
+def _fixed_layers(model: nn.Module, x: Any) -> list[nn.Module]:
+    """Return the layers whose output channels cannot be followed, or pass one of the operations FIXED."""
     import torch_pruning as tp
 
     graph = tp.DependencyGraph().build_dependency(model, x)
@@ -86,7 +103,7 @@ def _fixed_layers(model: nn.Module, x: torch.Tensor) -> list[nn.Module]:
 
 
 def shapes(model: nn.Module, unlike: Mapping[str, Sequence[int]] | None = None) -> Shapes:
-    """Of all convolutions, linear layers and BatchNorms, or of those that differ from `unlike`."""
+    """Return the shapes of all convolutions, linear layers and BatchNorms, or of those that differ from `unlike`."""
     found: Shapes = {}
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d):
@@ -99,7 +116,7 @@ def shapes(model: nn.Module, unlike: Mapping[str, Sequence[int]] | None = None) 
 
 
 def _resize(layer: nn.Module, shape: list[int]) -> None:
-    """Gives `layer` new parameters for so many channels; a depthwise convolution stays one."""
+    """Give `layer` new parameters for so many channels; a depthwise convolution stays one."""
     if isinstance(layer, nn.Conv2d):
         if layer.groups == layer.in_channels:
             layer.groups = shape[0]

@@ -1,16 +1,16 @@
-"""How a student that was made smaller is trained on: the run's own configuration, shorter and gentler."""
+"""Training of a student that was made smaller: the run's own configuration, shorter and gentler."""
 
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from kd_lightning.config import CONF_DIR, ModelConfig
-from kd_lightning.deploy.source import Source
+from kd_lightning.config import ModelConfig, apply_overrides, load_option
 from kd_lightning.evaluation.found import found_weights
-from kd_lightning.runs.directory import flatten
-from kd_lightning.utils.checks import UserError, choice, did_you_mean
+from kd_lightning.evaluation.opened import OpenedRun
+from kd_lightning.types import StudentCard
+from kd_lightning.utils.checks import choice
 
 PART = 10  # of the run's epochs, one in so many
 LR = {"prune": 0.1, "int8": 0.01}
@@ -18,100 +18,86 @@ LR = {"prune": 0.1, "int8": 0.01}
 CLIP = 1.0
 """Norm of a gradient through the rounding: no BatchNorm is left that would follow a large step."""
 TEACHERS = ("teacher", "student")
+CHANGEABLE = ("data.", "model.teacher", "loss.", "optimizer.", "scheduler.", "trainer.", "seed", "select", "compile")
+GROUPS = ("loss", "optimizer", "scheduler")
 
 
-def training_config(source: Source, step: str, distill: str | None, train: bool, words: list[str]) -> DictConfig:
-    """The configuration of the training after `step` ("prune" or "int8"); what was typed (`key=value`) has the last
-    word. `distill` says who teaches: the run's own "teacher", or its "student" as it is; None: the labels alone.
+def training_config(
+    run: OpenedRun, step: str, distill: str | None, train: bool, overrides: list[str] | None
+) -> DictConfig:
+    """Return the configuration of the training after a step.
 
-    Without `train` the student is only measured. Raises UserError.
+    Args:
+        run: The run whose student was made smaller.
+        step: `prune` or `int8`.
+        distill: Who teaches: the run's own `teacher`, or its `student` as it is; None for the labels alone.
+        train: Whether the student is trained, or only measured.
+        overrides: `key=value` as typed, which have the last word; also `group=option` of `GROUPS`.
+
+    Raises:
+        UserError: If an override is wrong, or the teacher is gone.
     """
-    config = source.run.config.copy()
-    config.model = OmegaConf.unsafe_merge(OmegaConf.create(vars(ModelConfig())), config.model)
+    config = run.run.config.copy()
     config.resume = None
     config.trainer.devices, config.trainer.num_nodes = 1, 1  # a second process would make the student smaller again
-    first = first_training(source)
+    first = first_training(run)
     config.trainer.max_epochs = -(-max(1, first["epochs"]) // PART) if train else 0
     if first["lr"] is not None:
         config.optimizer.lr = LR[step] * first["lr"]
     if step == "int8" and config.trainer.gradient_clip_val is None:
         config.trainer.gradient_clip_val = CLIP
-    config.scheduler = _preset("scheduler", "cosine")
+    config.scheduler = load_option("scheduler", "cosine")
     if distill is None:
-        config.loss = _preset("loss", "ce")
+        config.loss = load_option("loss", "ce")
     else:
-        _set_teacher(config, source, distill)
-    return _typed(config, words)
+        _set_teacher(config, run, distill)
+    refusal = f"{{}} cannot be changed: the student is the run's, made smaller; what can: {', '.join(CHANGEABLE)}"
+    return apply_overrides(config, overrides or [], allowed=CHANGEABLE, groups=GROUPS, refusal=refusal)
 
 
-def first_training(source: Source) -> dict[str, Any]:
-    """Epochs and learning rate of the training before all compression."""
-    config = source.run.config
+def first_training(run: OpenedRun) -> dict[str, Any]:
+    """Return epochs and learning rate of the training before all compression."""
+    config = run.run.config
     own = {"epochs": config.trainer.max_epochs, "lr": config.optimizer.get("lr")}
-    return dict(source.run.metrics.get("compression", {}).get("first", own))
+    return dict(run.run.metrics.get("compression", {}).get("first", own))
 
 
-def default_teacher(source: Source) -> str:
-    """Who teaches if nothing was said: the run's teacher, if it had one."""
-    return "teacher" if "teacher" in source.run.metrics or _names_weights(source.config) else "student"
+def default_teacher(run: OpenedRun) -> str:
+    """Return who teaches if nothing was said: the run's teacher, if it had one."""
+    return "teacher" if run.has_teacher or _names_weights(run.config) else "student"
 
 
 def _names_weights(config: DictConfig) -> bool:
-    """Whether the run's configuration tells of a teacher that needs no training."""
+    """Return whether the configuration names a teacher that needs no training."""
     weights = config.model.get("teacher_weights")
     return config.model.get("teacher") is not None and weights not in (None, "auto", "imagenet")
 
 
-def _set_teacher(config: DictConfig, source: Source, distill: str) -> None:
-    if not source.run.metrics.get("teacher") or source.about["name"] != config.model.student:
-        config.loss = _preset("loss", "kd")  # a loss without teacher, or one that put layers on the student
+def _set_teacher(config: DictConfig, run: OpenedRun, distill: str) -> None:
+    if not run.has_teacher or run.card.name != config.model.student:
+        config.loss = load_option("loss", "kd")  # a loss without teacher, or one that put layers on the student
     if choice("--distill", distill, TEACHERS) == "teacher":
-        config.model.teacher_weights = found_weights(source.run, source.config, source.data)
+        weights = [str(path) for path in found_weights(run.run, run.config, run.data)]
+        config.model.teacher_weights = weights if len(weights) > 1 else weights[0]
         return
     plain = vars(ModelConfig())
     for key in plain:
         if key.startswith("teacher_"):
             config.model[key] = plain[key]
-    config.model.teacher, config.model.teacher_kwargs = source.about["name"], source.about["kwargs"]
-    config.model.teacher_weights = str(source.path)
-
-
-def _preset(group: str, name: str) -> DictConfig:
-    known = sorted(p.stem for p in (CONF_DIR / group).glob("*.yaml"))
-    node = OmegaConf.load(CONF_DIR / group / f"{choice(group, name, known)}.yaml")
-    assert isinstance(node, DictConfig)
-    return node
-
-
-def _typed(config: DictConfig, words: list[str]) -> DictConfig:
-    """With `key=value` and, for loss, optimizer and scheduler, `group=name` as typed."""
-    for word in sorted(words, key=lambda word: "." in word.partition("=")[0]):  # a group before its keys
-        key, _, value = word.partition("=")
-        if key in ("loss", "optimizer", "scheduler"):
-            config[key] = _preset(key, value)
-            continue
-        known = flatten(config)
-        if not any(k == key or k.startswith(f"{key}.") for k in known):
-            raise UserError(f"unknown key {key!r}{did_you_mean(key, known)}")
-        if key.startswith("model.student"):
-            raise UserError(f"{word}: the student is the one of the run, made smaller")
-        config.merge_with_dotlist([word])
-    return config
+    config.model.teacher, config.model.teacher_kwargs = run.card.name, dict(run.card.kwargs)
+    config.model.teacher_weights = str(run.path)
 
 
 def describe_step(path: Path, config: DictConfig) -> str:
-    """One line on what comes."""
+    """Return one line on what comes."""
     epochs = config.trainer.max_epochs
+    if not epochs:
+        return f"{path}: measured, not trained"
     loss = hydra.utils.get_class(config.loss._target_).__name__
-    how = (
-        f"trained for {epochs} epochs ({loss}, lr {config.optimizer.get('lr'):g})"
-        if epochs
-        else "measured, not trained"
-    )
-    return f"{path}: {how}"
+    return f"{path}: trained for {epochs} epochs ({loss}, lr {config.optimizer.get('lr'):g})"
 
 
-def student_node(kind: str, about: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Keys of `model` for the student `about`, inside `kd_lightning.deploy.<kind>`."""
-    inside = {"of": about["name"], "size": about["image_size"], "kwargs": about["kwargs"]}
+def student_node(kind: str, card: StudentCard, **more: Any) -> dict[str, Any]:
+    """Return the keys of `model` for the student of `card` inside `kd_lightning.deploy.<kind>`."""
+    inside = {"of": card.name, "kwargs": dict(card.kwargs)}
     return {"student": f"kd_lightning.deploy.{kind}", "student_kwargs": inside | more, "student_pretrained": False}

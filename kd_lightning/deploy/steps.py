@@ -1,138 +1,167 @@
 """Smaller students, each a run directory: pruned or quantized, then trained on or only measured."""
 
+import copy
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from kd_lightning import runs
+from kd_lightning.deploy.files.card import is_images
 from kd_lightning.deploy.files.formats import check_installed
 from kd_lightning.deploy.prune import NEEDS, prune_channels, shapes
 from kd_lightning.deploy.quantization.integer_graph import is_quantized
 from kd_lightning.deploy.quantization.quantize import calibrate, quantized
 from kd_lightning.deploy.recipe import describe_step, first_training, student_node, training_config
-from kd_lightning.deploy.source import Source, open_source
+from kd_lightning.deploy.samples import samples
 from kd_lightning.deploy.sparsity import prune_weights, sparsity
-from kd_lightning.models import create_model
-from kd_lightning.train import train
+from kd_lightning.evaluation.opened import OpenedRun, open_run
+from kd_lightning.runs.students import build_student, save_weights
+from kd_lightning.training.run import train
+from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError, integer, number
 from kd_lightning.utils.console import say
 
-PRUNED, SPARSE, INT8 = (f"kd_lightning.deploy.{kind}" for kind in ("pruned", "sparse", "int8"))
+PRUNED, SPARSE = (f"kd_lightning.deploy.{kind}" for kind in ("pruned", "sparse"))
+START = "start.safetensors"
+"""Weights that the training of a smaller student begins with, in its run directory."""
 Made = tuple[nn.Module, dict[str, Any]]
 """A smaller student and its keys of `model`."""
 
 
 def prune(
-    source: Source,
+    run: OpenedRun,
     ratio: float,
     out: Path,
     *,
     structured: bool = False,
     steps: int = 1,
     distill: str | None = None,
-    words: list[str] | None = None,
+    overrides: list[str] | None = None,
 ) -> Path:
-    """Removes the fraction `ratio` of the channels of each layer (`structured`) or of all weights, and trains on.
+    """Remove weights or channels of the deployed student, and train on.
 
-    With several `steps`, each but the last a run in `out/steps/`, the fraction grows by r·(1 − (1 − k/n)³) (Zhu and
-    Gupta, arXiv 1710.01878, eq. 1). Returns `out`. Raises UserError.
+    With several `steps` the fraction grows by r·(1 − (1 − k/n)³) (Zhu and Gupta, arXiv 1710.01878, eq. 1).
+
+    Args:
+        run: The run of the student.
+        ratio: Fraction in (0, 1) of all weights, or of each layer's channels.
+        out: Run directory of the smaller student.
+        structured: Remove channels.
+        steps: Number of trainings; each but the last is a run in `out/steps/`.
+        distill: See `training_config`.
+        overrides: Changes of the training.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UserError: For whatever the user can mend; nothing is left then.
     """
-    ratio, steps = _ratio("--prune", ratio), integer("--steps", steps, least=1)
+    ratio, steps = _ratio("--prune", ratio), integer("--steps", steps, ge=1)
     if structured:
         check_installed("--structured", NEEDS, "compress")
-    if is_quantized(source.student):
-        raise UserError(f"--prune: the student in {source.path} is quantized; prune first, then quantize")
-    if structured and source.about["name"] == SPARSE:
-        raise UserError(f"--structured: single weights of {source.path} are pruned already; remove channels first")
-    config = training_config(source, "prune", distill, True, words or [])
+    if is_quantized(run.student):
+        raise UserError(f"--prune: the student in {run.path} is quantized; prune first, then quantize")
+    if structured and run.card.name == SPARSE:
+        raise UserError(f"--structured: single weights of {run.path} are pruned already; remove channels first")
+    config = training_config(run, "prune", distill, True, overrides)
     with _new_folder(out):
         reached = 0.0
         for k in range(1, steps + 1):
             wanted = ratio * (1 - (1 - k / steps) ** 3)
             path = out if k == steps else out / "steps" / str(k)
-            student = source.again()
-            if structured:
-                made = _without_channels(student, source.about, 1 - (1 - wanted) / (1 - reached))
-            else:
-                made = _without_weights(student, source.about, wanted)
-            _run(path, config, made, source, {"prune": wanted, "structured": structured})
+            made = _without_channels(run, 1 - (1 - wanted) / (1 - reached)) if structured else _sparser(run, wanted)
+            _train(path, config, made, run, {"prune": wanted, "structured": structured})
             reached = wanted
             if k < steps:
-                source = open_source(path, [])
+                run = open_run(path, [])
     return out
 
 
 def quantize(
-    source: Source,
+    run: OpenedRun,
     out: Path,
     *,
     qat: bool = False,
     distill: str | None = None,
-    images: int = 1024,
-    words: list[str] | None = None,
+    count: int = 1024,
+    overrides: list[str] | None = None,
 ) -> Path:
-    """Rounds weights and activations to 8 bits, with ranges from `images` training images, and with `qat` trains on
-    through the rounding. Returns `out`. Raises UserError."""
-    integer("--calibration", images, least=1)
-    if is_quantized(source.student) and not qat:
-        raise UserError(f"--quantize: the student in {source.path} is quantized already; train it on with --qat")
-    config = training_config(source, "int8", distill, qat, words or [])
+    """Round weights and activations of the deployed student to 8 bits.
+
+    Args:
+        run: The run of the student.
+        out: Run directory of the quantized student.
+        qat: Train on through the rounding.
+        distill: See `training_config`.
+        count: Number of training samples that give the ranges of activations.
+        overrides: Changes of the training.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UserError: For whatever the user can mend; nothing is left then.
+    """
+    integer("--calibration", count, ge=1)
+    if is_quantized(run.student) and not qat:
+        raise UserError(f"--quantize: the student in {run.path} is quantized already; train it on with --qat")
+    config = training_config(run, "int8", distill, qat, overrides)
+    x, _ = samples(run.data, "train", count)
+    if not isinstance(x, Tensor):
+        raise UserError(f"--quantize: an input of {run.data.name} is several tensors; only nets of one are quantized")
     with _new_folder(out):
-        x, _ = source.images("train", images)
-        if is_quantized(source.student):
-            made = source.again(), {"student": source.about["name"], "student_kwargs": source.about["kwargs"]}
+        student: nn.Module = copy.deepcopy(run.student)
+        if is_quantized(student):
+            node = {"student": run.card.name, "student_kwargs": dict(run.card.kwargs)}
         else:
-            student = quantized(source.again(), source.about["image_size"])
+            student = quantized(student, run.data.example(2))
             calibrate(student, x.split(128))
-            made = student, student_node("int8", source.about)
-        _run(out, config, made, source, {"quantize": "int8", "qat": qat, "calibration": len(x)})
+            shape = {} if is_images(run.card) else {"shape": list(x.shape[1:])}
+            node = student_node("int8", run.card, **shape)
+        _train(out, config, (student, node), run, {"quantize": "int8", "qat": qat, "calibration": len(x)})
     return out
 
 
-def _without_channels(student: nn.Module, about: dict[str, Any], ratio: float) -> Made:
-    original = _inside(about, PRUNED)
-    whole = create_model(
-        original["name"], about["num_classes"], image_size=about["image_size"], **(original["kwargs"] or {})
-    )
-    smaller = prune_channels(student, about["image_size"], ratio)
+def _without_channels(run: OpenedRun, ratio: float) -> Made:
+    original = _inside(run.card, PRUNED)
+    whole = build_student(original, str(run.path))
+    smaller = prune_channels(run.student, run.data.example(2), ratio)
     return smaller, student_node("pruned", original, layers=shapes(smaller, shapes(whole)))
 
 
-def _without_weights(student: nn.Module, about: dict[str, Any], ratio: float) -> Made:
-    return prune_weights(student, ratio), student_node("sparse", _inside(about, SPARSE))
+def _sparser(run: OpenedRun, ratio: float) -> Made:
+    return prune_weights(run.student, ratio), student_node("sparse", _inside(run.card, SPARSE))
 
 
-def _inside(about: dict[str, Any], kind: str) -> dict[str, Any]:
-    """`about` the model inside `kind`, if it is one of those."""
-    if about["name"] != kind:
-        return about
-    return about | {"name": about["kwargs"]["of"], "kwargs": about["kwargs"]["kwargs"]}
+def _inside(card: StudentCard, kind: str) -> StudentCard:
+    """Return the card of the model inside `kind`, if it is one of those."""
+    if card.name != kind:
+        return card
+    return replace(card, name=card.kwargs["of"], kwargs=card.kwargs["kwargs"])
 
 
-def _run(path: Path, config: DictConfig, made: Made, source: Source, what: dict[str, Any]) -> None:
-    """One training, or measurement, of a smaller student as the run in `path`."""
+def _train(path: Path, config: DictConfig, made: Made, run: OpenedRun, what: dict[str, Any]) -> None:
+    """Make the run in `path`: one training, or measurement, of a smaller student."""
     student, node = made
     path.mkdir(parents=True, exist_ok=True)
-    start = path / "start.safetensors"
-    runs.save_weights(start, student)
+    save_weights(path / START, student)
     config = config.copy()
     config.model.update(node)
-    config.model.student_weights = str(start)
+    config.model.student_weights = str(path / START)
     say(describe_step(path, config))
-    metrics = train(config, path)
-    compressed, _ = runs.load_student(path)
-    metrics["compression"] = what | {"from": str(source.path), "first": first_training(source)}
-    metrics["compression"]["zeros"] = sparsity(compressed)
-    runs.write_metrics(path, metrics)
+    compression = what | {"from": str(run.path), "first": first_training(run), "zeros": sparsity(student)}
+    train(config, path, extra={"compression": compression})
 
 
 def _ratio(key: str, value: float) -> float:
-    number(key, value, above=0)
+    number(key, value, gt=0)
     if value >= 1:
         raise UserError(f"{key} must be a number between 0 and 1, the fraction to remove, got {value}")
     return value
@@ -140,13 +169,13 @@ def _ratio(key: str, value: float) -> float:
 
 @contextmanager
 def _new_folder(out: Path) -> Iterator[None]:
-    """`out`, which must not hold anything; it is removed again if nothing was trained in it."""
+    """Claim `out`, which must not hold anything; remove it again if nothing was trained or finished in it."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out: {out} exists; choose another folder")
     try:
         yield
     except Exception as e:
-        if not any(out.rglob(runs.LAST)):
+        if not any(path for name in (runs.LAST, runs.METRICS) for path in out.rglob(name)):
             shutil.rmtree(out, ignore_errors=True)
         if isinstance(e, OSError):
             raise UserError(f"--out: cannot write to {out}: {e.strerror}; choose another folder") from e

@@ -1,9 +1,12 @@
 """The commands: one chain from a distilled student to a measured file, and mistakes that leave nothing."""
 
 import csv
-import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,14 +15,19 @@ import kd_lightning
 from kd_lightning import compress, evaluate, export, measure, runs
 from kd_lightning.deploy import measure as rows
 from kd_lightning.deploy import table
-from kd_lightning.deploy.source import Source
+from kd_lightning.deploy.files.formats import FORMATS
+from kd_lightning.deploy.recipe import TEACHERS
+from kd_lightning.deploy.sparsity import sparsity
+from kd_lightning.deploy.steps import prune, quantize
+from kd_lightning.evaluation.opened import OpenedRun, open_run
 from kd_lightning.utils import latency
-from tests.conftest import Finished
+from kd_lightning.utils.trust import trusting
+from tests.conftest import Finished, environment
 
 Command = Callable[..., Finished]
+Mistake = Callable[[ModuleType, list[str], str], None]
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_distill_prune_quantize_export_measure(
     distilled: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -34,7 +42,7 @@ def test_distill_prune_quantize_export_measure(
     assert done.status == 0, done.err
     done = command(export, int8, "--with-preprocessing", "--out", tmp_path / "digits.onnx")
     assert done.status == 0, done.err
-    assert kd_lightning.load(tmp_path / "digits.onnx").about["precision"] == "int8"
+    assert kd_lightning.load(tmp_path / "digits.onnx").card.extra["precision"] == "int8"
 
     done = command(measure, int8, "--runtimes", "onnx", "--out", tmp_path / "table")
     assert done.status == 0, done.err
@@ -76,7 +84,9 @@ def test_distill_prune_quantize_export_measure(
         (["RUN", "--prune", "0.5", "optimizer.lrr=1"], "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'"),
         (["RUN", "--prune", "0.5", "optimizer.lr=-1"], "optimizer.lr must be a number > 0"),
         (["RUN", "--prune", "0.5", "loss=kdd"], "loss must be one of"),
-        (["RUN", "--prune", "0.5", "model.student=resnet20"], "the student is the one of the run"),
+        (["RUN", "--prune", "0.5", "model.student=resnet20"], "model.student=resnet20 cannot be changed"),
+        (["RUN", "--prune", "0.5", "optimizer.lr=1,2"], "give one value"),
+        (["RUN", "--prune", "0.5", "lr"], "cannot read 'lr'; write key=value"),
         (["RUN", "--prune", "0.5", "--out", "FULL"], "--out: FULL exists"),
         (["RUN", "--prune", "0.5", "--out", "FULL/file/x"], "--out: cannot write to FULL/file/x"),
         (["RUN", "--prune", "0.5", "--out", "/proc/x"], "--out: cannot write to /proc/x"),
@@ -84,39 +94,20 @@ def test_distill_prune_quantize_export_measure(
         (["INT8", "--quantize", "int8"], "is quantized already; train it on with --qat"),
         (["CAPRICIOUS", "--prune", "0.5", "--structured"], "--structured"),
         (["CAPRICIOUS", "--quantize", "int8"], "cannot trace Capricious"),
+        (["MASK", "--quantize", "int8"], "--quantize: an input of masked_digits is several tensors"),
         (["UNFINISHED", "--prune", "0.5"], "did not finish"),
         (["EMPTY", "--prune", "0.5"], "is not a run directory"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(
-    words: list[str],
-    message: str,
-    distilled: Path,
-    int8_run: Path,
-    capricious_run: Path,
-    tmp_path: Path,
-    command: Command,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("EMPTY", "UNFINISHED", "FULL"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "FULL" / "file").write_text("mine")
-    (tmp_path / "UNFINISHED" / runs.CONFIG).write_text((distilled / runs.CONFIG).read_text())
-    places = {"RUN": distilled, "INT8": int8_run, "CAPRICIOUS": capricious_run}
-    before = sorted(tmp_path.rglob("*"))
-    out = [] if "--out" in words else ["--out", "new"]
-    done = command(compress, *(places.get(word, word) for word in words), *out)
-    assert done.status == 2 and re.search(message, done.err), done
-    assert done.err.count("\n") == 1, done.err
-    assert sorted(tmp_path.rglob("*")) == before
+def test_a_mistake_is_one_line_and_leaves_nothing(words: list[str], message: str, mistake: Mistake) -> None:
+    mistake(compress, [*words, *([] if "--out" in words else ["--out", "new"])], message)
 
 
-def test_each_runtime_gives_a_row(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_runtime_gives_a_row(run: OpenedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "SECONDS", 0.05)
     monkeypatch.setattr(rows, "peak_memory", lambda *_: None)  # a process of its own for each
-    found = list(rows.measure("run", source, ("eager", "pt2", "torchscript"), tmp_path, 100))
-    assert [row.runtime for row in found] == ["eager", "pt2", "torchscript"]
+    found = list(rows.measure("run", run, ("eager", "pt2"), tmp_path, 100))
+    assert [row.runtime for row in found] == ["eager", "pt2"]
     assert len({row.accuracy for row in found}) == 1 and all(0 < row.median_ms <= row.p95_ms for row in found)
     assert "| run | eager |" in table.markdown(found, "here")
 
@@ -126,14 +117,47 @@ def test_each_runtime_gives_a_row(source: Source, tmp_path: Path, monkeypatch: p
     [
         (["RUN", "--runtimes", "eager,tvm"], "--runtimes must be one of eager"),
         (["RUN", "--threads", "0"], "--threads must be a whole number >= 1"),
-        (["RUN", "--images", "0"], "--images must be a whole number >= 1"),
+        (["RUN", "--samples", "0"], "--samples must be a whole number >= 1"),
         (["nowhere"], "is not a run directory"),
     ],
 )
-def test_a_mistake_in_measuring_is_one_line(
-    words: list[str], message: str, distilled: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+def test_a_mistake_in_measuring_is_one_line(words: list[str], message: str, mistake: Mistake) -> None:
+    mistake(measure, words, message)
+
+
+def test_a_kill_after_the_metrics_leaves_a_whole_run(
+    run: OpenedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = command(measure, *(distilled if word == "RUN" else word for word in words))
-    assert done.status == 2 and re.search(message, done.err) and done.err.count("\n") == 1, done
-    assert list(tmp_path.iterdir()) == []
+    """The record of the compression is there as soon as the run counts as finished."""
+    write = runs.write_metrics
+
+    def write_and_die(*args: Any) -> None:
+        write(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "write_metrics", write_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(run, tmp_path / "int8", count=64)
+    assert runs.read(tmp_path / "int8").metrics["compression"]["quantize"] == "int8"
+
+
+def test_data_that_are_no_images_are_pruned_and_measured(
+    mask_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "SECONDS", 0.05)
+    with trusting():
+        sparse = open_run(prune(open_run(mask_run), 0.5, tmp_path / "sparse", overrides=["trainer.max_epochs=1"]))
+        assert sparsity(sparse.student) == pytest.approx(0.5, abs=0.01)
+        found = list(rows.measure("mask", sparse, ("eager", "onnx"), tmp_path, 100))
+    assert [row.runtime for row in found] == ["eager", "onnx"] and found[0].accuracy == found[1].accuracy > 0.5
+    assert all(row.memory and row.memory > 1e7 for row in found)
+
+
+@pytest.mark.parametrize("module", [compress, export, measure])
+def test_help_is_there_before_torch_and_names_every_choice(module: ModuleType) -> None:
+    code = f"import sys; sys.argv = ['x', '--help']; import {module.__name__} as m\ntry: m.main()\n"
+    code += "except SystemExit: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    names = {compress: TEACHERS, export: FORMATS, measure: rows.RUNTIMES}[module]
+    assert all(name in done.stdout for name in names)

@@ -4,7 +4,6 @@ import os
 import runpy
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import kd_lightning
-from kd_lightning.deploy.files.write import to_pixels
-from kd_lightning.deploy.source import Source
+from kd_lightning.deploy.samples import samples
+from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.utils.checks import UserError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -26,17 +25,18 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def files(written: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Format → a file that takes pixels, and `image`, a digit to ask about."""
     folder = tmp_path_factory.mktemp("image")
-    made = {f: written(f, preprocessing=True) for f in ("onnx", "pt2", "torchscript")}
+    made = {f: written(f, preprocessing=True) for f in ("onnx", "pt2")}
     digit = np.round(load_digits().images[0] * 15.9375).astype(np.uint8)
     Image.fromarray(digit).save(folder / "zero.png")
     return made | {"image": folder / "zero.png"}
 
 
-def test_a_run_directory_and_a_file_answer_alike_to_any_kind_of_image(source: Source, files: dict[str, Path]) -> None:
-    x, _ = source.images("test", 4)
-    pixels = to_pixels(x, source.about)
-    expected = source.student.eval()(x).softmax(1).detach()
-    for path in (source.path, files["onnx"]):
+def test_a_run_directory_and_a_file_answer_alike_to_any_kind_of_image(run: OpenedRun, files: dict[str, Path]) -> None:
+    x, _ = samples(run.data, "test", 4)
+    pixels = run.data.pixels(x)
+    temperature = run.card.extra.get("temperature", 1.0)
+    expected = (run.student.eval()(x) / temperature).softmax(1).detach()
+    for path in (run.path, files["onnx"]):
         model = kd_lightning.load(path)
         array = pixels.numpy()
         kinds = [pixels, array, list(array), pixels.permute(0, 3, 1, 2), [Image.fromarray(a) for a in array]]
@@ -47,17 +47,19 @@ def test_a_run_directory_and_a_file_answer_alike_to_any_kind_of_image(source: So
         one = model(Image.fromarray(array[0]))
         assert len(one.labels) == 1 and one.probabilities.shape == (1, 10)
         assert model(Image.fromarray(array[0]).resize((50, 30))).probabilities.sum() == pytest.approx(1, abs=1e-5)
-    labels, probabilities = kd_lightning.load(source.path)(x)
+    labels, probabilities = kd_lightning.load(run.path)(x)
     assert len(labels) == 4
     torch.testing.assert_close(probabilities, expected)
 
 
-def test_what_is_no_image_is_told(source: Source, files: dict[str, Path]) -> None:
-    model = kd_lightning.load(source.path)
+def test_what_is_no_image_is_told(run: OpenedRun, files: dict[str, Path]) -> None:
+    model = kd_lightning.load(run.path)
     for images, message in (
-        ("cat.png", "give a PIL image"),
+        ("cat.png", "cannot read cat.png"),
+        (7, "an image must be uint8"),
         (np.zeros((8, 8, 3)), "an image must be uint8"),
         (torch.zeros(3, 8, 8), "normalized"),
+        (torch.zeros(1, 3, 9, 9), r"normalized \[N, 3, 8, 8\]"),
     ):
         with pytest.raises(UserError, match=message):
             model(images)
@@ -79,39 +81,38 @@ def test_a_path_that_holds_no_model_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("script", "form"),
-    [("exported_program.py", "pt2"), ("torchscript.py", "torchscript"), ("run_directory.py", "")],
+    [("exported_program.py", "pt2"), ("run_directory.py", "")],
 )
 def test_the_example_of_each_runtime_names_the_digit(
     script: str,
     form: str,
-    source: Source,
+    run: OpenedRun,
     files: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if form:
         monkeypatch.setitem(sys.modules, "kd_lightning", None)  # as if it were not installed
-    words = [EXAMPLES / script, files[form] if form else source.path, files["image"]]
+    words = [EXAMPLES / script, files[form] if form else run.path, files["image"]]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-    warnings.filterwarnings("ignore", message="`torch.jit.load` is deprecated")
     runpy.run_path(str(EXAMPLES / script))
-    assert capsys.readouterr().out.split() == expected(source, files["image"])
+    assert capsys.readouterr().out.split() == expected(run, files["image"])
 
 
-def test_an_onnx_file_needs_onnxruntime_alone(source: Source, files: dict[str, Path], tmp_path: Path) -> None:
+def test_an_onnx_file_needs_onnxruntime_alone(run: OpenedRun, files: dict[str, Path], tmp_path: Path) -> None:
     code = "import runpy, sys; sys.modules['torch'] = sys.modules['kd_lightning'] = None; sys.argv = sys.argv[1:]; "
     code += "runpy.run_path(sys.argv[0])"
     command = [sys.executable, "-c", code, EXAMPLES / "onnxruntime_alone.py", files["onnx"], files["image"]]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == expected(source, files["image"])
+    assert done.stdout.split() == expected(run, files["image"])
 
 
-def expected(source: Source, image: Path) -> list[str]:
+def expected(run: OpenedRun, image: Path) -> list[str]:
     """The digit and its probability, by the student itself."""
-    x = source.data.normalize(torch.from_numpy(np.array(Image.open(image).convert("RGB")))[None])
+    x = run.data.normalize(torch.from_numpy(np.array(Image.open(image).convert("RGB")))[None])
     with torch.no_grad():
-        probabilities = source.student.eval()(x).softmax(1)
+        probabilities = (run.student.eval()(x) / run.card.extra.get("temperature", 1.0)).softmax(1)
     return [str(int(probabilities.argmax())), f"{float(probabilities.max()):.1%}"]
 
 

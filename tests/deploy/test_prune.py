@@ -8,10 +8,11 @@ import torch
 from kd_lightning import runs
 from kd_lightning.deploy import pruned
 from kd_lightning.deploy.prune import prune_channels, shapes
-from kd_lightning.deploy.source import Source, open_source
 from kd_lightning.deploy.sparsity import prune_weights, sparse, sparsity
 from kd_lightning.deploy.steps import prune
+from kd_lightning.evaluation.opened import OpenedRun, open_run
 from kd_lightning.models import count_macs, create_model, model_names
+from kd_lightning.runs.students import load_student
 from kd_lightning.utils.checks import UserError
 
 QUICK = {"resnet8", "resnet20", "resnet8x4", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv1", "shufflenetv2"}
@@ -21,16 +22,15 @@ NOT = {"shufflenetv1"}  # grouped convolutions whose channels are shuffled
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in model_names()])
 def test_every_net_runs_with_fewer_channels_and_is_rebuilt_from_their_numbers(name: str) -> None:
     torch.manual_seed(0)
-    model = create_model(name, 10, image_size=16)
+    model, x = create_model(name, 10, image_size=16), torch.randn(2, 3, 16, 16)
     if name in NOT:
         with pytest.raises(UserError, match="prune single weights, without --structured"):
-            prune_channels(model, 16, 0.5)
+            prune_channels(model, torch.zeros(2, 3, 16, 16), 0.5)
         return
-    smaller = prune_channels(model, 16, 0.5)
-    assert count_macs(smaller, 16) < 0.6 * count_macs(model, 16)
-    rebuilt = pruned(10, of=name, size=16, layers=shapes(smaller, shapes(model)))
+    smaller = prune_channels(model, torch.zeros(2, 3, 16, 16), 0.5)
+    assert count_macs(smaller, x[:1]) < 0.6 * count_macs(model, x[:1])
+    rebuilt = pruned(10, of=name, image_size=16, layers=shapes(smaller, shapes(model)))
     rebuilt.load_state_dict(smaller.state_dict())
-    x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(rebuilt.eval()(x), smaller.eval()(x), rtol=0, atol=0)
 
@@ -50,7 +50,7 @@ def test_channels_that_say_nothing_are_the_ones_that_go(name: str) -> None:
                 for tensor in (module.weight, norm.weight, norm.bias):
                     tensor[silent] = 0
     x = torch.randn(4, 3, 16, 16)
-    smaller = prune_channels(model, 16, 0.25)
+    smaller = prune_channels(model, x, 0.25)
     with torch.no_grad():
         expected = model(x)
         torch.testing.assert_close(smaller(x), expected, atol=1e-4, rtol=1e-4)
@@ -67,7 +67,7 @@ def test_the_least_weights_of_the_whole_network_become_zero() -> None:
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
 def test_zeros_stay_zero_in_training(optimizer: type[torch.optim.Optimizer]) -> None:
     torch.manual_seed(0)
-    model = sparse(10, of="resnet8", size=8)
+    model = sparse(10, of="resnet8", image_size=8)
     model.load_state_dict(prune_weights(create_model("resnet8", 10, image_size=8), 0.7).state_dict())
     before = [w.clone() for w in model.parameters()]
     more = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
@@ -79,27 +79,26 @@ def test_zeros_stay_zero_in_training(optimizer: type[torch.optim.Optimizer]) -> 
     assert all((w != b).any() for w, b in zip(model.parameters(), before, strict=True))
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_weights_go_in_growing_steps_and_stay_gone(source: Source, tmp_path: Path) -> None:
-    out = prune(source, 0.8, tmp_path / "sparse", steps=2, distill="teacher")
+def test_weights_go_in_growing_steps_and_stay_gone(run: OpenedRun, tmp_path: Path) -> None:
+    out = prune(run, 0.8, tmp_path / "sparse", steps=2, distill="teacher")
     first, last = runs.read(out / "steps" / "1"), runs.read(out)
     assert first.metrics["compression"]["zeros"] == pytest.approx(0.8 * (1 - 0.5**3), abs=1e-3)
     assert last.metrics["compression"]["zeros"] == pytest.approx(0.8, abs=1e-3)
-    assert "teacher" in last.metrics and last.config.optimizer.lr == pytest.approx(0.1 * source.config.optimizer.lr)
+    assert sparsity(load_student(out)[0]) == pytest.approx(0.8, abs=1e-3)
+    assert "teacher" in last.metrics and last.config.optimizer.lr == pytest.approx(0.1 * run.config.optimizer.lr)
 
 
 MORE = ["trainer.max_epochs=3", "optimizer.lr=0.05"]
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_a_pruned_run_is_pruned_again_from_its_first_width(source: Source, tmp_path: Path) -> None:
-    once = open_source(prune(source, 0.5, tmp_path / "once", structured=True, words=MORE), [])
+def test_a_pruned_run_is_pruned_again_from_its_first_width(run: OpenedRun, tmp_path: Path) -> None:
+    once = open_run(prune(run, 0.5, tmp_path / "once", structured=True, overrides=MORE))
     twice = runs.read(
-        prune(once, 0.5, tmp_path / "twice", structured=True, distill="student", words=["trainer.max_epochs=1"])
+        prune(once, 0.5, tmp_path / "twice", structured=True, distill="student", overrides=["trainer.max_epochs=1"])
     )
     widths = [s.config.model.student_kwargs.layers["layer2.0.conv1"][1] for s in (once.run, twice)]
     assert widths == [16, 8] and twice.config.model.student_kwargs.of == "resnet8"
     assert twice.metrics["student"]["macs"] < once.run.metrics["student"]["macs"]
     assert twice.config.model.teacher == "kd_lightning.deploy.pruned" and twice.metrics["teacher"]["macs"] > 0
-    model, _ = runs.load_student(twice.path)
+    model, _ = load_student(twice.path)
     assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 10)

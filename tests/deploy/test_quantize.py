@@ -10,9 +10,11 @@ from kd_lightning import runs
 from kd_lightning.deploy.quantization.integer_graph import integer_graph
 from kd_lightning.deploy.quantization.quantize import LEVELS, Rounding, calibrate, quantized, round_weight, weight_scale
 from kd_lightning.deploy.quantization.trace import trace
-from kd_lightning.deploy.source import Source, open_source
+from kd_lightning.deploy.sparsity import sparsity
 from kd_lightning.deploy.steps import prune, quantize
+from kd_lightning.evaluation.opened import OpenedRun, open_run
 from kd_lightning.models import create_model, model_names
+from kd_lightning.runs.students import load_student
 from kd_lightning.utils.checks import UserError
 from tests.deploy.nets import Capricious
 
@@ -27,7 +29,7 @@ def test_every_net_is_nearly_itself_when_rounded(name: str) -> None:
     with torch.no_grad():
         model(x)  # running statistics of its own
         expected = model.eval()(x)
-        student = quantized(model, 16)
+        student = quantized(model, x)
         calibrate(student, [x])
         rounded = student(x)
         integers = integer_graph(student)(x)
@@ -53,8 +55,8 @@ def test_zero_is_exact_whatever_the_range() -> None:
 
 
 def test_gradients_pass_the_rounding() -> None:
-    student = quantized(create_model("resnet8", 10, image_size=8), 8)
     x = torch.randn(8, 3, 8, 8)
+    student = quantized(create_model("resnet8", 10, image_size=8), x)
     calibrate(student, [x])
     student(x).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
@@ -70,29 +72,28 @@ def test_a_graph_that_depends_on_values_cannot_be_rounded() -> None:
         trace(Numpy(10), torch.zeros(2, 3, 8, 8))
 
 
-def test_quantized_after_training_it_is_a_run_that_says_nearly_the_same(source: Source, int8_run: Path) -> None:
-    run = runs.read(int8_run)
-    before = source.run.metrics["student"]["best"]["test"]["accuracy"]
-    assert run.metrics["student"]["last"]["test"]["accuracy"] == pytest.approx(before, abs=0.03)
-    assert run.metrics["epochs"] == 0 and run.metrics["compression"]["quantize"] == "int8"
-    again, _ = runs.load_student(int8_run)
+def test_quantized_after_training_it_is_a_run_that_says_nearly_the_same(run: OpenedRun, int8_run: Path) -> None:
+    rounded = runs.read(int8_run)
+    before = run.run.student["test"]["accuracy"]
+    assert rounded.metrics["student"]["last"]["test"]["accuracy"] == pytest.approx(before, abs=0.03)
+    assert rounded.metrics["epochs"] == 0 and rounded.metrics["compression"]["quantize"] == "int8"
+    again, _ = load_student(int8_run)
     assert sum(isinstance(m, Rounding) for m in again.modules()) > 5
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_training_through_the_rounding_is_a_distillation(source: Source, int8_run: Path, tmp_path: Path) -> None:
-    out = quantize(source, tmp_path / "qat", qat=True, distill="teacher", words=["trainer.max_epochs=2"])
-    run = runs.read(out)
-    assert run.config.loss._target_.endswith("KD") and "teacher" in run.metrics and run.metrics["epochs"] == 2
-    after, before = run.metrics["student"]["last"], runs.read(int8_run).metrics["student"]["last"]
+def test_training_through_the_rounding_is_a_distillation(run: OpenedRun, int8_run: Path, tmp_path: Path) -> None:
+    out = quantize(run, tmp_path / "qat", qat=True, distill="teacher", overrides=["trainer.max_epochs=2"])
+    trained = runs.read(out)
+    assert trained.config.loss._target_.endswith("KD") and "teacher" in trained.metrics
+    assert trained.metrics["epochs"] == 2
+    after, before = trained.metrics["student"]["last"], runs.read(int8_run).metrics["student"]["last"]
     assert after["test"]["accuracy"] >= before["test"]["accuracy"] - 0.01
-    started, ended = (dict(open_source(path, []).student.named_parameters()) for path in (int8_run, out))
+    started, ended = (dict(open_run(path).student.named_parameters()) for path in (int8_run, out))
     assert any((started[name] != ended[name]).any() for name in ended)
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_zeros_stay_through_rounding_and_training(source: Source, tmp_path: Path) -> None:
-    sparse = prune(source, 0.6, tmp_path / "sparse")
-    out = quantize(open_source(sparse, []), tmp_path / "qat", qat=True, distill="student")
-    assert runs.read(out).metrics["compression"]["zeros"] >= 0.6 - 1e-3
+def test_zeros_stay_through_rounding_and_training(run: OpenedRun, tmp_path: Path) -> None:
+    sparse = prune(run, 0.6, tmp_path / "sparse")
+    out = quantize(open_run(sparse), tmp_path / "qat", qat=True, distill="student")
+    assert sparsity(load_student(out)[0]) >= 0.6 - 1e-3
     assert runs.read(out).config.model.teacher_weights == str(sparse)

@@ -1,7 +1,6 @@
 """The kinds of file that a student is written to."""
 
 import importlib.util
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.deploy.files import onnx_file, torch_files
+from kd_lightning.deploy.files.card import parse
+from kd_lightning.deploy.samples import size, split
+from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError
 
 
@@ -19,8 +21,9 @@ class Format:
     """One kind of file, with its writer and its own runtime."""
 
     suffix: str
-    write: Callable[[nn.Module, dict[str, Any], Path], None]
-    read: Callable[[Path], tuple[str, Callable[[Tensor], Tensor]]]
+    write: Callable[[nn.Module, StudentCard, Any, Path], None]
+    """Network, card, inputs of the network, file."""
+    read: Callable[[Path], tuple[str, Callable[[Any], Tensor]]]
     needs: tuple[str, ...] = ()
     """Packages of the extra `export`."""
 
@@ -28,28 +31,27 @@ class Format:
 FORMATS = {
     "onnx": Format(".onnx", onnx_file.write, onnx_file.read, onnx_file.NEEDS),
     "pt2": Format(".pt2", torch_files.write_pt2, torch_files.read_pt2),
-    "torchscript": Format(".torchscript", torch_files.write_torchscript, torch_files.read_torchscript),
     "safetensors": Format(".safetensors", torch_files.write_safetensors, torch_files.read_safetensors),
 }
 
 
 def check_installed(what: str, needs: tuple[str, ...], extra: str) -> None:
-    """Raises UserError naming the extra if a package is missing."""
+    """Raise UserError, naming the extra, if a package is missing."""
     if missing := [name for name in needs if importlib.util.find_spec(name) is None]:
         raise UserError(f"{what} needs {', '.join(missing)}: pip install 'kd_lightning[{extra}]'")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedFile:
     """A file in its runtime."""
 
-    about: dict[str, Any]
-    answer: Callable[[Tensor], Tensor]
-    """Images as `about` says, any number of them, to logits `[B, C]`."""
+    card: StudentCard
+    answer: Callable[[Any], Tensor]
+    """Inputs as the card describes them, of any number of samples, to logits `[B, C]`."""
 
 
-def open_file(path: Path) -> Opened:
-    """Opens a file that `kd_lightning.export` wrote. Raises UserError."""
+def open_file(path: Path) -> OpenedFile:
+    """Open a file that `kd_lightning.export` wrote. Raises UserError."""
     form = next((f for f in FORMATS.values() if f.suffix == path.suffix), None)
     if form is None or not path.is_file():
         known = ", ".join(f.suffix for f in FORMATS.values())
@@ -57,18 +59,18 @@ def open_file(path: Path) -> Opened:
     check_installed(str(path), tuple(n for n in form.needs if n == "onnxruntime"), "export")
     try:
         text, answer = form.read(path)
-        about = json.loads(text)
+        card = parse(text)
+        batch = card.extra["batch"]
     except UserError:
         raise
     except Exception as e:  # whatever the runtimes raise
         raise UserError(f"{path} is damaged or was not written by kd_lightning ({_first_line(e)})") from e
 
     @torch.no_grad()
-    def run(images: Tensor) -> Tensor:
-        parts = images.split(about["batch"] or max(1, len(images)))
-        return torch.cat([answer(part.contiguous()) for part in parts])
+    def run(x: Any) -> Tensor:
+        return torch.cat([answer(part) for part in split(x, batch or max(1, size(x)))])
 
-    return Opened(about, run)
+    return OpenedFile(card, run)
 
 
 def _first_line(e: Exception) -> str:

@@ -1,41 +1,40 @@
-"""What goes into a file: the student between its inputs and outputs as `about` declares them."""
+"""The network of a file: the student between the inputs and outputs that its card declares."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from kd_lightning.data.images.normalize import Normalize
-from kd_lightning.deploy.files.about import PIXELS
+from kd_lightning.data.images.decode import Preprocess
+from kd_lightning.deploy.files.card import PIXELS
+from kd_lightning.models.hooks import logits_of
+from kd_lightning.types import StudentCard
 
 
 class Network(nn.Module):
-    """Images to float32 logits `[B, C]`; see `about` for the images."""
+    """From inputs, as the file's `card` describes them, to float32 logits `[B, C]`."""
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, student: nn.Module, about: dict[str, Any]):
+    def __init__(self, student: nn.Module, card: StudentCard):
         super().__init__()
         self.student = student
-        self.pixels = about["input"] == PIXELS
-        self.fp16 = about["precision"] == "fp16"
+        self.pixels = card.extra["input"] == PIXELS
+        self.fp16 = card.extra["precision"] == "fp16"
+        self.temperature = float(card.extra.get("divided_by", 1.0))
         if self.fp16:
             student.half()
-        mean, std = (torch.tensor(values) for values in Normalize.parse(about["normalize"]))
         if self.pixels:
+            mean, std = (torch.tensor(values) for values in Preprocess.parse(card.preprocessing).normalize)
             self.register_buffer("scale", (1 / (255 * std)).reshape(3, 1, 1))
             self.register_buffer("shift", (-mean / std).reshape(3, 1, 1))
 
-    def forward(self, images: Tensor) -> Tensor:
-        x = images.permute(0, 3, 1, 2).float() * self.scale + self.shift if self.pixels else images
-        logits: Tensor = self.student(x.half() if self.fp16 else x)
-        return logits.float()
-
-
-def example(about: dict[str, Any], batch: int) -> Tensor:
-    """Images of zeros, as `Network` takes them."""
-    size = about["image_size"]
-    if about["input"] == PIXELS:
-        return torch.zeros(batch, size, size, 3, dtype=torch.uint8)
-    return torch.zeros(batch, 3, size, size)
+    def forward(self, x: Any) -> Tensor:
+        if self.pixels:
+            x = x.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        if self.fp16:
+            x = tree_map(lambda t: t.half() if t.is_floating_point() else t, x)
+        logits = logits_of(self.student, x).float()
+        return logits if self.temperature == 1 else logits / self.temperature

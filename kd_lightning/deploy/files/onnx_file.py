@@ -1,28 +1,40 @@
 """ONNX files, written by torch.onnx and run by onnxruntime; a quantized student as QDQ with int8 weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from kd_lightning.deploy.files.about import INPUT, KEY, OUTPUT, dump
-from kd_lightning.deploy.files.network import example
+from kd_lightning.deploy.files.card import OUTPUT, dump, input_name
+from kd_lightning.runs.students import KEY
+from kd_lightning.types import StudentCard
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 
 
-def write(network: nn.Module, about: dict[str, Any], path: Path) -> None:
-    """Writes `network`, which takes and gives what `about` says. Raises whatever torch.onnx cannot do."""
-    shapes = None if about["batch"] else {INPUT: {0: torch.export.Dim("batch")}}
+def write(network: nn.Module, card: StudentCard, example: Any, path: Path) -> None:
+    """Write a network.
+
+    Args:
+        network: Takes and gives what `card` says.
+        card: Goes into the file's metadata.
+        example: Inputs of the network.
+        path: The file.
+
+    Raises:
+        Exception: Whatever torch.onnx raises about an operation that it cannot export.
+    """
+    shapes = tree_map(lambda _: {0: torch.export.Dim("batch")}, example)
     with torch.no_grad():
         program: Any = torch.onnx.export(
             network,
-            (example(about, about["batch"] or 2),),
+            (example, {}),  # torch.onnx takes a dictionary at the end for keyword arguments
             dynamo=True,
-            dynamic_shapes=shapes,
-            input_names=[INPUT],
+            dynamic_shapes=None if card.extra["batch"] else (shapes,),
+            input_names=list(example) if isinstance(example, Mapping) else [input_name(card)],
             output_names=[OUTPUT],
             custom_translation_table=_translations(),
             verbose=False,
@@ -30,7 +42,7 @@ def write(network: nn.Module, about: dict[str, Any], path: Path) -> None:
     for node in program.model.graph:
         node.metadata_props.clear()  # the stack trace of each node: half of a small file
     program.model.metadata_props.clear()
-    program.model.metadata_props[KEY] = dump(about)
+    program.model.metadata_props[KEY] = dump(card)
     program.save(str(path))
 
 
@@ -50,7 +62,7 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 
 def session(path: Path, threads: int = 0) -> Any:
-    """An onnxruntime session on the CPU with so many threads; 0: PyTorch's number."""
+    """Return an onnxruntime session on the CPU with so many threads; 0 for PyTorch's number."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -59,11 +71,13 @@ def session(path: Path, threads: int = 0) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def read(path: Path) -> tuple[str, Callable[[Tensor], Tensor]]:
-    """Its metadata, and images to logits."""
+def read(path: Path) -> tuple[str, Callable[[Any], Tensor]]:
+    """Return the file's metadata, and a function from inputs to logits."""
     running = session(path)
+    names = [one.name for one in running.get_inputs()]
 
-    def answer(images: Tensor) -> Tensor:
-        return torch.from_numpy(running.run(None, {INPUT: images.contiguous().numpy()})[0])
+    def answer(x: Any) -> Tensor:
+        feed = x if isinstance(x, Mapping) else {names[0]: x}
+        return torch.from_numpy(running.run(None, {name: t.contiguous().numpy() for name, t in feed.items()})[0])
 
     return running.get_modelmeta().custom_metadata_map.get(KEY, ""), answer

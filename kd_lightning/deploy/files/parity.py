@@ -1,39 +1,39 @@
-"""Whether a file says the same as the student that it was written from."""
+"""Agreement of a file with the student that it was written from."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# Largest difference of a logit, and least share of images with the same class. Integer kernels round some activations
+# Largest difference of a logit, and least share of samples with the same class. Integer kernels round some activations
 # to the neighbouring level, and float16 has 11 bits: there the classes are what counts.
 TOLERANCE = {"fp32": (1e-4, 0.999), "fp16": (0.1, 0.99), "int8": (float("inf"), 0.97)}
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What was found on `images` real images."""
+    """Agreement on `samples` real samples."""
 
-    images: int
+    samples: int
     difference: float
     """Largest absolute difference of a logit."""
     mean_difference: float
     agreement: float
-    """Share of images for which both name the same class, in [0, 1]."""
+    """Share of samples for which both name the same class, in [0, 1]."""
 
     def within(self, difference: float, agreement: float) -> bool:
-        """A NaN is within nothing."""
+        """Return whether neither limit is passed; a NaN passes both."""
         return self.difference <= difference and self.agreement >= agreement
 
     def __str__(self) -> str:
         return (
-            f"on {self.images} test images: largest difference of a logit {self.difference:.1e} "
+            f"on {self.samples} test samples: largest difference of a logit {self.difference:.1e} "
             f"(mean {self.mean_difference:.1e}), same class for {self.agreement:.2%}"
         )
 
 
 def compare(file: Tensor, student: Tensor) -> Parity:
-    """Of logits `[N, C]` of the same images."""
+    """Return the agreement of two sets of logits `[N, C]` of the same samples."""
     gap = (file.double() - student.double()).abs()
     same = (file.argmax(1) == student.argmax(1)).float().mean()
     return Parity(len(file), float(torch.nan_to_num(gap, float("inf")).max()), float(gap.mean()), float(same))

@@ -1,4 +1,4 @@
-"""A quantized student with its integers: weights as int8, each rounding as quantize and dequantize (QDQ)."""
+"""Quantized students with their integers: weights as int8, each rounding as quantize and dequantize (QDQ)."""
 
 import copy
 
@@ -11,14 +11,14 @@ from kd_lightning.deploy.quantization.quantize import LEVELS, Rounding, round_we
 
 @torch.library.custom_op("kd_lightning::quantize", mutates_args=())
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """Floats to integers of `zero_point`'s type, as ONNX's QuantizeLinear."""
+    """Round floats to integers of `zero_point`'s type, as ONNX's QuantizeLinear."""
     limits = torch.iinfo(zero_point.dtype)
     return (torch.round(x / scale) + zero_point).clamp(limits.min, limits.max).to(zero_point.dtype)
 
 
 @torch.library.custom_op("kd_lightning::dequantize", mutates_args=())
 def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """Integers to floats, as ONNX's DequantizeLinear; a scale `[out]` is one per channel of the first dimension."""
+    """Turn integers to floats, as ONNX's DequantizeLinear; a scale `[out]` has one value per index of dimension 0."""
     shape = [-1, *[1] * (q.dim() - 1)] if scale.dim() else []
     return (q.to(torch.float32) - zero_point.reshape(shape).to(torch.float32)) * scale.reshape(shape)
 
@@ -60,12 +60,12 @@ class _Stored(nn.Module):
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Whether `model` comes from `quantize.quantized`."""
+    """Return whether `model` comes from `quantize.quantized`."""
     return any(isinstance(m, Rounding) for m in model.modules())
 
 
 def integer_graph(model: nn.Module) -> fx.GraphModule:
-    """A copy of a quantized student that computes the same from integers.
+    """Return a copy of a quantized student that computes the same from integers.
 
     The bias of a convolution or product is stored as int32 in steps of (input scale · weight scale), as its
     integer kernel adds it.

@@ -1,4 +1,4 @@
-"""What the nodes of a traced model do, as far as rounding them to integers is concerned."""
+"""Kinds of nodes of a traced model, as far as rounding them to integers is concerned."""
 
 import operator
 from collections.abc import Mapping
@@ -26,18 +26,18 @@ _KEEPING_METHODS = {"flatten", "reshape", "view", "transpose", "permute", "conti
 
 
 def is_activation(node: fx.Node) -> bool:
-    """Whether it gives a tensor of floats that depends on the images."""
+    """Return whether the node gives a tensor of floats that depends on the inputs."""
     value = node.meta.get("value")
     return isinstance(value, Tensor) and value.is_floating_point() and node.op != "get_attr" and value.dim() > 0
 
 
 def is_integer(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether it has an integer kernel."""
+    """Return whether the node has an integer kernel."""
     return is_activation(node) and _among(node, modules, _INTEGER_MODULES, _INTEGER_FUNCTIONS, _INTEGER_METHODS)
 
 
 def keeps_values(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether what it gives are values that its first argument has, or zeros."""
+    """Return whether the node gives only values that its first argument has, or zeros."""
     known = _among(node, modules, _KEEPING_MODULES, _KEEPING_FUNCTIONS, _KEEPING_METHODS)
     return known and bool(node.args) and isinstance(node.args[0], fx.Node)
 

@@ -1,16 +1,16 @@
-"""Eight-bit integers, simulated while learning: what onnxruntime later computes in integers.
+"""Eight-bit integers, simulated while a student learns: what onnxruntime later computes in integers.
 
-A quantized student is the student's graph with BatchNorm folded into the convolutions before it, weights rounded to
-one scale per output channel (symmetric, recomputed as they are trained), and activations rounded to 8 bits with the
-range found by calibration, wherever they enter an operation that has an integer kernel. Gradients pass the rounding
-unchanged (straight-through; Jacob et al., arXiv 1712.05877). Such a model is trained, saved and evaluated like any
-other, and `deploy.onnx_file` writes the same graph with its integers.
+A quantized student is the student's graph with BatchNorm folded into the convolutions before it. Its weights are
+rounded with one scale per output channel (symmetric, computed anew as they are trained). Its activations are rounded
+to 8 bits, with the range found by calibration, wherever they enter an operation that has an integer kernel. Gradients
+pass the rounding unchanged (straight-through; Jacob et al., arXiv 1712.05877). Such a model is trained, saved and
+evaluated like any other, and `deploy.files.onnx_file` writes the same graph with its integers.
 
 Weights use the levels −64 … 64: on x86 CPUs without VNNI, integer kernels add two products of 8 bits in 16, which
 ±127 would overflow.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,21 +23,54 @@ from kd_lightning.deploy.quantization import kinds
 from kd_lightning.deploy.quantization.trace import trace
 from kd_lightning.deploy.sparsity import keep_zeros
 from kd_lightning.models import create_model
+from kd_lightning.utils.checks import UserError
 
 LEVELS = 64
 """Weights are integers of at most this magnitude."""
 
 
-def int8(num_classes: int, *, of: str, size: int, kwargs: Mapping[str, Any] | None = None) -> nn.Module:
-    """`create_model(of, …)` quantized, for the weights of a run to be loaded into."""
-    model = quantized(create_model(of, num_classes, image_size=size, **(kwargs or {})), size)
+def int8(
+    num_classes: int,
+    *,
+    of: str,
+    kwargs: Mapping[str, Any] | None = None,
+    shape: Sequence[int] | None = None,
+    **facts: Any,
+) -> nn.Module:
+    """Return the model `of` quantized, for the weights of a run to be loaded into.
+
+    Args:
+        num_classes: Number of logits.
+        of: Name for `create_model`.
+        kwargs: Arguments of that model.
+        shape: Shape of one input; None for images of the data.
+        facts: Facts of the data; see `create_model`.
+
+    Raises:
+        UserError: If the model cannot be made or traced.
+    """
+    if shape is None:
+        if "image_size" not in facts:
+            raise UserError(
+                f"model.student_kwargs: int8 of {of} needs the shape of an input, as the data has no images"
+            )
+        shape = (3, facts["image_size"], facts["image_size"])
+    model = quantized(create_model(of, num_classes, kwargs=kwargs, **facts), torch.zeros(2, *shape))
     return keep_zeros(model) if of == "kd_lightning.deploy.sparse" else model
 
 
-def quantized(model: nn.Module, image_size: int) -> fx.GraphModule:
-    """`model`'s graph with rounding, on its folded weights; not calibrated. Raises UserError if it has no graph."""
+def quantized(model: nn.Module, x: Tensor) -> fx.GraphModule:
+    """Return the graph of `model` with rounding, on its folded weights, not calibrated.
+
+    Args:
+        model: The student; its BatchNorms are folded in place.
+        x: Inputs of two samples.
+
+    Raises:
+        UserError: If the model has no graph.
+    """
     model = model.eval().cpu().to(memory_format=torch.contiguous_format)
-    graph = trace(model, torch.zeros(2, 3, image_size, image_size))
+    graph = trace(model, x)
     _fold_batch_norm(graph)
     modules = dict(graph.named_modules())
     for node in list(graph.graph.nodes):
@@ -53,7 +86,7 @@ def quantized(model: nn.Module, image_size: int) -> fx.GraphModule:
 
 
 class Rounding(nn.Module):
-    """Activations of any shape to 256 levels between the least and the greatest value seen in calibration."""
+    """Rounds activations of any shape to 256 levels between the least and the greatest value seen in calibration."""
 
     scale: Tensor
     zero_point: Tensor
@@ -71,7 +104,7 @@ class Rounding(nn.Module):
         return torch.fake_quantize_per_tensor_affine(x.float(), self.scale, self.zero_point, 0, 255)
 
     def set_range(self, low: float, high: float) -> None:
-        """Zero stays exact: padding and ReLU need it."""
+        """Set the scale; zero stays exact, as padding and ReLU need it."""
         low, high = min(low, 0.0), max(high, 0.0)
         scale = max(high - low, 1e-8) / 255
         self.scale.fill_(scale)
@@ -79,21 +112,21 @@ class Rounding(nn.Module):
 
 
 def round_weight(weight: Tensor) -> Tensor:
-    """Each output channel (the first dimension) to `−LEVELS … LEVELS` times its scale."""
+    """Round each output channel (the first dimension) to `−LEVELS … LEVELS` times its scale."""
     scale = weight_scale(weight)
     zero = torch.zeros(len(scale), dtype=torch.int32, device=weight.device)
     return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -LEVELS, LEVELS)
 
 
 def weight_scale(weight: Tensor) -> Tensor:
-    """One scale per output channel, `[out]`."""
+    """Return one scale per output channel, `[out]`."""
     return (weight.detach().float().flatten(1).abs().amax(1) / LEVELS).clamp(min=1e-12)
 
 
-def calibrate(model: nn.Module, images: Iterable[Tensor]) -> None:
-    """Sets every activation's range: mean over batches of their least and greatest values."""
+def calibrate(model: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """Set every activation's range: the mean over batches of their least and greatest values."""
     with torch.no_grad(), _calibrating(model):
-        for x in images:
+        for x in inputs:
             model(x)
 
 
@@ -110,7 +143,7 @@ def _calibrating(model: nn.Module) -> Iterator[None]:
 
 
 def _fold_batch_norm(graph: fx.GraphModule) -> None:
-    """Into the convolution before it, where no one else sees that convolution's output."""
+    """Fold each BatchNorm into the convolution before it, where nothing else sees that convolution's output."""
     modules = dict(graph.named_modules())
     for node in list(graph.graph.nodes):
         before: Any = node.args[0] if node.args else None
@@ -136,7 +169,7 @@ def _fold_batch_norm(graph: fx.GraphModule) -> None:
 
 
 def _round(graph: fx.GraphModule, modules: Mapping[str, nn.Module], node: fx.Node) -> str:
-    """Rounds what `node` gives, for all who use it; returns the name of the rounding."""
+    """Round what `node` gives, for all that use it; return the name of the rounding."""
     for user in (node, *node.users):
         if user.op == "call_module" and str(user.target).startswith("rounding_"):
             return str(user.target)
@@ -155,7 +188,7 @@ def _round(graph: fx.GraphModule, modules: Mapping[str, nn.Module], node: fx.Nod
 
 
 def _round_weight(graph: fx.GraphModule, node: fx.Node, layer: nn.Conv2d | nn.Linear) -> None:
-    """The same convolution or product as a function of its rounded weight."""
+    """Replace a convolution or product by a function of its rounded weight."""
     with graph.graph.inserting_before(node):
         weight = graph.graph.get_attr(f"{node.target}.weight")
         rounded = graph.graph.call_function(round_weight, (weight,))

@@ -1,4 +1,4 @@
-"""A model as a graph of modules and functions, with the shapes that it has for one example."""
+"""Tracing of a model to a graph of modules and functions, with the shapes that it has for one example."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +10,12 @@ from kd_lightning.utils.checks import UserError
 
 
 def trace(model: nn.Module, x: Tensor) -> fx.GraphModule:
-    """The graph that `model`, in eval mode, runs for images like `x` `[B, 3, H, W]`; it shares the parameters.
+    """Return the graph that `model` runs in eval mode for inputs like `x`; it shares the parameters.
 
-    Branches that depend on shapes are taken as for `x`; `node.meta["value"]` is what a node gave for it. Raises
-    UserError if the model cannot be traced.
+    Branches that depend on shapes are taken as for `x`; `node.meta["value"]` is what a node gave for it.
+
+    Raises:
+        UserError: If the model cannot be traced.
     """
     tracer = _Tracer(x)
     try:

@@ -1,0 +1,89 @@
+"""The card of an exported file: its student's, and in `extra` what the file adds.
+
+It is JSON in the file's metadata, under the key `kd_lightning`; `extra` then has
+
+- input: `float32 NCHW` for normalized images, `uint8 NHWC` for pixels as they are, `float32 [N, 40]` for another
+  tensor, or such a description of each entry of a dictionary
+- precision: `fp32`, `fp16` or `int8`; inputs and logits are not affected
+- batch: null for any number of samples, or 1
+- versions: of kd_lightning and torch
+- divided_by: temperature by which the file divides its logits; absent if it does not
+- temperature: temperature by which its logits are still to be divided; absent if there is none
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from kd_lightning.types import StudentCard
+from kd_lightning.utils import hardware
+
+FLOAT, PIXELS = "float32 NCHW", "uint8 NHWC"
+INPUT, OUTPUT = "images", "logits"
+"""Names of the tensors of a file; a dictionary has names of its own, and another tensor is called `x`."""
+
+
+def is_images(card: StudentCard) -> bool:
+    """Return whether the student takes images."""
+    return card.preprocessing.get("kind") == "images"
+
+
+def input_name(card: StudentCard) -> str:
+    """Return the name of a file's only input."""
+    return INPUT if is_images(card) else "x"
+
+
+def file_card(
+    student: StudentCard,
+    example: Any,
+    *,
+    preprocessing: bool = False,
+    precision: str = "fp32",
+    batch: int | None = None,
+    raw: bool = True,
+) -> StudentCard:
+    """Return the card of a file.
+
+    Args:
+        student: Card of the student.
+        example: Inputs of the student.
+        preprocessing: The file takes pixels.
+        precision: See the module.
+        batch: See the module.
+        raw: Logits are left as the student gives them.
+    """
+    versions = hardware.describe("cpu")["versions"]
+    extra = dict(student.extra) | {
+        "input": _described(student, example, preprocessing),
+        "precision": precision,
+        "batch": batch,
+        "versions": {name: versions[name] for name in ("kd_lightning", "torch")},
+    }
+    if not raw and "temperature" in extra:
+        extra["divided_by"] = extra.pop("temperature")
+    return replace(student, extra=extra)
+
+
+def _described(card: StudentCard, example: Any, preprocessing: bool) -> Any:
+    if is_images(card):
+        return PIXELS if preprocessing else FLOAT
+    if isinstance(example, Mapping):
+        return {name: _tensor(value) for name, value in example.items()}
+    return _tensor(example)
+
+
+def _tensor(x: Tensor) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} [{', '.join(['N', *map(str, x.shape[1:])])}]"
+
+
+def dump(card: StudentCard) -> str:
+    """Return the text for a file's metadata."""
+    return json.dumps(card.as_dict())
+
+
+def parse(text: str) -> StudentCard:
+    """Return the card in a file's metadata. Raises ValueError or TypeError if it is none."""
+    return StudentCard.from_dict(json.loads(text))

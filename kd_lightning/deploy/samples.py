@@ -1,0 +1,40 @@
+"""Inputs of models outside a data loader: a tensor of samples, or a dictionary of tensors."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from kd_lightning.data.module import DataModule, Split
+
+BATCH = 256
+
+
+def samples(data: DataModule, split: Split, count: int | None = None) -> tuple[Any, Tensor]:
+    """Return inputs and labels `[N]` of `count` samples, spread over a split; None for all.
+
+    Training samples are those of the first epoch. All samples must have the same shape.
+    """
+    source = data.splits[split]
+    n = len(source)
+    order = torch.linspace(0, n - 1, min(count or n, n), dtype=torch.float64).round().long()
+    batches = list(source.batches(order, BATCH, data.seed, 0, torch.device("cpu")))
+    inputs = tree_map(lambda *parts: torch.cat(parts).contiguous(), *(batch.x for batch in batches))
+    return inputs, torch.cat([batch.y for batch in batches])
+
+
+def size(inputs: Any) -> int:
+    """Return the number of samples of `inputs`."""
+    return len(tree_leaves(inputs)[0])
+
+
+def split(inputs: Any, count: int) -> list[Any]:
+    """Return `inputs` in parts of `count` samples; the last may have fewer."""
+    starts = range(0, size(inputs), count)
+    return [tree_map(lambda t, start=start: t[start : start + count].contiguous(), inputs) for start in starts]
+
+
+def repeat(sample: Any, count: int) -> Any:
+    """Return a batch of `count` times the one sample in `sample`."""
+    return tree_map(lambda t: t.expand(count, *t.shape[1:]).contiguous(), sample)
