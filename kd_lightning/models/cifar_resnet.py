@@ -45,8 +45,8 @@ class CifarResNet(nn.Module):
     names with widespread CIFAR-10 checkpoints, but for the classifier, which is `fc` here.
     """
 
-    stages = ("layer1", "layer2", "layer3")
-    head = "fc"
+    stage_names = ("layer1", "layer2", "layer3")
+    head_name = "fc"
 
     def __init__(
         self,

@@ -49,8 +49,8 @@ def small_stem_resnet(name: str, num_classes: int, pretrained: bool, key: str, k
     model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
     model.maxpool = nn.Identity()
-    model.stages = ("layer1", "layer2", "layer3", "layer4")
-    model.head = "fc"
+    model.stage_names = ("layer1", "layer2", "layer3", "layer4")
+    model.head_name = "fc"
     return _load_imagenet(model, name, key, fresh=("conv1.weight",)) if pretrained else model
 
 

@@ -1,6 +1,7 @@
-"""Where a model's feature maps and its classifier are, by layer name."""
+"""Names of a model's feature maps and of its classifier."""
 
 import re
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -16,16 +17,27 @@ _KNOWN = (
 )
 
 
-def stages(model: nn.Module) -> tuple[str, ...]:
-    """Names (as in `named_modules()`, in order) of the layers whose outputs are the feature maps `[B, C, H, W]`.
+@runtime_checkable
+class NamesLayers(Protocol):
+    """A model that names its own layers, as the built-in ones do."""
 
-    Built-in models say so themselves, and their last one is the map that is pooled. For others the names that
-    torchvision and timm commonly use are looked for; whether such an output has four dimensions is not checked.
-    Raises UserError if there are none: then the layers must be named by the user.
+    stage_names: tuple[str, ...]
+    """Layers whose outputs are the feature maps `[B, C, H, W]`, in order; the last one is pooled."""
+    head_name: str
+    """The final `nn.Linear`."""
+
+
+def stages(model: nn.Module) -> tuple[str, ...]:
+    """Return the names (as in `named_modules()`) of the layers whose outputs are the feature maps `[B, C, H, W]`.
+
+    For models that do not name them, the names that torchvision and timm commonly use are looked for; whether such an
+    output has four dimensions is not checked.
+
+    Raises:
+        UserError: If there are none: then the user must name the layers.
     """
-    named = getattr(model, "stages", None)
-    if isinstance(named, tuple):
-        return named
+    if isinstance(model, NamesLayers):
+        return model.stage_names
     layers = [name for name, _ in model.named_modules()]
     for pattern in _KNOWN:
         if found := tuple(name for name in layers if pattern.fullmatch(name)):
@@ -34,13 +46,15 @@ def stages(model: nn.Module) -> tuple[str, ...]:
 
 
 def head(model: nn.Module) -> str:
-    """Name of the final `nn.Linear`, whose input is the pooled feature `[B, D]` and whose output the logits.
+    """Return the name of the final `nn.Linear`, from the pooled features `[B, D]` to the logits.
 
-    For models that do not say so, the one registered last. Raises UserError if there is no Linear layer.
+    For models that do not name it, this is the one registered last.
+
+    Raises:
+        UserError: If there is no linear layer.
     """
-    named = getattr(model, "head", None)
-    if isinstance(named, str):
-        return named
+    if isinstance(model, NamesLayers):
+        return model.head_name
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise UserError(_unknown(model, "which layer of {} is the classifier"))

@@ -29,8 +29,8 @@ class MobileNetV2(nn.Module):
     1/2, 1/4, 1/8 and 1/16 of the resolution; `last` is the final 1×1 convolution that the pooling sees.
     """
 
-    stages = ("layer1", "layer2", "layer3", "layer4", "last")
-    head = "fc"
+    stage_names = ("layer1", "layer2", "layer3", "layer4", "last")
+    head_name = "fc"
 
     def __init__(self, num_classes: int, width: float = 0.5) -> None:
         super().__init__()

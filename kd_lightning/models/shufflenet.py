@@ -40,8 +40,8 @@ class BlockV1(nn.Module):
 class ShuffleNetV1(nn.Module):
     """ShuffleNet 1× with 3 groups. Images `[B, 3, H, W]` to logits `[B, num_classes]`; stages at 1/2, 1/4, 1/8."""
 
-    stages = ("layer1", "layer2", "layer3")
-    head = "fc"
+    stage_names = ("layer1", "layer2", "layer3")
+    head_name = "fc"
 
     def __init__(self, num_classes: int, groups: int = 3) -> None:
         super().__init__()
@@ -86,8 +86,8 @@ class BlockV2(nn.Module):
 class ShuffleNetV2(nn.Module):
     """ShuffleNetV2 1×. Images `[B, 3, H, W]` to logits `[B, num_classes]`; `last` is the final 1×1 convolution."""
 
-    stages = ("layer1", "layer2", "layer3", "last")
-    head = "fc"
+    stage_names = ("layer1", "layer2", "layer3", "last")
+    head_name = "fc"
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

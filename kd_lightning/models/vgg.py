@@ -18,8 +18,8 @@ class VGG(nn.Module):
     halved once more, so that 32×32 and 64×64 images both end at 4×4.
     """
 
-    stages = ("layer1", "layer2", "layer3", "layer4", "layer5")
-    head = "fc"
+    stage_names = ("layer1", "layer2", "layer3", "layer4", "layer5")
+    head_name = "fc"
 
     def __init__(self, depth: int, num_classes: int) -> None:
         super().__init__()

@@ -29,8 +29,8 @@ class WideResNet(nn.Module):
     `layer1` … `layer3` give sums before any activation; `last` is the BatchNorm and ReLU that the pooling sees.
     """
 
-    stages = ("layer1", "layer2", "last")
-    head = "fc"
+    stage_names = ("layer1", "layer2", "last")
+    head_name = "fc"
 
     def __init__(self, depth: int, width: int, num_classes: int) -> None:
         super().__init__()
