@@ -1,5 +1,6 @@
 """The method itself: a frozen teacher, a trainable student, one loss."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,7 +25,7 @@ Schedule = Callable[[float, int], float]
 
 
 class Distiller(pl.LightningModule):
-    """Trains `student` on `loss(student outputs, teacher outputs, batch)`; both see the same view of the same batch.
+    """Train `student` on `loss(student outputs, teacher outputs, batch)`; both see the same view of the same batch.
 
     The teacher is kept outside the module tree, so it is never trained, saved in a checkpoint, put in train mode or
     wrapped by DDP; `_apply` takes it along to the student's device and dtype.
@@ -42,6 +43,9 @@ class Distiller(pl.LightningModule):
         example: Inputs of two samples; needed by methods that read layers of the networks.
 
     Batches are `Batch`, `(x, y)`, or dictionaries with the labels under `labels`, `label` or `y`.
+
+    Raises:
+        UserError: If the loss needs a teacher or `example` that is not given.
     """
 
     def __init__(
@@ -58,6 +62,8 @@ class Distiller(pl.LightningModule):
         super().__init__()
         if isinstance(loss, Method):
             loss = plain_loss(loss, student, teacher, example)
+        if not isinstance(loss, Distillation):
+            raise UserError(f"loss must be a Method or a Distillation, got {type(loss).__name__}")
         if isinstance(teacher, nn.Module):
             teacher = plain_teacher(teacher, loss.teacher_layers)
         self.student, self.loss = loss.wrap_student(student), loss
@@ -157,8 +163,12 @@ class Distiller(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.parameters())
+        steps = self.trainer.estimated_stepping_batches
         max_epochs = self.trainer.max_epochs or 1
-        steps_per_epoch = self.trainer.estimated_stepping_batches / max_epochs
+        if max_epochs < 0:  # the trainer was given steps, or no end, which leaves the rate where it begins
+            batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+            max_epochs = max(1, round(steps / batches)) if math.isfinite(steps) else 1
+        steps_per_epoch = steps / max_epochs
         factor = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self._schedule(step / steps_per_epoch, max_epochs)
         )

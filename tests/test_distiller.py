@@ -19,9 +19,9 @@ from kd_lightning.data import DigitsDataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.losses import CE, KD
 from kd_lightning.models import create_model
+from kd_lightning.runs.students import load_student
 from kd_lightning.schedules import constant
 from kd_lightning.teachers.live import LiveTeacher
-from kd_lightning.runs.students import load_student
 from kd_lightning.training import run as train_module
 from kd_lightning.training.build import build_experiment
 from kd_lightning.training.run import train
@@ -255,7 +255,10 @@ class Words(nn.Module):
 def test_logits_of_three_dimensions_are_refused_and_not_taken_for_several_teachers(
     who: str, data: DigitsDataModule, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=rf"model\.{who}: the network gives \[2, 5, 10\] .* wants \[2, 10\]"), trusting():
+    with (
+        pytest.raises(UserError, match=rf"model\.{who}: the network gives \[2, 5, 10\] .* wants \[2, 10\]"),
+        trusting(),
+    ):
         train(compose(f"model.{who}={__name__}.Words", f"teacher_stage.dir={tmp_path}"), tmp_path / "run")
     nets = {"student": create_model("resnet8", 10, image_size=8), "teacher": Words()}
     if who == "student":

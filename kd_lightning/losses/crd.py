@@ -14,7 +14,7 @@ from kd_lightning.losses.method import Method
 from kd_lightning.losses.networks import Networks
 from kd_lightning.losses.relations import embedding, pair_of_layers
 from kd_lightning.types import Batch, Outputs
-from kd_lightning.utils.checks import integer, number
+from kd_lightning.utils.checks import UserError, integer, number
 
 
 class CRD(Method):
@@ -69,6 +69,10 @@ class CRD(Method):
     def prepare(self, networks: Networks) -> None:
         self.embeddings.extend(embedding(shape, self.width) for shape in self.layers.find(networks)[0])
         n = networks.num_samples
+        if not n:
+            raise UserError(
+                "CRD remembers each training sample by its number, which these batches lack; use kd_lightning.train"
+            )
         for name in ("memory_s", "memory_t"):
             self.state[name] = F.normalize(torch.randn(n, self.width))
         self.state["labels"] = torch.full((n,), -1)

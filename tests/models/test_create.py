@@ -123,7 +123,11 @@ def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         (".f", {}, "cannot import ''"),
         (f"{__name__}.tinny", {}, "'tinny' does not exist in module .*did you mean 'tiny'"),
         (f"{__name__}.__name__", {}, "'__name__' is not callable"),
-        (f"{__name__}.tiny", {"kwargs": {"widht": 2}}, r"tiny refuses its arguments: .*'widht'; it takes \(num_classes"),
+        (
+            f"{__name__}.tiny",
+            {"kwargs": {"widht": 2}},
+            r"tiny refuses its arguments: .*'widht'; it takes \(num_classes",
+        ),
         (f"{__name__}.not_a_model", {}, r"not_a_model must return a torch\.nn\.Module, got int"),
         ("torch.zeros", {}, "is not a Python function or class"),
         ("vit_b_16", {"image_size": 40}, "vit_b_16 refuses its arguments"),

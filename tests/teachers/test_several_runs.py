@@ -135,7 +135,9 @@ def test_a_method_of_ones_own_with_a_teacher_of_other_classes(
     assert done.status == 0, done.err
     metrics = runs.find(Path("outputs/train"))[0].metrics
     straight = runs.read(Path(teachers[0])).student["test"]
-    assert metrics["train"]["mine"] > 0 and metrics["teacher"]["test"]["accuracy"] == pytest.approx(straight["accuracy"])
+    assert metrics["train"]["mine"] > 0 and metrics["teacher"]["test"]["accuracy"] == pytest.approx(
+        straight["accuracy"]
+    )
 
 
 @pytest.mark.parametrize("loss", ["srrl", "simkd"])
