@@ -1,83 +1,23 @@
 """Fill the teacher cache ahead of a sweep: `python -m kd_lightning.cache model.teacher=resnet50 [data=… …]`."""
 
 import sys
-from collections.abc import Iterator
 
 import hydra
-import torch
-from lightning.fabric import Fabric
 from omegaconf import DictConfig
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kd_lightning.cli import clear_errors, fail
 from kd_lightning.config import CONF_DIR
-from kd_lightning.data.images.resident import ResidentImages
-from kd_lightning.data.module import DataModule
-from kd_lightning.teachers.cache.cached import CachedTeacher
-from kd_lightning.training.build import build_experiment
-from kd_lightning.training.run import get_teacher
-from kd_lightning.types import Batch, Teacher
-from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError
-from kd_lightning.utils.console import say
-from kd_lightning.utils.quiet import quiet
-
-
-def fill(cfg: DictConfig) -> None:
-    """Ask every teacher of `cfg` for what its table lacks.
-
-    That is all views of all training samples where views are numbered, else the samples that a run of this
-    configuration, with this seed, will show. Raises UserError.
-    """
-    quiet()
-    if cfg.model.teacher_cache in ("off", "memory"):
-        raise UserError(f"model.teacher_cache={cfg.model.teacher_cache} leaves nothing to fill; use auto or a folder")
-    run = build_experiment(cfg)
-    data, node = run.data, run.trainer
-    if node.accelerator == "gpu":
-        hardware.use_tf32()
-    teacher, _ = get_teacher(cfg, run)
-    if teacher is None:
-        raise UserError("loss: this loss has no teacher, so there is nothing to fill; use loss=kd")
-    cached = [one for one in teacher.members or [teacher] if isinstance(one, CachedTeacher)]
-    if not cached:
-        return  # `auto` has said why there is no table
-    fabric = Fabric(accelerator=node.accelerator, devices=1, precision=node.precision)
-    teacher.apply_(lambda tensor: tensor.to(fabric.device))
-    samples, source = data.sizes["train"], data.splits["train"]
-    if data.num_views is not None and isinstance(source, ResidentImages):
-        batches = _every_view(source, data, data.num_views, fabric.device)
-        total, what = -(-samples * data.num_views // data.eval_batch_size), f"every view of {samples:,} samples"
-    else:
-        batches = _every_epoch(data, teacher, node.max_epochs, fabric.device)
-        total = node.max_epochs * -(-samples // data.eval_batch_size)
-        what = f"{node.max_epochs} epochs of {samples:,} samples with seed {data.seed}"
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with bar, fabric.autocast():
-        for batch in bar.track(batches, total=total, description="filling, in batches"):
-            for one in cached:
-                one.look_up(batch)
-    say(f"in the teacher cache: {what}")
-
-
-def _every_view(images: ResidentImages, data: DataModule, views: int, device: torch.device) -> Iterator[Batch]:
-    images.to(device)
-    for row in torch.arange(len(images) * views, device=device).split(data.eval_batch_size):
-        index, view = row // views, row % views
-        yield Batch(images.render(index, view), images.labels[index], index, view)
-
-
-def _every_epoch(data: DataModule, teacher: Teacher, epochs: int, device: torch.device) -> Iterator[Batch]:
-    everyone = torch.arange(data.sizes["train"])
-    for epoch in range(epochs):
-        teacher.start_epoch(epoch)
-        yield from data.splits["train"].batches(everyone, data.eval_batch_size, data.seed, epoch, device)
+from kd_lightning.utils.trust import trusting
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
 def _main(cfg: DictConfig) -> None:
     try:
-        fill(cfg)
+        from kd_lightning.training.fill import fill  # torch takes seconds to import
+
+        with trusting():  # the user typed it all
+            fill(cfg)
     except UserError as e:
         raise SystemExit(fail(e)) from e
 

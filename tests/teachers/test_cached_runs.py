@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kd_lightning import runs
-from kd_lightning.cache import fill
 from kd_lightning.teachers.cache.cached import CachedTeacher
+from kd_lightning.training.fill import fill
 from kd_lightning.training.run import train
 from kd_lightning.utils.checks import UserError
 from tests.conftest import compose
