@@ -59,14 +59,17 @@ def _evaluate_all(paths: list[Path], overrides: list[str], images: int) -> int:
     from kd_lightning import runs
     from kd_lightning.cli import fail
     from kd_lightning.evaluation.record import evaluate
-    from kd_lightning.evaluation.table import evaluation_table
+    from kd_lightning.evaluation.table import conditions, evaluation_table
     from kd_lightning.utils.checks import UserError
     from kd_lightning.utils.console import say
 
     status = 0
     for path in paths:
         try:
-            say(evaluation_table(evaluate(path, overrides, images)))
+            values = evaluate(path, overrides, images)
+            say(f"{path} · {values['data']['name']}")
+            say(evaluation_table(values))
+            say(conditions(values))
             say(f"written: {path / runs.EVALUATION}, and pictures {path}/evaluation_*.png")
         except UserError as e:
             status = fail(e)
@@ -87,7 +90,7 @@ def _verify_all(paths: list[Path], overrides: list[str]) -> int:
             status = fail(e)
             continue
         say(result.table())
-        say(result.verdict)
+        say("\n".join([*result.notes, result.verdict]))
         status = max(status, 0 if result.ok else 1)
     return status
 

@@ -15,6 +15,7 @@ from kd_lightning.evaluation.inference import Answer, Inference
 from kd_lightning.evaluation.opened import open_run
 from kd_lightning.types import Batch
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.tables import Column, terminal
 
 BATCH = 64
 
@@ -118,10 +119,9 @@ def as_json(prediction: Prediction, temperature: float) -> str:
 
 def predictions_table(predictions: Sequence[Prediction]) -> Table:
     """Return a table with a row for each image and a column for each model."""
-    table = Table(show_lines=len(predictions) > 1)
-    table.add_column("image", overflow="fold")
-    for name in predictions[0].top:
-        table.add_column(name)
+    rows = []
     for path, _, top in predictions:
-        table.add_row(str(path), *("\n".join(f"{p:6.1%}  {c}" for c, p in best) for best in top.values()))
-    return table
+        cells = {name: "\n".join(f"{p:6.1%}  {c}" for c, p in best) for name, best in top.items()}
+        rows += [{"image": str(path)} | cells, {}]
+    columns = [Column("image", "image"), *(Column(name, name) for name in predictions[0].top)]
+    return terminal(columns, rows[:-1])

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from statistics import mean
 from typing import Any
 
 from rich.table import Table
 
 from kd_lightning.evaluation.corruptions import CORRUPTIONS
+from kd_lightning.utils.tables import Column, terminal
 
 Scores = Mapping[str, Any]
 # Name, where it is in a model's scores, and its format.
@@ -38,48 +40,50 @@ COST: list[tuple[str, Callable[[Scores], Any], str]] = [
 
 def evaluation_table(values: Mapping[str, Any]) -> Table:
     """Return teacher and student side by side, of what `evaluation.json` holds."""
+    columns = _columns(values)
+    tests = {key: scores["test"] for key, (_, _, scores) in columns.items()}
+    models = {key: scores for key, (_, _, scores) in columns.items()}
+    deployed = next(key for key in columns if key != "teacher")  # the other student is the same network
+    networks = {key: network for key, (_, network, _) in columns.items() if key in ("teacher", deployed)}
+    rows = _rows(TEST, tests)
+    corruptions = [(f"{kind}, %", _mean_of(kind), ".2f") for kind in CORRUPTIONS]
+    for section in (_rows(corruptions, models), _rows(COST, networks)):
+        rows += [{}, *section] if section else []
+    heads = [Column(key, head, align="right") for key, (head, _, _) in columns.items()]
+    return terminal([Column("label", "test"), *heads], rows)
+
+
+def _columns(values: Mapping[str, Any]) -> dict[str, tuple[str, Scores, Scores]]:
+    """Return key → header, what is known of the network, and of these weights; the deployed student comes first."""
     student, teacher, select = values["student"], values["teacher"], values["select"]
-    columns: dict[str, tuple[Scores, Scores]] = {}
+    columns: dict[str, tuple[str, Scores, Scores]] = {}
     if teacher is not None:
-        columns[f"teacher\n{teacher['name']}"] = (teacher, teacher)
+        columns["teacher"] = f"teacher\n{teacher['name']}", teacher, teacher
     names = sorted((name for name in ("last", "best") if name in student), key=lambda name: name != select)
+    titles = {name: f"{name} (deployed)" if name == select else name for name in names}
     if len({student[name]["epoch"] for name in names}) == 1 < len(names):
-        names = names[:1]
-        titles = {select: f"best = last\nepoch {student[select]['epoch']}"}
-    else:
-        titles = {name: f"{name}{' (deployed)' * (name == select)}\nepoch {student[name]['epoch']}" for name in names}
+        names, titles = names[:1], {select: "best = last"}
     for name in names:
-        columns[f"student\n{student['name']}\n{titles[name]}"] = (student, student[name])
-    table = Table(
-        title=f"{values['run']} · {values['data']['name']}", title_justify="left", caption_justify="left", width=80
-    )
-    table.add_column("test", no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right", overflow="fold")
-    for label, get, form in TEST:
-        _add(table, label, [(get, scores["test"]) for _, scores in columns.values()], form)
-    table.add_section()
-    for kind in CORRUPTIONS:
-        _add(table, f"{kind}, %", [(_mean_of(kind), scores) for _, scores in columns.values()], ".2f")
-    table.add_section()
-    for label, get, form in COST:  # once for best and last, which are the same network
-        _add(table, label, [(get, model) for model in {id(m): m for m, _ in columns.values()}.values()], form)
-    table.caption = _conditions(values)
-    return table
+        head = f"student\n{student['name']}\n{titles[name]}\nepoch {student[name]['epoch']}"
+        columns[name] = head, student, student[name]
+    return columns
 
 
-def _add(table: Table, label: str, cells: list[tuple[Callable[[Scores], Any], Scores]], form: str) -> None:
-    words = []
-    for get, scores in cells:
-        try:
-            words.append(format(get(scores), form))
-        except KeyError:  # not measured: no teacher, no validation, few classes
-            words.append("–")
-    if any(word != "–" for word in words):
-        table.add_row(label, *words)
+def _rows(lines: list[tuple[str, Callable[[Scores], Any], str]], columns: Mapping[str, Scores]) -> list[dict[str, str]]:
+    """Return a row for each line that at least one column has; a dash where a score was not measured."""
+    rows = []
+    for label, get, form in lines:
+        cells = {}
+        for key, scores in columns.items():
+            with suppress(KeyError):  # no teacher, no validation, few classes
+                cells[key] = format(get(scores), form)
+        if cells:
+            rows.append({"label": label} | dict.fromkeys(columns, "–") | cells)
+    return rows
 
 
-def _conditions(values: Mapping[str, Any]) -> str:
+def conditions(values: Mapping[str, Any]) -> str:
+    """Return the lines below the table: what was measured on what."""
     sizes, kind = values["data"]["sizes"], values["data"]["kind"]
     fitted = f"; temperatures were fitted on {sizes['val']:,} validation samples" if sizes["val"] else ""
     lines = [f"{sizes['test']:,} test samples{fitted}."]
@@ -87,7 +91,7 @@ def _conditions(values: Mapping[str, Any]) -> str:
         lines.append(f"Corruptions: mean accuracy over 3 strengths, on {values['images']:,} test images.")
     elif kind != "images":
         lines.append(f"Corruptions are left out: they are for images, and the data is {kind!r}.")
-    return "\n".join([*lines, f"Latency: median / p95 of a batch, no autocast, on {values['device']}."])
+    return "\n".join([*lines, "Latency: median / p95 of a batch, no autocast.", f"Measured on {values['device']}."])
 
 
 def _mean_of(kind: str) -> Callable[[Scores], float]:

@@ -12,6 +12,7 @@ from kd_lightning.evaluation.opened import open_run
 from kd_lightning.metrics import Scores
 from kd_lightning.utils.calibration import calibrated_scores
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.tables import Column, terminal
 
 # Sums in another order (threads, batch size) may tip a tie; another kind of device rounds every logit differently.
 SAMPLES, NATS = 1, 1e-3
@@ -54,16 +55,15 @@ class Verification:
         return f"{self.path} reproduces: {len(self.checks)} of {len(self.checks)} test numbers within tolerance"
 
     def table(self) -> Table:
-        """Return all numbers, with the conditions below."""
-        table = Table(caption="\n".join(self.notes), caption_justify="left")
-        table.add_column("test number")
-        for column in ("metrics.json", "now", "tolerance", ""):
-            table.add_column(column, justify="right")
-        for c in self.checks:
-            table.add_row(
-                c.name, f"{c.recorded:.5f}", f"{c.now:.5f}", f"{c.tolerance:.5f}", "same" if c.ok else "DIFFERS"
-            )
-        return table
+        """Return all numbers."""
+        columns = [
+            Column("name", "test number"),
+            Column("recorded", "metrics.json", ".5f"),
+            Column("now", "now", ".5f"),
+            Column("tolerance", "tolerance", ".5f"),
+            Column("verdict", ""),
+        ]
+        return terminal(columns, [c._asdict() | {"verdict": "same" if c.ok else "DIFFERS"} for c in self.checks])
 
 
 def verify(path: Path, overrides: Sequence[str] = ()) -> Verification:
