@@ -1,4 +1,4 @@
-"""Figures as inline SVG that takes the colours of the page around it, light or dark."""
+"""The style of a comparison's figures, and inline SVG in the colours of the page around it, light or dark."""
 
 import io
 import re
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 INK = "#010203"  # drawn with it, shown in the colour of the page's text
 COLORS = ("#3b82c4", "#dd7a26", "#3d9e62", "#c2527c", "#8a6fd1", "#a48a1e", "#2f9aa8", "#8a8a8a")
+VERDICT_COLORS = {"better": "#2e9e5b", "worse": "#d2483f", "no difference shown": COLORS[0], "too few seeds": "#c98a1b"}
 WIDTH = 4.5  # inches, so that text stays readable on a phone
 STYLE: Any = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
@@ -28,7 +29,13 @@ STYLE: Any = {
 
 
 def draw(name: str, make: Callable[..., Figure | None], *args: Any) -> str:
-    """The SVG element of the figure that `make(*args)` returns; empty if it returns None. `name` keeps ids apart."""
+    """Return the figure of `make(*args)` as an SVG element, or an empty string if it returns None.
+
+    Args:
+        name: Keeps the ids of several figures in one page apart.
+        make: Function that draws.
+        args: Its arguments.
+    """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = make(*args)
         if figure is None:

@@ -1,27 +1,31 @@
-"""Settings side by side: scores over seeds, the gain over plain training at equal budget, and what limits both."""
+"""Settings side by side: scores over seeds, the gain over plain training at equal budget, and the best by validation.
+
+All scores are those of the student that a run deploys (`select`: its last epoch, or its best on validation).
+"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kd_lightning.report.groups import Setting, group
 from kd_lightning.runs.directory import Run
-from kd_lightning.training.summary import teacher_name
-from kd_lightning.utils.statistics import TOO_FEW, Difference, holm, paired_difference, verdict, welch_difference
+from kd_lightning.runs.names import teacher_name
+from kd_lightning.utils.statistics import TOO_FEW, Gain, gains_over, mean_std, more_seeds, verdict
 
 _SPLIT = ("data._target_", "data.val_size", "data.test_size", "data.split_seed")
 
 
 @dataclass
-class Row:
-    """A setting's scores of test data in percent, one value a seed; the gain is in points."""
+class Result:
+    """A setting's scores in percent, and its gain over the baseline in points of test accuracy."""
 
     setting: Setting
-    last: list[float]
-    best: list[float]
-    gain: Difference | None = None
-    corrected_p: float | None = None
+    test: dict[Hashable, float]
+    """Seed → test accuracy."""
+    validation: dict[Hashable, float]
+    """Seed → validation accuracy; empty without a validation split."""
+    gain: Gain | None = None
     verdict: str = "–"
     marks: list[int] = field(default_factory=list)
     """Numbers of the notes that hold for it, from 1."""
@@ -32,113 +36,162 @@ class Row:
 
     @property
     def runs(self) -> list[Run]:
+        """The finished runs."""
         return list(self.setting.runs.values())
 
-    def scores(self, name: str) -> list[float]:
-        """A test score of the last epoch, as metrics.json has it, of the seeds that have it."""
-        return [_test(run, "last")[name] for run in self.runs if name in _test(run, "last")]
+    @property
+    def scores(self) -> list[float]:
+        """Test accuracies."""
+        return list(self.test.values())
+
+    @property
+    def mean(self) -> float:
+        """Mean test accuracy; the setting has a finished run."""
+        return mean_std(self.scores)[0]
+
+    @property
+    def selected(self) -> str:
+        """The student that is compared: `last`, or `best`."""
+        return str(next(iter(self.runs)).metrics["select"]) if self.runs else ""
+
+    def values(self, name: str) -> list[float]:
+        """Return another test score, as metrics.json names it, of the seeds that have it."""
+        return [run.student["test"][name] for run in self.runs if run.student["test"].get(name) is not None]
 
 
 @dataclass
 class Comparison:
-    rows: list[Row]
+    """All settings, with the notes that explain the numbers in their rows."""
+
+    results: list[Result]
     teachers: dict[str, Run]
     """Name → a run that measured it."""
     notes: list[str]
 
-    def mark(self, row: Row, note: str) -> None:
+    def mark(self, result: Result, note: str) -> None:
+        """Add a note to a setting."""
         if note not in self.notes:
             self.notes.append(note)
-        if self.notes.index(note) + 1 not in row.marks:
-            row.marks.append(self.notes.index(note) + 1)
+        if self.notes.index(note) + 1 not in result.marks:
+            result.marks.append(self.notes.index(note) + 1)
+
+    def budgets(self) -> list[list[Result]]:
+        """Return the settings that may be compared with each other: equal student, data and training."""
+        found: dict[str, list[Result]] = {}
+        for result in self.results:
+            found.setdefault(result.setting.budget, []).append(result)
+        return list(found.values())
 
 
 def compare_runs(found: Sequence[Run], notes: Sequence[str] = ()) -> Comparison:
-    """The gain is the last epoch's, on which nothing was selected; its p is corrected for all gains compared (Holm)."""
-    settings = group(found)
-    teachers = {teacher_name(run.config): run for run in reversed(found) if "teacher" in run.metrics}
-    comparison = Comparison([_row(s) for s in settings], dict(reversed(teachers.items())), list(notes))
-    baselines = {row.setting.budget: row for row in comparison.rows if row.setting.is_baseline}
-    for row in comparison.rows:
-        _add_gain(comparison, row, baselines.get(row.setting.budget))
-        _add_marks(comparison, row)
-    tested = {
-        i: r.gain.p for i, r in enumerate(comparison.rows) if r.gain and r.gain.p is not None and r.gain.n >= TOO_FEW
-    }
-    for i, p in zip(tested, holm(list(tested.values())), strict=True):
-        comparison.rows[i].corrected_p = p
-    for row in comparison.rows:
-        row.verdict = "baseline" if row.setting.is_baseline else verdict(row.gain, row.corrected_p) if row.gain else "–"
+    """Compare runs, finished or diverged, in groups of equal budget."""
+    teachers = {teacher_name(run.config): run for run in reversed(found) if run.metrics.get("teacher")}
+    results = [_result(setting) for setting in group(found)]
+    comparison = Comparison(results, dict(reversed(teachers.items())), list(notes))
+    for members in comparison.budgets():
+        baseline = next((result for result in members if result.setting.is_baseline), None)
+        if baseline is None or not baseline.test:
+            for result in members:
+                comparison.mark(result, "no run with loss=ce of the same student and budget, so there is no gain")
+        else:
+            _add_gains(comparison, members, baseline)
+    for result in comparison.results:
+        _add_marks(comparison, result)
     _mark_unequal(comparison)
     return comparison
 
 
-def _row(setting: Setting) -> Row:
-    last, best = (
-        [100 * _test(run, name)["accuracy"] for run in setting.runs.values() if name in run.metrics["student"]]
-        for name in ("last", "best")
-    )
-    return Row(setting, last, best)
+def best_by_validation(members: Sequence[Result]) -> Result | None:
+    """Return the setting with the highest mean validation accuracy; None unless two or more have one."""
+    known = [result for result in members if result.validation]
+    if len(known) < 2:
+        return None
+    return max(known, key=lambda result: mean_std(list(result.validation.values()))[0])
 
 
-def _add_gain(comparison: Comparison, row: Row, baseline: Row | None) -> None:
-    if row is baseline:
-        return
-    if baseline is None:
-        comparison.mark(row, "no run with loss=ce of the same student and budget; no gain can be told")
-        return
-    mine, theirs = (dict(zip(r.setting.runs, r.last, strict=True)) for r in (row, baseline))
-    shared = [seed for seed in mine if seed in theirs]
-    if len(shared) > 1 or len(shared) == len(mine) == len(theirs):
-        row.gain = paired_difference([mine[s] for s in shared], [theirs[s] for s in shared])
-        if len(shared) < max(len(mine), len(theirs)):
-            comparison.mark(row, f"only {len(shared)} seeds are those of its baseline; the gain is that of these")
-    else:
-        row.gain = welch_difference(row.last, baseline.last)
-        comparison.mark(row, "its seeds are not those of its baseline; Welch's test instead of the paired one")
+def _result(setting: Setting) -> Result:
+    test: dict[Hashable, float] = {s: 100 * run.student["test"]["accuracy"] for s, run in setting.runs.items()}
+    known = {seed: run.student["val"]["accuracy"] for seed, run in setting.runs.items() if "val" in run.student}
+    result = Result(setting, test, {seed: 100 * value for seed, value in known.items()})
+    if not test:
+        result.verdict = "diverged"
+    return result
 
 
-def _add_marks(comparison: Comparison, row: Row) -> None:
-    if len(row.last) == 1:
-        comparison.mark(row, "one seed only: no spread, no interval")
-    if not row.best:
-        comparison.mark(row, "no validation split, so no best epoch was selected; the last one stands")
-    if row.setting.repeated:
-        seeds = ", ".join(row.setting.repeated)
-        comparison.mark(row, f"several runs of the same seed ({seeds}); the last of them counts")
+def _add_gains(comparison: Comparison, members: Sequence[Result], baseline: Result) -> None:
+    finished = {str(i): result for i, result in enumerate(members) if result.test}
+    name = next(i for i, result in finished.items() if result is baseline)
+    gains = gains_over({i: result.test for i, result in finished.items()}, name)
+    baseline.verdict = "baseline"
+    for i, gain in gains.items():
+        result = finished[i]
+        result.gain, result.verdict = gain, verdict(gain)
+        for note in gain_notes(gain, len(members), result.test, baseline.test):
+            comparison.mark(result, note)
+
+
+def gain_notes(
+    gain: Gain, members: int, mine: Mapping[Hashable, float], base: Mapping[Hashable, float]
+) -> Iterable[str]:
+    """Yield what a reader must know about one gain; `members` counts the settings of the budget."""
+    if gain.test == "Welch" and gain.n > 1:
+        yield "its seeds are not those of its baseline; Welch's test"
+    elif gain.n < max(len(mine), len(base)):
+        yield f"only {gain.n} seeds are those of its baseline"
+    if gain.apart and gain.n >= TOO_FEW and members > 2 and gain.test != "Welch":
+        yield "its spread or its level is not that of the others; tested alone, outside their statistics"
+    if gain.n == 1:
+        yield "one seed only: no spread"
+    if verdict(gain) in ("better", "worse") and (gain.sign_flip_p or 0) >= 0.05:
+        yield "the exact sign-flip test of its seeds alone does not confirm it"
+
+
+def seeds_words(gain: Gain) -> str:
+    """Return `12 more seeds would show it`, or nothing if that is not the case."""
+    if gain.mean <= 0 or (count := more_seeds(gain)) is None:
+        return ""
+    return f"{count} more {'seed' if count == 1 else 'seeds'} would show it"
+
+
+def _add_marks(comparison: Comparison, result: Result) -> None:
+    if result.setting.diverged:
+        seeds = ", ".join(result.setting.diverged)
+        comparison.mark(result, f"diverged: seed {seeds}; left out of the statistics")
+    if result.test and not result.validation:
+        comparison.mark(result, "no validation split, so nothing can be selected")
+    if result.setting.repeated:
+        seeds = ", ".join(result.setting.repeated)
+        comparison.mark(result, f"several runs of the same seed ({seeds}); the last of them counts")
 
 
 def _mark_unequal(comparison: Comparison) -> None:
-    """Marks the rows whose data, budget, machine or code is not that of the most."""
-    for key in [*_SPLIT, *_budget(comparison)]:
+    """Mark settings whose data, budget, machine or code is not that of most of them."""
+    results = comparison.results
+    for key in [*_SPLIT, *_budget(results)]:
         consequence = "not comparable" if key in _SPLIT else "unequal budget"
-        for row, word, usual in _minority(
-            comparison.rows, [_word(row.setting.values.get(key)) for row in comparison.rows]
-        ):
-            comparison.mark(row, f"{consequence}: {key} is {word}, elsewhere {usual}")
-    for key in ("precision", "device", "git_revision"):
-        seen = [sorted({str(run.metrics.get(key)) for run in row.runs}) for row in comparison.rows]
+        for result, word, usual in _minority(results, [_word(r.setting.values.get(key)) for r in results]):
+            comparison.mark(result, f"{consequence}: {key} is {word}, elsewhere {usual}")
+    finished = [result for result in results if result.runs]
+    for key in ("select", "precision", "device", "git_revision"):
+        seen = [sorted({str(run.metrics.get(key)) for run in result.runs}) for result in finished]
         every = ", ".join(sorted({word for words in seen for word in words}))
-        for row, _, usual in _minority(comparison.rows, [" and ".join(words) for words in seen]):
-            comparison.mark(row, f"{key} differs ({every}); here it is not the usual {usual}")
+        for result, _, usual in _minority(finished, [" and ".join(words) for words in seen]):
+            comparison.mark(result, f"{key} differs ({every}); here it is not the usual {usual}")
 
 
-def _budget(comparison: Comparison) -> list[str]:
-    """Keys of the budget that all rows have: of another optimizer, say, its name tells enough."""
-    values = [row.setting.budget_values() for row in comparison.rows]
+def _budget(results: Sequence[Result]) -> list[str]:
+    """Return the keys of the budget that all settings have; an optimizer's own keys are told by its name."""
+    values = [result.setting.budget_values() for result in results]
     return [k for k in values[0] if k not in _SPLIT and all(k in v for v in values)]
 
 
-def _minority(rows: Sequence[Row], words: Sequence[str]) -> list[tuple[Row, str, str]]:
-    """(row, its word, the usual word) of the rows whose word is not the most frequent one."""
+def _minority(results: Sequence[Result], words: Sequence[str]) -> list[tuple[Result, str, str]]:
+    """Return (setting, its word, the usual word) where its word is not the most frequent one."""
+    if not words:
+        return []
     usual = Counter(words).most_common(1)[0][0]
-    return [(row, word, usual) for row, word in zip(rows, words, strict=True) if word != usual]
+    return [(result, word, usual) for result, word in zip(results, words, strict=True) if word != usual]
 
 
 def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).rpartition(".")[2]
-
-
-def _test(run: Run, name: str) -> dict[str, float]:
-    scores: dict[str, float] = run.metrics["student"][name]["test"]
-    return scores

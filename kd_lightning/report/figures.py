@@ -1,150 +1,173 @@
-"""Pictures of a comparison: accuracy by setting, a grid of temperature and alpha, accuracy against cost."""
+"""The pictures of a comparison: collects what `plots.comparison` draws."""
 
-from collections.abc import Callable, Sequence
-from textwrap import fill
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from kd_lightning import runs
-from kd_lightning.plots.style import COLORS, INK, WIDTH
-from kd_lightning.report.comparison import Comparison, Row
-from kd_lightning.utils.statistics import interval, mean_std
+from kd_lightning.plots import comparison as plots
+from kd_lightning.plots.style import COLORS, draw
+from kd_lightning.report.comparison import Comparison, Result
+from kd_lightning.report.curves import read_curves
+from kd_lightning.runs.directory import Run
+from kd_lightning.utils.statistics import mean_std
 
+LINES = len(COLORS)
+MAX_SETTINGS = 60
 _GRID = ("loss.temperature", "loss.alpha")
-MAX_ROWS = 60
+_CURVES = (("val/accuracy", "validation accuracy, %", 100.0), ("train/ce", "cross-entropy in training, nats", 1.0))
 
 
-def accuracy_figure(comparison: Comparison) -> Figure:
-    """A line a setting: a dot for each seed, the mean and its 95 % interval, and the mean of its baseline dashed."""
-    rows = comparison.rows[:MAX_ROWS]
-    labels = [fill(row.label, 26, break_long_words=False) for row in rows]
-    lines = max(label.count("\n") for label in labels) + 1
-    figure = Figure(figsize=(WIDTH, 0.9 + (0.2 + 0.17 * lines) * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    baselines = {row.setting.budget: mean_std(row.last)[0] for row in comparison.rows if row.setting.is_baseline}
-    low, high = _range(rows)
-    for y, row in enumerate(rows):
-        color = COLORS[7] if row.setting.is_baseline else COLORS[0]
-        mean, bounds = mean_std(row.last)[0], interval(row.last)
-        if row.setting.budget in baselines:
-            axes.plot([baselines[row.setting.budget]] * 2, [y - 0.5, y + 0.5], "--", color=COLORS[7], linewidth=1)
-        if mean < low:
-            axes.text(low, y, f" ← {mean:.1f}", color=color, va="center")
-            continue
-        if bounds:
-            axes.plot(bounds, [y, y], color=color, linewidth=5, alpha=0.35, solid_capstyle="butt")
-        axes.plot([mean, mean], [y - 0.22, y + 0.22], color=color, linewidth=2.5)
-        axes.plot(row.last, np.full(len(row.last), y), "o", color=color, markersize=5, markeredgewidth=0, alpha=0.8)
-    axes.set_xlim(low, high)
-    axes.set_yticks(range(len(rows)), labels)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("test accuracy of the last epoch, %")
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    return figure
+def figures(comparison: Comparison) -> Iterator[dict[str, str]]:
+    """Yield `title`, `svg` and `caption` of each picture that the runs have values for."""
+    cut = f" The first {MAX_SETTINGS} settings." if len(comparison.results) > MAX_SETTINGS else ""
+    few = f" {LINES} of the settings." if len(comparison.results) > LINES else ""
+    yield _figure(
+        "Accuracy by setting",
+        draw("accuracy", plots.accuracy_figure, accuracy_lines(comparison)),
+        "A dot is a seed, the stroke their mean. The band is the 95 % interval of the gain, drawn from the baseline "
+        "(dashed): a setting is better if its band is right of it. An arrow head: it goes on beyond the axis." + cut,
+    )
+    for number, (name, results) in enumerate(grids(comparison).items()):
+        cells, what = grid_cells(results)
+        svg = draw(f"grid{number}", plots.grid_figure, cells, f"{what} accuracy, %")
+        yield _figure(f"Temperature × alpha: {name}", svg, "Means over seeds; the best has a frame.")
+    shown = chosen(comparison.results)
+    curves = {r.label: [read_curves(run.path, [tag for tag, _, _ in _CURVES]) for run in r.runs] for r in shown}
+    found = [
+        _figure(
+            "Learning curves",
+            draw("curves", plots.curves_figure, curves, _CURVES),
+            "Mean over seeds, between the lowest and the highest." + few,
+        )
+    ]
+    if panels := cost_panels(comparison):
+        words = "No model is both cheaper and more accurate than those on the line."
+        found.append(_figure("Accuracy against cost", draw("cost", plots.cost_figure, panels), words))
+    found.append(
+        _figure(
+            "Reliability",
+            draw("reliability", plots.reliability_figure, {**_teachers(comparison), **_students(shown)}),
+            "Below the diagonal a model is surer than right. Bins of fewer than 10 samples are left out." + few,
+        )
+    )
+    for number, (label, values) in enumerate(_confusion_differences(shown).items()):
+        svg = draw(f"confusion{number}", plots.difference_figure, *values)
+        words = "Points of each true class; blue: the teacher says it more often, orange: the student."
+        found.append(_figure(f"Teacher − student: {label}", svg, words))
+    yield from (figure for figure in found if figure["svg"])
 
 
-def _range(rows: Sequence[Row]) -> tuple[float, float]:
-    """Of the seeds, not of intervals, which may reach from 0 to 100; settings that failed would squeeze the others."""
-    means = [mean_std(row.last)[0] for row in rows]
-    first, third = np.quantile(means, [0.25, 0.75])
-    usual = [row for row, mean in zip(rows, means, strict=True) if mean >= first - 5 * max(third - first, 0.5)]
-    seen = [value for row in usual for value in row.last]
-    margin = 0.15 * (max(seen) - min(seen)) or 0.5
-    return min(seen) - margin, max(seen) + margin
+def _figure(title: str, svg: str, caption: str) -> dict[str, str]:
+    return {"title": title, "svg": svg, "caption": caption}
 
 
-def grids(comparison: Comparison) -> dict[str, list[Row]]:
-    """What else the rows have in common → rows, for each grid with several temperatures and several alphas."""
-    found: dict[str, list[Row]] = {}
-    for row in comparison.rows:
-        if all(isinstance(row.setting.values.get(key), (int, float)) for key in _GRID):
-            words = [w for w in row.label.split() if not w.startswith(("temperature=", "alpha="))]
-            found.setdefault(" ".join(words), []).append(row)
+def accuracy_lines(comparison: Comparison) -> list[plots.Scores]:
+    """Return the lines of `accuracy_figure`."""
+    lines = []
+    for members in comparison.budgets():
+        baseline = next((r.mean for r in members if r.setting.is_baseline and r.test), None)
+        for result in members:
+            if result.test:
+                low, high = (result.gain.low, result.gain.high) if result.gain else (None, None)
+                lines.append(plots.Scores(result.label, result.scores, result.verdict, baseline, low, high))
+    return lines[:MAX_SETTINGS]
+
+
+def grids(comparison: Comparison) -> dict[str, list[Result]]:
+    """Return name → results, for each grid with several temperatures and several alphas."""
+    found: dict[str, list[Result]] = {}
+    for result in comparison.results:
+        if result.test and all(isinstance(result.setting.values.get(key), (int, float)) for key in _GRID):
+            words = [w for w in result.label.split() if not w.startswith(("temperature=", "alpha="))]
+            found.setdefault(" ".join(words), []).append(result)
     return {
-        k: rows for k, rows in found.items() if all(len({r.setting.values[key] for r in rows}) > 1 for key in _GRID)
+        name: results
+        for name, results in found.items()
+        if all(len({r.setting.values[key] for r in results}) > 1 for key in _GRID)
     }
 
 
-def grid_figure(rows: Sequence[Row]) -> Figure:
-    """Temperature × alpha: the gain in points where all rows have one, else the accuracy in percent."""
-    gains = all(row.gain for row in rows)
-    ts, alphas = (sorted({row.setting.values[key] for row in rows}) for key in _GRID)
-    values = np.full((len(alphas), len(ts)), np.nan)
-    for row in rows:
-        where = alphas.index(row.setting.values["loss.alpha"]), ts.index(row.setting.values["loss.temperature"])
-        values[where] = row.gain.mean if gains and row.gain else mean_std(row.last)[0]
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.45 * len(alphas)), layout="constrained")
-    axes = figure.subplots()
-    largest = np.nanmax(np.abs(values)) or 1.0
-    how = {"cmap": "RdBu", "vmin": -largest, "vmax": largest} if gains else {"cmap": "viridis"}
-    image = axes.imshow(values, origin="lower", aspect="auto", interpolation="nearest", **how)
-    for (i, j), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            r, g, b, _ = image.cmap(image.norm(value))
-            color = "#000000" if 0.3 * r + 0.6 * g + 0.1 * b > 0.5 else "#ffffff"
-            axes.text(j, i, f"{value:+.2f}" if gains else f"{value:.2f}", ha="center", va="center", color=color)
-    axes.set_xticks(range(len(ts)), [f"{t:g}" for t in ts])
-    axes.set_yticks(range(len(alphas)), [f"{a:g}" for a in alphas])
-    axes.set(xlabel="temperature", ylabel="alpha")
-    axes.set_title("gain over plain training, points" if gains else "test accuracy of the last epoch, %")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return figure
+def grid_cells(results: Sequence[Result]) -> tuple[dict[tuple[float, float], float], str]:
+    """Return (temperature, alpha) → mean accuracy, and of which split: validation wherever all settings have it."""
+    split = "validation" if all(result.validation for result in results) else "test"
+    cells = {}
+    for result in results:
+        scores = list((result.validation if split == "validation" else result.test).values())
+        temperature, alpha = (result.setting.values[key] for key in _GRID)
+        cells[temperature, alpha] = mean_std(scores)[0]
+    return cells, split
 
 
-def cost_figure(comparison: Comparison) -> Figure | None:
-    """Accuracy against parameters, multiply-accumulates and, where measured, latency; no model beats the line's."""
-    panels: list[tuple[str, Callable[[Any], float | None], Callable[[Any], float | None]]] = [
-        ("parameters, million", lambda r: r.metrics["student"]["parameters"] / 1e6, _of_teacher("parameters")),
-        ("million MACs an image", lambda r: r.metrics["student"]["macs"] / 1e6, _of_teacher("macs")),
-        ("milliseconds an image, batch 1", lambda r: _latency(r, "student"), lambda r: _latency(r, "teacher")),
-    ]
-    drawn = []
-    for title, student, teacher in panels:
-        points = [(student(row.runs[0]), mean_std(row.last)[0], False) for row in comparison.rows]
-        points += [
-            (teacher(r), 100 * r.metrics["teacher"]["test"]["accuracy"], True) for r in comparison.teachers.values()
+def cost_panels(comparison: Comparison) -> dict[str, list[tuple[float, float, bool]]]:
+    """Return axis label → (cost, accuracy, whether it is a teacher), where costs differ."""
+    panels: dict[str, list[tuple[float, float, bool]]] = {}
+    students = [(result.runs[0], result.mean, "student") for result in comparison.results if result.runs]
+    teachers = [(r, 100 * r.metrics["teacher"]["test"]["accuracy"], "teacher") for r in comparison.teachers.values()]
+    for run, accuracy, model in students + teachers:
+        costs = {
+            "parameters, million": run.metrics[model]["parameters"] / 1e6,
+            "million MACs a sample": run.metrics[model]["macs"] / 1e6,
+            "milliseconds a sample, batch 1": _latency(run, model),
+        }
+        for title, cost in costs.items():
+            if cost is not None:
+                panels.setdefault(title, []).append((cost, accuracy, model == "teacher"))
+    return {title: points for title, points in panels.items() if len({x for x, _, _ in points}) > 1}
+
+
+def chosen(results: Sequence[Result]) -> list[Result]:
+    """Return the finished settings; of many, the baselines and the most accurate of the others."""
+    finished = [result for result in results if result.test]
+    ranked = sorted(finished, key=lambda r: (not r.setting.is_baseline, -r.mean))[:LINES]
+    return [result for result in finished if result in ranked]
+
+
+def _students(results: Sequence[Result]) -> dict[str, list[Mapping[str, Any]]]:
+    found = {r.label: [_student(e)["test"] for e in _evaluations(r) if _student(e)] for r in results}
+    return {label: tests for label, tests in found.items() if tests}
+
+
+def _teachers(comparison: Comparison) -> dict[str, list[Mapping[str, Any]]]:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for result in comparison.results:
+        for evaluation in _evaluations(result):
+            if evaluation.get("teacher"):
+                found.setdefault(f"teacher {evaluation['teacher']['name']}", [evaluation["teacher"]["test"]])
+    return found
+
+
+def _confusion_differences(results: Sequence[Result]) -> dict[str, tuple[np.ndarray, Sequence[str]]]:
+    """Return setting → (teacher − student, classes) for the two most accurate of those evaluated."""
+    found: dict[str, tuple[np.ndarray, Sequence[str]]] = {}
+    for result in sorted(results, key=lambda result: -result.mean):
+        pairs = [
+            (e["teacher"]["test"]["confusion"], _student(e)["test"]["confusion"], e["data"]["classes"])
+            for e in _evaluations(result)
+            if e.get("teacher") and "confusion" in _student(e).get("test", {})
         ]
-        known = [(x, y, is_teacher) for x, y, is_teacher in points if x is not None]
-        if len({x for x, _, _ in known}) > 1:
-            drawn.append((title, known))
-    if not drawn:
-        return None
-    figure = Figure(figsize=(WIDTH, 2.6 * len(drawn)), layout="constrained")
-    for axes, (title, known) in zip(figure.subplots(len(drawn), squeeze=False)[:, 0], drawn, strict=True):
-        front = _front([(x, y) for x, y, _ in known])
-        axes.plot(*zip(*front, strict=True), color=COLORS[7], linewidth=1, drawstyle="steps-post")
-        for is_teacher, label, color, marker in ((False, "student", COLORS[0], "o"), (True, "teacher", COLORS[1], "D")):
-            some = [(x, y) for x, y, teaches in known if teaches == is_teacher]
-            if some:
-                axes.plot(*zip(*some, strict=True), marker, color=color, label=label, markeredgewidth=0)
-        axes.set(xlabel=title, ylabel="test accuracy, %")
-        if max(x for x, _, _ in known) > 3 * min(x for x, _, _ in known):  # else it would have hardly a number on it
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-            axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else "")
-        axes.grid(color=INK, alpha=0.1)
-        axes.legend()
-    return figure
+        if pairs and len(found) < 2:
+            difference = np.mean([_shares(teacher) - _shares(student) for teacher, student, _ in pairs], axis=0)
+            found[result.label] = difference, pairs[0][2]
+    return found
 
 
-def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points than which none is both cheaper and more accurate."""
-    front: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda p: (p[0], -p[1])):
-        if not front or y > front[-1][1]:
-            front.append((x, y))
-    return front
+def _shares(confusion: Sequence[Sequence[int]]) -> np.ndarray:
+    counts = np.asarray(confusion, float)
+    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
 
 
-def _of_teacher(name: str) -> Callable[[Any], float | None]:
-    return lambda run: run.metrics["teacher"][name] / 1e6
+def _evaluations(result: Result) -> list[dict[str, Any]]:
+    return [values for run in result.runs if (values := runs.read_evaluation(run.path)) and "select" in values]
 
 
-def _latency(run: Any, model: str) -> float | None:
+def _student(evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
+    student: Mapping[str, Any] = evaluation["student"].get(evaluation["select"], {})
+    return student
+
+
+def _latency(run: Run, model: str) -> float | None:
     values = (runs.read_evaluation(run.path) or {}).get(model) or {}
     median: float | None = values.get("latency", {}).get("1", {}).get("median_ms")
     return median

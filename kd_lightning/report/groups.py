@@ -1,8 +1,8 @@
-"""Runs grouped into settings: what was tried, under which budget, with which seeds."""
+"""Runs grouped into settings: everything but the seed is equal within one."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kd_lightning import runs
@@ -12,8 +12,8 @@ from kd_lightning.runs.names import with_student_name
 
 BASELINE = "kd_lightning.losses.CE"
 LOSS = "loss._target_"
-_METHOD = ("loss.", "model.teacher", "teacher_stage.")  # what may differ from the baseline at equal budget
-_TEACHER = ("model.teacher", "teacher_stage.")  # which plain training never reads
+_TEACHER = ("model.teacher", "teacher_stage.")  # plain training never reads these
+_METHOD = ("loss.", *_TEACHER)  # may differ from the baseline at equal budget
 _REPEAT = ("seed", "data.seed")
 
 
@@ -23,50 +23,59 @@ class Setting:
 
     label: str
     values: dict[str, Any]
-    """Flat configuration, without seeds and what changes no number."""
+    """Flat configuration, without seeds and keys that change no number."""
     runs: dict[str, Run]
-    """Seed → run."""
+    """Seed → finished run."""
+    diverged: dict[str, Run]
+    """Seed → run whose loss was not a finite number; it has no scores."""
     repeated: tuple[str, ...] = ()
-    """Seeds with several runs, of which the last one counts."""
+    """Seeds with several runs; the last one counts."""
 
     @property
     def is_baseline(self) -> bool:
         return bool(self.values[LOSS] == BASELINE)
 
     @property
+    def first(self) -> Run:
+        return next(iter({**self.runs, **self.diverged}.values()))
+
+    @property
     def budget(self) -> str:
-        """Equal for settings that differ in their method alone."""
+        """Return a key that is equal for settings which differ in their method alone."""
         return str(sorted((k, str(v)) for k, v in self.values.items() if not k.startswith(_METHOD)))
 
     def budget_values(self) -> dict[str, Any]:
-        """The budget without the student, which may well differ from row to row."""
+        """Return the budget without the student, which may differ from setting to setting."""
         return {k: v for k, v in self.values.items() if not k.startswith((*_METHOD, "model."))}
 
 
 def group(found: Sequence[Run]) -> list[Setting]:
-    """The settings among `found`: budgets in order of appearance, the baseline first in each."""
+    """Group runs, finished or diverged: budgets in order of appearance, the baseline first in each."""
     flat = [runs.flatten(with_student_name(run.config)) for run in found]
     follows = all(v.get("teacher_stage.seed") == v.get("seed") for v in flat)  # a teacher for each seed
-    values = [_relevant(v, "teacher" in run.metrics, follows) for v, run in zip(flat, found, strict=True)]
+    untaught = {
+        v[LOSS] for v, run in zip(flat, found, strict=True) if _is_finished(run) and "teacher" not in run.metrics
+    }
+    values = [_relevant(v, v[LOSS] not in untaught | {BASELINE}, follows) for v in flat]
     settings: dict[str, Setting] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for run, full, label, value in zip(found, flat, _labels(values), values, strict=True):
-        setting = settings.setdefault(str(sorted((k, str(v)) for k, v in value.items())), Setting(label, value, {}))
+        setting = settings.setdefault(str(sorted((k, str(v)) for k, v in value.items())), Setting(label, value, {}, {}))
         seed = _seed(full)
-        setting.runs[seed] = run
+        (setting.runs if _is_finished(run) else setting.diverged)[seed] = run
         counts[label, seed] += 1
     budgets = list(dict.fromkeys(s.budget for s in settings.values()))
     ordered = sorted(settings.values(), key=lambda s: (budgets.index(s.budget), not s.is_baseline))
-    return [
-        Setting(s.label, s.values, s.runs, tuple(seed for seed in s.runs if counts[s.label, seed] > 1)) for s in ordered
-    ]
+    return [replace(s, repeated=tuple(seed for seed in s.runs if counts[s.label, seed] > 1)) for s in ordered]
+
+
+def _is_finished(run: Run) -> bool:
+    return not run.metrics.get("diverged")
 
 
 def _relevant(flat: Mapping[str, Any], has_teacher: bool, teacher_follows_seed: bool) -> dict[str, Any]:
     without = _REPEAT + runs.INCIDENTAL + (("teacher_stage.seed",) if teacher_follows_seed else ())
     kept = {k: v for k, v in flat.items() if k not in without and (has_teacher or not k.startswith(_TEACHER))}
-    if kept.get("model.student_weights") is None:
-        kept.pop("model.student_weights", None)  # which older runs have not
     return {k: plain(v) for k, v in kept.items()}
 
 
@@ -76,9 +85,9 @@ def _seed(flat: Mapping[str, Any]) -> str:
 
 
 def _labels(values: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What tells the settings apart: the loss, and every key that differs among the runs it can be compared in.
+    """Name each configuration by its loss, and by every key that differs among those it can be compared in.
 
-    The loss is named by its preset where all runs of its class have one.
+    A loss is named by its preset if all runs of its class have one.
     """
     names = preset_names(values)
     differs = set()  # (key, what it belongs to)
@@ -97,18 +106,18 @@ def _labels(values: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _target(key: str, flat: Mapping[str, Any]) -> str:
-    """A key is compared where it means the same: a temperature does in two KD runs, not in KD and DKD."""
+    """Return the class that a key belongs to: a temperature means the same in two KD runs, not in KD and DKD."""
     target = f"{key.partition('.')[0]}._target_"
     return "" if key == target else str(flat.get(target))
 
 
 def _rank(key: str) -> tuple[bool, bool, str]:
-    """Student, loss, then the rest by name."""
+    """Sort by student, loss, then the rest by name."""
     return key != "model.student", key != LOSS, key
 
 
 def _word(key: str, value: Any) -> str:
-    """`resnet8`, `kd`, `temperature=4`."""
+    """Return `resnet8`, `kd` or `temperature=4`."""
     value = f"{value:g}" if isinstance(value, float) else value
     if key.endswith("_target_"):
         return str(value).rpartition(".")[2].removesuffix("DataModule").lower()

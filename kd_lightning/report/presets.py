@@ -1,4 +1,4 @@
-"""The losses of `conf/loss` by what they hold, so that a run is named as its user named it."""
+"""Names of losses: the file in `conf/loss` that holds a run's values."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -13,7 +13,7 @@ TARGET = "loss._target_"
 
 
 def preset_names(values: Sequence[Mapping[str, Any]]) -> list[str | None]:
-    """`kd_cifar` for each flat configuration that has exactly its values; None for all of a class if one has not.
+    """Return the preset of each flat configuration; None for all of a class if one of them has no preset.
 
     A grid over KD's temperature thus keeps its temperatures, even where one cell is the preset.
     """
@@ -33,5 +33,5 @@ def _key(flat: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """4 is 4.0."""
+    """Return a number as a float, so that 4 equals 4.0."""
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

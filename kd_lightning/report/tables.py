@@ -1,137 +1,213 @@
-"""The comparison as words: for the terminal, as Markdown, as CSV."""
+"""The comparison in words: findings, and the table for the terminal, as Markdown and as CSV."""
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from kd_lightning.report.commands import baseline_command, train_command
+from kd_lightning.report.comparison import Comparison, Result, best_by_validation, seeds_words
+from kd_lightning.utils import tables
+from kd_lightning.utils.statistics import Gain, interval, mean_std
+from kd_lightning.utils.tables import Column
 
-from kd_lightning.report.comparison import Comparison, Row
-from kd_lightning.runs.directory import Run
-from kd_lightning.utils.statistics import mean_std
+if TYPE_CHECKING:
+    from rich.console import Group
 
-CAPTION = (
-    "Test accuracy in %, mean ± standard deviation over n seeds, of the last epoch and of the best on validation. "
-    "Gain: last epoch over loss=ce of the same student and budget, in points, with its own 95 % interval. "
-    "Verdict: t test at 5 %, paired by seed where seeds pair, corrected for all gains tested here (Holm)."
-)
-HEADER = ("setting", "n", "last", "best", "gain", "95 % interval", "p (Holm)", "verdict", "agreement %", "seconds")
+VERDICTS = ("better", "worse", "no difference shown", "too few seeds", "diverged")
 
 
-def terminal_table(comparison: Comparison) -> Group:
-    """Fits 80 columns."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
-    table.add_column("setting", overflow="fold", min_width=14)
-    for column in ("n", "last %", "best %", "gain"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("verdict", min_width=10)
-    for name, run in comparison.teachers.items():
-        table.add_row(f"teacher {name}", "", teacher_accuracy(run), "", "", "")
-    for row in comparison.rows:
-        gain, bounds = gain_words(row), interval_words(row).replace(" ", "")
-        label = Text(row.label + "".join(f" [{m}]" for m in row.marks))
-        last, best = score_words(row.last), score_words(row.best)
-        table.add_row(label, str(len(row.last)), last, best, f"{gain}\n{bounds}" if bounds else gain, row.verdict)
-    notes = [f"[{i}] {note}" for i, note in enumerate(comparison.notes, 1)]
-    return Group(Text(findings(comparison)), "", table, "", Text("\n".join([*notes, CAPTION])))
-
-
-def markdown(comparison: Comparison, title: str) -> str:
-    """A table with its caption and notes."""
-    rule = "|---|" + "---:|" * 6 + "---|---:|---:|"
-    lines = [f"# {title}", "", findings(comparison), "", CAPTION, "", f"| {' | '.join(HEADER)} |", rule]
-    for name, run in comparison.teachers.items():
-        lines.append(f"| teacher {name} |  | {teacher_accuracy(run)} |  |  |  |  |  |  |  |")
-    for row in comparison.rows:
-        marks = "".join(f" [{m}]" for m in row.marks)
-        lines.append("| " + " | ".join([f"`{row.label}`{marks}", *cells(row)[1:]]) + " |")
-    return "\n".join([*lines, "", *(f"{i}. {note}" for i, note in enumerate(comparison.notes, 1))]).rstrip() + "\n"
-
-
-def findings(comparison: Comparison) -> str:
-    """What came out, in a sentence, null results included."""
-    verdicts = Counter(row.verdict for row in comparison.rows if row.gain)
-    count = sum(len(row.last) for row in comparison.rows)
-    scope = f"{_count(count, 'finished run')} in {_count(len(comparison.rows), 'setting')}"
-    if not verdicts:
-        return f"{scope}; none has a baseline (loss=ce, same student and budget) to be compared with."
-    words = ("better", "worse", "no difference shown", "too few seeds")
-    told = ", ".join(f"{word}: {verdicts[word]}" for word in words if verdicts[word])
-    return f"{scope}. Of {sum(verdicts.values())} compared with plain training at equal budget, {told}."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def cells(row: Row) -> list[str]:
-    """What stands below HEADER."""
-    return [
-        row.label,
-        str(len(row.last)),
-        score_words(row.last),
-        score_words(row.best),
-        gain_words(row),
-        interval_words(row),
-        "" if row.corrected_p is None else f"{row.corrected_p:.3f}" if row.corrected_p >= 0.001 else "< 0.001",
-        row.verdict,
-        score_words([100 * v for v in row.scores("agreement")]),
-        f"{seconds:.0f}" if (seconds := mean_seconds(row)) is not None else "",
-    ]
-
-
-def csv_text(comparison: Comparison) -> str:
-    """One line a setting with all numbers in full; several values of a cell are divided by spaces."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = ("last", "best")
-    head = ["setting", "n", "seeds", *(f"{n}_{what}" for n in names for what in ("mean", "std", "values"))]
-    head += ["gain", "gain_low", "gain_high", "p", "p_holm", "test", "verdict", "parameters", "macs", "notes", "runs"]
-    writer.writerow(head)
-    for row in comparison.rows:
-        gain, student = row.gain, row.runs[0].metrics["student"]
-        test = "" if gain is None or gain.p is None else "paired t" if gain.paired else "Welch"
-        numbers: list[Any] = [v for values in (row.last, row.best) for v in _numbers(values)]
-        numbers += [None] * 4 if gain is None else [gain.mean, gain.low, gain.high, gain.p]
-        notes = "; ".join(comparison.notes[m - 1] for m in row.marks)
-        about = [row.corrected_p, test, row.verdict, student["parameters"], student["macs"], notes]
-        paths = " ".join(str(run.path) for run in row.runs)
-        writer.writerow([row.label, len(row.last), " ".join(row.setting.runs), *numbers, *about, paths])
-    return out.getvalue()
+def signed(value: float) -> str:
+    """Return `+1.25` or `−1.25`."""
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def score_words(values: Sequence[float]) -> str:
-    """`93.06 ± 0.28`, `93.06` of one seed, `–` of none."""
+    """Return `93.06 ± 0.28`; `93.06` for one seed, `–` for none."""
     if not values:
         return "–"
     mean, std = mean_std(values)
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 
-def gain_words(row: Row) -> str:
-    return "" if row.gain is None else f"{row.gain.mean:+.2f}".replace("-", "−")
+def interval_words(gain: Gain) -> str:
+    """Return `+0.93 … +2.73`, or nothing if there is no interval."""
+    return "" if gain.low is None or gain.high is None else f"{signed(gain.low)} … {signed(gain.high)}"
 
 
-def interval_words(row: Row) -> str:
-    if row.gain is None or row.gain.low is None:
-        return ""
-    return f"{row.gain.low:+.2f} … {row.gain.high:+.2f}".replace("-", "−")
+def p_words(p: float) -> str:
+    """Return a p value with three digits."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
-def teacher_accuracy(run: Run) -> str:
-    return f"{100 * run.metrics['teacher']['test']['accuracy']:.2f}"
+COLUMNS = (
+    Column("setting", "setting"),
+    Column("gain", "gain, points", signed),
+    Column("interval", "95 % interval", str, "right"),
+    Column("verdict", "verdict"),
+    Column("test", "test, %", score_words),
+    Column("validation", "validation, %", score_words),
+    Column("n", "n", "d"),
+    Column("p", "p (corrected)", p_words),
+    Column("agreement", "agreement, %", score_words),
+    Column("seconds", "seconds", ".0f"),
+)
+"""Columns for people; `values` gives their rows."""
 
 
-def mean_seconds(row: Row) -> float | None:
-    """Of the runs whose time is known: an older version has only the last part of those that were interrupted."""
-    whole = [run.metrics["seconds"] for run in row.runs if not run.metrics.get("resumed")]
-    return mean_std(whole)[0] if whole else None
+def values(result: Result) -> dict[str, Any]:
+    """Return the values of a row of `COLUMNS`."""
+    gain, runs = result.gain, result.runs
+    return {
+        "setting": result.label + "".join(f" [{m}]" for m in result.marks),
+        "gain": None if gain is None else gain.mean,
+        "interval": None if gain is None else interval_words(gain),
+        "verdict": result.verdict,
+        "more": "" if gain is None else seeds_words(gain),
+        "test": result.scores or None,
+        "validation": list(result.validation.values()) or None,
+        "n": len(result.test),
+        "p": None if gain is None else gain.p,
+        "agreement": [100 * v for v in result.values("agreement")] or None,
+        "seconds": mean_std([run.metrics["seconds"] for run in runs])[0] if runs else None,
+    }
 
 
-def _numbers(values: Sequence[float]) -> list[Any]:
-    return [*mean_std(values), " ".join(f"{v:.4f}" for v in values)] if values else [None, None, ""]
+def rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return all rows of `COLUMNS`: the teachers, then the settings."""
+    found: list[dict[str, Any]] = [
+        {"setting": f"teacher {name}", "test": [100 * run.metrics["teacher"]["test"]["accuracy"]]}
+        for name, run in comparison.teachers.items()
+    ]
+    return found + [values(result) for result in comparison.results]
+
+
+def caption(comparison: Comparison) -> str:
+    """Explain the columns, and say which student they are about."""
+    chosen = sorted({result.selected for result in comparison.results if result.selected})
+    student = {"last": "of the last epoch", "best": "of the best epoch on validation"}
+    which = student.get(chosen[0], chosen[0]) if len(chosen) == 1 else "that the run deploys (select)"
+    return (
+        f"All scores are of the student {which}, mean ± standard deviation over n seeds. "
+        "Gain: test accuracy above loss=ce of the same student and budget, with its 95 % interval. "
+        "Intervals and verdicts hold for all settings with the same baseline at once (Dunnett's test on the two-way "
+        "model of setting and seed): better means that the whole interval is above zero. "
+        "Test scores are not for selecting; validation scores are."
+    )
+
+
+def findings(comparison: Comparison) -> list[str]:
+    """Answer in sentences: what was shown, what is best by validation, which baseline is missing."""
+    results = comparison.results
+    verdicts = Counter(r.verdict for r in results if r.verdict in VERDICTS)
+    runs = sum(len(result.test) for result in results)
+    scope = f"{_count(runs, 'finished run')} in {_count(len(results), 'setting')}"
+    told = ", ".join(f"{word} {verdicts[word]}" for word in VERDICTS if verdicts[word])
+    lines = [f"{scope}. Compared with plain training at equal budget: {told}." if told else f"{scope}."]
+    if not any(result.gain for result in results):
+        lines = [f"{scope}; none has a baseline (loss=ce, same student and budget) to be compared with."]
+    for members in comparison.budgets():
+        if best := best_by_validation(members):
+            lines.append(_best_words(best, list(best.validation.values())))
+    return lines
+
+
+def _best_words(best: Result, validation: Sequence[float]) -> str:
+    bounds = interval(validation)
+    between = f" (95 % interval {bounds[0]:.2f} … {min(bounds[1], 100):.2f})" if bounds else ""
+    gain = "" if best.gain is None else f", gain {signed(best.gain.mean)}: {best.verdict}"
+    return (
+        f"Best by validation: {best.label}, {mean_std(validation)[0]:.2f} %{between}; on test {best.mean:.2f} %{gain}."
+    )
+
+
+def commands(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return (purpose, command): training the best settings again, and adding the baselines that are missing."""
+    found = []
+    budgets = comparison.budgets()
+    for i, members in enumerate(budgets):
+        if best := best_by_validation(members):
+            found.append((f"train {best.label} again", train_command(best.setting)))
+        if any(result.setting.is_baseline for result in members):
+            continue
+        seeds = dict.fromkeys(seed for result in members for seed in result.setting.runs if "/" not in seed)
+        name = "ce" if len(budgets) == 1 else f"ce{i}"
+        if seeds and (command := baseline_command(members[0].setting, seeds, name)):
+            found.append(("add the baseline", command))
+    return found
+
+
+def terminal_table(comparison: Comparison) -> "Group":
+    """Return the findings, the table, which fits 80 columns, and the notes for the terminal."""
+    from rich.console import Group
+    from rich.text import Text
+
+    few = (
+        Column("setting", "setting"),
+        Column("told", "gain", str, "right"),
+        Column("verdict", "verdict"),
+        Column("test", "test, %", score_words),
+        Column("validation", "val, %", lambda v: f"{mean_std(v)[0]:.2f}"),
+        Column("n", "n", "d"),
+    )
+    lines = []
+    for row in rows(comparison):
+        gain = [] if row.get("gain") is None else [signed(row["gain"]), (row["interval"] or "").replace(" ", "")]
+        verdict = [word for word in (row.get("verdict"), row.get("more")) if word]
+        lines.append({**row, "told": "\n".join(filter(None, gain)), "verdict": "\n".join(verdict)})
+    table = tables.terminal(few, lines)
+    notes = [f"[{i}] {note}" for i, note in enumerate(comparison.notes, 1)]
+    parts: list[Any] = [
+        Text("\n".join(findings(comparison))),
+        "",
+        table,
+        "",
+        Text("\n".join([*notes, caption(comparison)])),
+    ]
+    return Group(*parts)
+
+
+def markdown(comparison: Comparison, title: str, told: Sequence[tuple[str, str]] = ()) -> str:
+    """Return title, findings, table, caption, notes and commands as Markdown."""
+    body = [_for_markdown(row) for row in rows(comparison)]
+    parts = [f"# {title}", *findings(comparison), tables.markdown(COLUMNS, body), caption(comparison)]
+    parts += ["\n".join(f"{i}. {note}" for i, note in enumerate(comparison.notes, 1))] if comparison.notes else []
+    parts += [f"To {purpose}:\n\n```bash\n{command}\n```" for purpose, command in told]
+    return "\n\n".join(parts) + "\n"
+
+
+def _for_markdown(row: Mapping[str, Any]) -> dict[str, Any]:
+    label, _, marks = row["setting"].partition(" [")
+    setting = label if label.startswith("teacher ") else f"`{label}`"
+    verdict = "; ".join(word for word in (row.get("verdict"), row.get("more")) if word)
+    return {**row, "setting": setting + (f" [{marks}" if marks else ""), "verdict": verdict}
+
+
+def csv_text(comparison: Comparison) -> str:
+    """Return one line for each setting, with all numbers in full."""
+    keys = ["setting", "n", "select", "gain", "gain_low", "gain_high", "p", "tested_by", "p_sign_flip", "verdict"]
+    keys += ["more_seeds", "seeds", *(f"{name}_{what}" for name in ("test", "validation") for what in _WHAT)]
+    keys += ["parameters", "macs", "notes", "runs"]
+    return tables.csv_text([Column(key, key) for key in keys], [_csv_row(comparison, r) for r in comparison.results])
+
+
+_WHAT = ("mean", "std", "values")
+
+
+def _csv_row(comparison: Comparison, result: Result) -> dict[str, Any]:
+    row: dict[str, Any] = {"setting": result.label, "n": len(result.test), "verdict": result.verdict}
+    row |= {"select": result.selected, "seeds": list(result.test), "runs": [str(run.path) for run in result.runs]}
+    row["notes"] = "; ".join(comparison.notes[m - 1] for m in result.marks)
+    for name, scores in (("test", result.scores), ("validation", list(result.validation.values()))):
+        if scores:
+            numbers = (*mean_std(scores), [f"{v:.4f}" for v in scores])
+            row |= {f"{name}_{what}": number for what, number in zip(_WHAT, numbers, strict=True)}
+    if gain := result.gain:
+        row |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "p": gain.p, "tested_by": gain.test}
+        row |= {"p_sign_flip": gain.sign_flip_p, "more_seeds": seeds_words(gain).partition(" ")[0]}
+    if result.runs:
+        row |= {key: result.runs[0].metrics["student"][key] for key in ("parameters", "macs")}
+    return row
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -9,9 +9,10 @@ from scipy import stats
 
 from kd_lightning import runs
 from kd_lightning.compare import compare_folders
-from kd_lightning.report.comparison import Comparison, Row
+from kd_lightning.report.comparison import Comparison, Result, best_by_validation
+from kd_lightning.report.tables import caption, commands, findings
 from kd_lightning.utils.checks import UserError
-from kd_lightning.utils.statistics import holm
+from kd_lightning.utils.statistics import gains_over
 
 Fake = Callable[..., Path]
 CE, KD = (0.80, 0.81, 0.79), (0.84, 0.845, 0.836)
@@ -22,35 +23,80 @@ def study(fake_run: Fake, values: tuple[float, ...], *overrides: str, seeds: tup
     return paths[0].parent
 
 
-def notes_of(comparison: Comparison, row: Row) -> str:
+def notes_of(comparison: Comparison, row: Result) -> str:
     return "; ".join(comparison.notes[m - 1] for m in row.marks)
 
 
 def test_seeds_are_pooled_and_paired(fake_run: Fake) -> None:
     study(fake_run, CE, "loss=ce")
     found = compare_folders([study(fake_run, KD, "loss=kd")])
-    ce, kd = found.rows
+    ce, kd = found.results
     assert (ce.label, ce.verdict, kd.label, kd.verdict) == ("ce", "baseline", "kd", "better")
-    assert kd.last == pytest.approx([84, 84.5, 83.6]) and kd.gain is not None and kd.gain.paired
-    assert kd.corrected_p == pytest.approx(stats.ttest_rel(KD, CE).pvalue)
+    assert kd.scores == pytest.approx([84, 84.5, 83.6]) and kd.gain is not None
+    assert kd.gain.p == pytest.approx(stats.ttest_rel(KD, CE).pvalue, rel=1e-5)
     assert not found.notes
 
 
-def test_p_is_corrected_for_the_methods(fake_run: Fake) -> None:
-    for loss, values in (("ce", CE), ("kd", KD), ("dkd", (0.80, 0.815, 0.79)), ("dist", (0.76, 0.785, 0.75))):
-        folder = study(fake_run, values, f"loss={loss}")
-    rows = {row.label: row for row in compare_folders([folder]).rows}
-    methods = ("kd", "dkd", "dist")
-    raw = [rows[m].gain.p for m in methods]  # type: ignore[union-attr]
-    assert [rows[m].corrected_p for m in methods] == pytest.approx(holm(raw))  # type: ignore[arg-type]
-    assert [rows[m].verdict for m in methods] == ["better", "no difference shown", "worse"]
+def test_all_settings_of_a_baseline_are_tested_together(fake_run: Fake) -> None:
+    values = {"ce": CE, "kd": KD, "dkd": (0.80, 0.815, 0.79), "dist": (0.76, 0.775, 0.75)}
+    for loss, some in values.items():
+        folder = study(fake_run, some, f"loss={loss}")
+    rows = {row.label: row for row in compare_folders([folder]).results}
+    gains = gains_over({k: {i: 100 * v for i, v in enumerate(some)} for k, some in values.items()}, "ce")
+    for name, gain in gains.items():
+        assert (rows[name].gain.p, rows[name].gain.low) == pytest.approx((gain.p, gain.low))  # type: ignore[union-attr]
+    assert [rows[m].verdict for m in ("kd", "dkd", "dist")] == ["better", "no difference shown", "worse"]
+
+
+def test_the_deployed_student_is_the_one_compared(fake_run: Fake) -> None:
+    student = {"parameters": 10, "macs": 10, "last": {"test": {"accuracy": 0.8}, "val": {"accuracy": 0.7}}}
+    student["best"] = {"test": {"accuracy": 0.6}, "val": {"accuracy": 0.9}}
+    path = fake_run(0.8, "loss=ce", select="best", student=student)
+    found = compare_folders([path])
+    assert found.results[0].scores == pytest.approx([60]) and "best epoch on validation" in caption(found)
+    assert list(found.results[0].validation.values()) == pytest.approx([90])
+    fake_run(0.8, "loss=kd", select="last", student=student)
+    assert "select differs" in "; ".join(compare_folders([path.parent]).notes)
+
+
+def test_validation_names_the_best_setting(fake_run: Fake) -> None:
+    for seed in range(3):
+        fake_run(0.80, "loss=ce", f"seed={seed}", val=0.80)
+        fake_run(0.90, "loss=kd", f"seed={seed}", val=0.85 + seed / 1000)
+        folder = fake_run(0.85, "loss=dkd", f"seed={seed}", val=0.86 + seed / 1000).parent
+    found = compare_folders([folder])
+    best = best_by_validation(found.results)
+    assert best is not None and best.label == "dkd", "not the best on test"
+    assert "Best by validation: dkd, 86.10 % (95 % interval " in findings(found)[1]
+    assert "on test 85.00 %" in findings(found)[1]
+    assert [purpose for purpose, _ in commands(found)] == ["train dkd again"] and "loss=dkd" in commands(found)[0][1]
+
+
+def test_a_grid_without_baseline_is_told_how_to_add_it(fake_run: Fake) -> None:
+    study(fake_run, KD, "loss=kd", "loss.temperature=2")
+    found = compare_folders([study(fake_run, KD, "loss=kd", "loss.temperature=8", "loss.alpha=0.3")])
+    command = dict(commands(found))["add the baseline"]
+    assert " -m " in command and " loss=ce seed=0,1,2 " in command and "loss.alpha" not in command
+    assert "hydra.sweep.dir=" in command and "hydra.sweep.subdir=ce_${seed}" in command
+
+
+def test_diverged_runs_are_outside_the_statistics(fake_run: Fake) -> None:
+    study(fake_run, CE, "loss=ce")
+    folder = study(fake_run, KD, "loss=kd")
+    before = compare_folders([folder]).results[1].gain
+    fake_run("diverged", "loss=kd", "seed=3")
+    fake_run("diverged", "loss=dkd", "seed=0")
+    found = compare_folders([folder])
+    _, kd, dkd = found.results
+    assert (kd.verdict, dkd.verdict, dkd.scores) == ("better", "diverged", [])
+    assert kd.gain == before and "diverged: seed 3" in notes_of(found, kd)
 
 
 def test_other_seeds_are_compared_by_welch(fake_run: Fake) -> None:
     study(fake_run, CE, "loss=ce")
     found = compare_folders([study(fake_run, KD, "loss=kd", seeds=(5, 6, 7))])
-    kd = found.rows[1]
-    assert kd.gain is not None and not kd.gain.paired
+    kd = found.results[1]
+    assert kd.gain is not None and kd.gain.test == "Welch"
     assert kd.gain.p == pytest.approx(stats.ttest_ind(KD, CE, equal_var=False).pvalue)
     assert "Welch" in notes_of(found, kd)
 
@@ -58,14 +104,14 @@ def test_other_seeds_are_compared_by_welch(fake_run: Fake) -> None:
 def test_a_pair_is_the_same_seed_whatever_the_order(fake_run: Fake) -> None:
     study(fake_run, CE, "loss=ce")
     found = compare_folders([study(fake_run, CE[::-1], "loss=kd", seeds=(2, 1, 0))])
-    assert found.rows[1].gain is not None and found.rows[1].gain.mean == pytest.approx(0)
-    assert found.rows[1].verdict == "no difference shown"
+    assert found.results[1].gain is not None and found.results[1].gain.mean == pytest.approx(0)
+    assert found.results[1].verdict == "no difference shown"
 
 
 def test_unequal_budgets_have_no_gain(fake_run: Fake) -> None:
     study(fake_run, CE, "loss=ce")
     found = compare_folders([study(fake_run, KD, "loss=kd", "trainer.max_epochs=7")])
-    kd = next(row for row in found.rows if "kd" in row.label)
+    kd = next(row for row in found.results if "kd" in row.label)
     assert kd.gain is None and "max_epochs=7" in kd.label
     assert "trainer.max_epochs is 7, elsewhere 1" in notes_of(found, kd) and "no run with loss=ce" in notes_of(
         found, kd
@@ -76,22 +122,22 @@ def test_unequal_budgets_have_no_gain(fake_run: Fake) -> None:
 def test_other_data_are_flagged(fake_run: Fake, key: str) -> None:
     study(fake_run, CE, "loss=ce")
     found = compare_folders([study(fake_run, KD, "loss=kd", key)])
-    marked = next(row for row in found.rows if row.marks and "kd" in row.label)
+    marked = next(row for row in found.results if row.marks and "kd" in row.label)
     assert marked.gain is None and key.partition("=")[0] in notes_of(found, marked)
 
 
 def test_what_changes_no_number_makes_no_setting(fake_run: Fake) -> None:
     fake_run(0.8, "loss=kd", "loss.temperature=4", "seed=0")
     path = fake_run(0.8, "loss=kd", "loss.temperature=4.0", "seed=1", "trainer.log_every_n_steps=5")
-    assert [row.label for row in compare_folders([path.parent]).rows] == ["kd"]
+    assert [row.label for row in compare_folders([path.parent]).results] == ["kd"]
 
 
 def test_a_loss_is_named_by_its_preset_unless_a_grid_left_it(fake_run: Fake) -> None:
     for loss in ("ce", "kd", "kd_cifar", "dkd"):
         path = fake_run(0.8, f"loss={loss}")
-    assert [row.label for row in compare_folders([path.parent]).rows] == ["ce", "kd", "kd_cifar", "dkd"]
+    assert [row.label for row in compare_folders([path.parent]).results] == ["ce", "kd", "kd_cifar", "dkd"]
     fake_run(0.8, "loss=kd", "loss.temperature=8")
-    labels = [row.label for row in compare_folders([path.parent]).rows]
+    labels = [row.label for row in compare_folders([path.parent]).results]
     assert labels[0] == "ce" and labels[3] == "dkd" and all("temperature=" in label for label in labels[1:3])
 
 
@@ -99,8 +145,8 @@ def test_a_baseline_serves_every_teacher(fake_run: Fake) -> None:
     study(fake_run, CE, "loss=ce", "model.teacher=resnet8")
     study(fake_run, KD, "loss=kd", "model.teacher=resnet8")
     found = compare_folders([study(fake_run, KD, "loss=kd", "model.teacher=resnet20")])
-    assert [row.label for row in found.rows] == ["ce", "kd teacher=resnet8", "kd teacher=resnet20"]
-    assert [row.verdict for row in found.rows] == ["baseline", "better", "better"]
+    assert [row.label for row in found.results] == ["ce", "kd teacher=resnet8", "kd teacher=resnet20"]
+    assert [row.verdict for row in found.results] == ["baseline", "better", "better"]
 
 
 def test_unfinished_old_and_damaged_runs_are_told_and_the_rest_is_shown(fake_run: Fake) -> None:
@@ -108,14 +154,14 @@ def test_unfinished_old_and_damaged_runs_are_told_and_the_rest_is_shown(fake_run
     (old / runs.METRICS).write_text(json.dumps({"schema": 0}))
     (damaged / runs.METRICS).write_text("{")
     (cut / runs.METRICS).write_text(json.dumps({"schema": runs.SCHEMA, "student": {}}))
-    fake_run(0.8, "loss=ce", best=False)
+    fake_run(0.8, "loss=ce", val=None)
     (stopped.parent / "empty").mkdir()
     found = compare_folders([stopped.parent / "empty", stopped.parent / "nowhere", stopped.parent])
-    assert len(found.rows) == 1 and found.rows[0].best == []
+    assert len(found.results) == 1 and found.results[0].validation == {}
     text = "; ".join(found.notes)
     for words in (
         f"not finished, left out: {stopped}", "schema 0", f"{damaged / runs.METRICS} is damaged",
-        f"{cut / runs.METRICS} is damaged", "one seed only", "no validation split", "no folder", "no run below",
+        f"{cut / runs.METRICS} is damaged", "no validation split", "no folder", "no run below",
     ):  # fmt: skip
         assert words in text
 
@@ -124,19 +170,21 @@ def test_other_data_sets_are_never_mixed(fake_run: Fake) -> None:
     study(fake_run, CE, "loss=ce")
     study(fake_run, KD, "loss=kd")
     found = compare_folders([study(fake_run, KD, "data=cifar10", "loss=kd")])
-    assert [row.verdict for row in found.rows] == ["baseline", "better", "–"]
-    assert "not comparable: data._target_ is" in notes_of(found, found.rows[2]) and "cifar10" in found.rows[2].label
+    assert [row.verdict for row in found.results] == ["baseline", "better", "–"]
+    assert (
+        "not comparable: data._target_ is" in notes_of(found, found.results[2]) and "cifar10" in found.results[2].label
+    )
 
 
 def test_the_same_seed_twice_is_told(fake_run: Fake) -> None:
     fake_run(0.8, "loss=ce", "seed=3")
     found = compare_folders([fake_run(0.9, "loss=ce", "seed=3").parent])
-    assert found.rows[0].last == pytest.approx([90.0]) and "same seed (3)" in notes_of(found, found.rows[0])
+    assert found.results[0].scores == pytest.approx([90.0]) and "same seed (3)" in notes_of(found, found.results[0])
 
 
 def test_a_folder_given_twice_counts_once(fake_run: Fake) -> None:
     path = fake_run(0.8, "loss=ce")
-    assert compare_folders([path, path.parent]).rows[0].setting.repeated == ()
+    assert compare_folders([path, path.parent]).results[0].setting.repeated == ()
 
 
 def test_nothing_to_compare_is_one_line(tmp_path: Path, fake_run: Fake) -> None:
@@ -146,3 +194,5 @@ def test_nothing_to_compare_is_one_line(tmp_path: Path, fake_run: Fake) -> None:
         compare_folders([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="not finished, left out"):
         compare_folders([fake_run(None, "loss=kd")])
+    with pytest.raises(UserError, match="has diverged"):
+        compare_folders([fake_run("diverged", "loss=kd")])

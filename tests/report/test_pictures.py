@@ -4,8 +4,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kd_lightning.train import train
 from kd_lightning.training.pictures import samples_figure
+from kd_lightning.training.run import train
 from tests.conftest import compose
 
 
