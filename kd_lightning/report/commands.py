@@ -1,0 +1,127 @@
+"""Commands that train a setting again, or add the baseline that a sweep lacks."""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning import runs
+from kd_lightning.config import CONF_DIR
+from kd_lightning.report.groups import Setting
+from kd_lightning.runs.directory import Run
+from kd_lightning.runs.names import override
+
+_TRAIN = ("python", "-m", "kd_lightning.train")
+_GROUPS = ("data", "loss", "optimizer", "scheduler")
+_LEFT_OUT = tuple(key for key in runs.INCIDENTAL if key != "data.root")
+
+
+def repeat_command(run: Run) -> str:
+    """Return the command that trains a run again, in a new folder, from its own config.yaml."""
+    words = [*_TRAIN, "--config-path", str(run.path.resolve()), "--config-name", runs.CONFIG]
+    return shlex.join([*words, "hydra.output_subdir=null", "hydra.run.dir=outputs/train/again"])
+
+
+def train_command(setting: Setting) -> str:
+    """Return the command of a setting's first run as a user would type it; `repeat_command` if words cannot say it."""
+    wanted = _values(setting.first.config)
+    words = _overrides(wanted)
+    if words is None or _values(_composed(tuple(words))) != wanted:
+        return repeat_command(setting.first)
+    return shlex.join([*_TRAIN, *words])
+
+
+def baseline_command(setting: Setting, seeds: Iterable[str], name: str) -> str | None:
+    """Return the one command that adds `loss=ce` with the student, budget and seeds of `setting` to its sweep folder.
+
+    Args:
+        setting: One with any other loss.
+        seeds: Seeds to train with.
+        name: Beginning of the new folders' names.
+
+    Returns:
+        None where the configuration holds code or groups that are not kd_lightning's own.
+    """
+    unread = ("loss.", "model.teacher", "teacher_stage.")
+    words = _overrides({k: v for k, v in _values(setting.first.config).items() if not k.startswith(unread)})
+    if words is None:
+        return None
+    words = [word for word in words if not word.startswith("seed=")]
+    sweep = override("hydra.sweep.dir", setting.first.path.parent)
+    folder = f"hydra.sweep.subdir={name}_${{seed}}"
+    return shlex.join([*_TRAIN, "-m", *words, "loss=ce", f"seed={','.join(seeds)}", sweep, folder])
+
+
+def _overrides(wanted: Mapping[str, Any]) -> list[str] | None:
+    """Return the choices of groups, then the keys, that make the default configuration the wanted one."""
+    words = [override("seed", wanted["seed"])]
+    for group in _GROUPS:
+        own = {k: v for k, v in wanted.items() if k.startswith(f"{group}.")}
+        if not own:
+            continue
+        options = {name: _distance(own, flat) for name, flat in _options(group).items()}
+        name = min(options, key=lambda name: options[name])
+        if options[name][0]:
+            return None  # a class, or a set of keys, of somebody else's
+        words.append(f"{group}={name}")
+    default = _values(_composed(()))
+    words = [word for word in words if not _is_default(word, default)]
+    # The budget first: other keys follow some of these, as the teacher's seed may follow the student's.
+    budget = [k for k in wanted if k.startswith(("data.", "model.", "trainer."))]
+    for keys in (budget, list(wanted)):
+        there = _values(_composed(tuple(words)))
+        if any(key not in there for key in keys):
+            return None
+        words += [_assignment(k, wanted[k]) for k in keys if there[k] != wanted[k]]
+    return words
+
+
+def _is_default(word: str, default: Mapping[str, Any]) -> bool:
+    group, _, name = word.partition("=")
+    if group == "seed":
+        return str(default["seed"]) == name
+    return all(default.get(key) == value for key, value in _options(group)[name].items() if "${" not in str(value))
+
+
+def _distance(own: Mapping[str, Any], option: Mapping[str, Any]) -> tuple[bool, int]:
+    target = next(k for k in own if k.endswith("._target_") and k.count(".") == 1)
+    is_other = own[target] != option.get(target) or not own.keys() - set(_LEFT_OUT) <= option.keys()
+    return is_other, sum(option.get(key) != value for key, value in own.items())
+
+
+@cache
+def _options(group: str) -> dict[str, dict[str, Any]]:
+    files = sorted((CONF_DIR / group).glob("*.yaml"))
+    return {file.stem: runs.flatten(OmegaConf.to_container(OmegaConf.load(file)), group) for file in files}
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    """Compose the configuration without Hydra's global state, which belongs to the sweep that may be running."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+    from hydra.types import RunMode
+
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF_DIR)))
+    config = loader.load_configuration("train", list(overrides), RunMode.RUN)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    return config
+
+
+def _values(config: DictConfig) -> dict[str, Any]:
+    flat: dict[str, Any] = runs.flatten(OmegaConf.to_container(config, resolve=True))
+    return {key: value for key, value in flat.items() if key not in _LEFT_OUT}
+
+
+def _assignment(key: str, value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"{key}=[{','.join(map(_word, value))}]"
+    return override(key, _word(value))
+
+
+def _word(value: Any) -> str:
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
