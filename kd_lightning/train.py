@@ -135,7 +135,8 @@ def main() -> None:
                 sys.argv[i] = names.override("resume", folder)
                 sys.argv.append(names.override("hydra.run.dir", folder))  # before Hydra makes a new one
                 break
-        _main()
+        with trusting():  # what the user typed; a resumed run decides for itself
+            _main()
 
 
 if __name__ == "__main__":

@@ -93,6 +93,8 @@ def read_config(path: Path, key: str = "resume") -> DictConfig:
         config = OmegaConf.create(text)
     except (YAMLError, UnicodeDecodeError) as e:
         raise damaged from e
+    if not text.strip():
+        raise damaged
     if not text.startswith(_STAMP):
         found = re.match(r"# kd_lightning run, schema (\d+)\n", text)
         raise UserError(

@@ -29,6 +29,13 @@ class Diverged(UserError):
     def __init__(self, message: str, how: dict[str, Any]) -> None:
         super().__init__(message)
         self.how = how
+        self.is_recorded = False
+        """True once the run that diverged has it in its folder: the run of its student then did not begin."""
+
+
+def is_read_at_once(device: torch.device) -> bool:
+    """Return whether a loss can be read after each step without making the device wait."""
+    return device.type == "cpu"
 
 
 class _Step(NamedTuple):
@@ -105,7 +112,7 @@ class NonFinite(pl.Callback):
         terms = {name: value.detach() for name, value in outputs.items()}
         index, view = (batch.index, batch.view) if isinstance(batch, Batch) else (torch.empty(0), None)
         self._window.append(_Step(trainer.current_epoch, trainer.global_step, batch_idx, lr, terms, index, view))
-        at_once = pl_module.device.type == "cpu" or self._skip
+        at_once = self._skip or is_read_at_once(pl_module.device)
         if at_once or len(self._window) >= self._every or trainer.is_last_batch:
             self._read(trainer)
 

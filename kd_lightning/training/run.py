@@ -57,8 +57,10 @@ def train(cfg: DictConfig, out: Path, resume: bool = False, extra: Mapping[str, 
         with memory_in_one_line(experiment.data.batch_size):
             return _fit_and_test(cfg, experiment, out, checkpoint, extra or {})
     except UserError as e:
-        if isinstance(e, Diverged) and is_first_rank():
-            runs.write_diverged(out, {"seed": cfg.seed} | e.how)
+        if isinstance(e, Diverged) and not e.is_recorded:
+            e.is_recorded = True
+            if is_first_rank():
+                runs.write_diverged(out, {"seed": cfg.seed} | e.how)
         elif not resume:
             claims.discard(out)
         raise

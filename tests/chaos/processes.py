@@ -74,7 +74,7 @@ def _run(folder: Path, words: Sequence[str], log: Path) -> None:
         null = os.open(os.devnull, os.O_RDONLY)
         for new, old in ((null, 0), (out, 1), (out, 2)):
             os.dup2(new, old)
-        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", closefd=False), open(2, "w", closefd=False)
+        sys.stdout, sys.stderr = (os.fdopen(fd, "w", closefd=False) for fd in (1, 2))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.chdir(folder)

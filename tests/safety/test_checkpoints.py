@@ -1,0 +1,135 @@
+"""Checkpoints are whole at every moment, and a run that goes on ends as if it had never stopped."""
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kd_lightning import runs
+from kd_lightning.training import checkpoints
+from kd_lightning.training.checkpoints import Writer
+from kd_lightning.training.run import train
+from kd_lightning.utils.signals import Stopped
+from tests.conftest import Finished, compose
+
+WORDS = ("loss=ce", "trainer.max_epochs=6", "optimizer.lr=0.3", "data.batch_size=32")
+
+
+def scores(path: Path) -> Any:
+    """Everything of a run that must not depend on whether it stopped."""
+    metrics = runs.read(path).metrics
+    return metrics["student"], metrics.get("teacher", {}).get("test"), metrics["train"], metrics["sha256"]
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, when: str) -> None:
+    """Let the process 'die' in an epoch: after the checkpoint of the best, or after both were written."""
+    write = checkpoints.runs.write_whole
+    count = {"last": 0}
+
+    def dying(path: Path, *args: Any, **kwargs: Any) -> None:
+        if path.name == runs.LAST and when == "between" and count["last"] == epoch:
+            raise Stopped(137)
+        write(path, *args, **kwargs)
+        if path.name == runs.LAST:
+            count["last"] += 1
+            if count["last"] > epoch and when == "after":
+                raise Stopped(137)
+
+    monkeypatch.setattr(checkpoints.runs, "write_whole", dying)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that never stopped."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(compose(*WORDS), out)
+    return out
+
+
+@pytest.mark.parametrize("when", ["between", "after"])
+@pytest.mark.parametrize("epoch", [0, 2, 4])
+def test_a_run_that_stopped_after_any_epoch_ends_the_same(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None, epoch: int, when: str
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as m, pytest.raises(Stopped):
+        stop_at(m, epoch, when)
+        train(compose(*WORDS), out)
+    train(compose(*WORDS), out, resume=True)
+    assert scores(out) == scores(whole)
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_pictures: None
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as m, pytest.raises(Stopped):
+        stop_at(m, 3, "after")
+        train(compose(*WORDS), out)
+    data = bytearray((out / runs.LAST).read_bytes())
+    data[len(data) // 2] ^= 16
+    (out / runs.LAST).write_bytes(bytes(data))
+    train(compose(*WORDS), out, resume=True)
+    assert f"{out / runs.LAST} is damaged; going on from previous.ckpt" in " ".join(capsys.readouterr().out.split())
+    assert scores(out) == scores(whole) and not (out / runs.PREVIOUS).exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half"])
+def test_an_empty_or_halved_checkpoint_is_one_line(
+    cli: Callable[..., Finished], tmp_path: Path, content: bytes
+) -> None:
+    assert cli("loss=ce", "hydra.run.dir=r").status == 0
+    (tmp_path / "r" / runs.METRICS).unlink()
+    (tmp_path / "r" / runs.LAST).write_bytes(content)
+    done = cli("resume=r", tiny=False)
+    assert done.status == 2 and "last.ckpt is damaged" in done.err and "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.97])
+def test_a_halved_configuration_is_one_line(cli: Callable[..., Finished], tmp_path: Path, part: float) -> None:
+    assert cli("loss=ce", "hydra.run.dir=r").status == 0
+    config = tmp_path / "r" / runs.CONFIG
+    text = config.read_text()
+    config.write_text(text[: int(part * len(text))])
+    done = cli("resume=r", "trainer.max_epochs=2", tiny=False)
+    assert done.status == 2 and len(done.err.splitlines()) == 1 and "config.yaml is damaged" in done.err
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(
+    cli: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush, count = runs.directory.flush, {"last": 0}
+
+    def full(path: Path) -> None:
+        if path.name.startswith(".last.ckpt"):
+            count["last"] += 1
+            if count["last"] == 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        flush(path)
+
+    monkeypatch.setattr(runs.directory, "flush", full)
+    done = cli("loss=ce", "trainer.max_epochs=4", "hydra.run.dir=r")
+    assert done.status == 2 and "No space left on device" in done.err and "Traceback" not in done.err
+    state = torch.load(tmp_path / "r" / runs.LAST, weights_only=True)
+    assert state["epoch"] == 0 and not [p for p in (tmp_path / "r").iterdir() if p.name.startswith(".")]
+
+
+def test_the_writer_leaves_no_thread(whole: Path) -> None:
+    writer, before = Writer(), threading.active_count()
+    for _ in range(5):
+        writer.start(lambda: None)
+    writer.wait()
+    assert threading.active_count() == before
+
+
+def test_threads_do_not_grow_from_run_to_run(tmp_path: Path) -> None:
+    train(compose("loss=ce"), tmp_path / "first")
+    before = threading.active_count()
+    for n in range(2):
+        train(compose("loss=ce"), tmp_path / str(n))
+    assert threading.active_count() == before

@@ -1,0 +1,79 @@
+"""Only what a run has made itself may ever be removed."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Finished
+
+REFUSED = ("model.teacher=resnet8", "teacher_stage.max_epochs=1", "teacher_stage.optimizer.lr=1e-9")
+"""A teacher that knows no more than chance."""
+
+
+def test_a_refused_teacher_leaves_the_users_files_alone(cli: Callable[..., Finished], tmp_path: Path) -> None:
+    mine = tmp_path / "mydir"
+    (mine / "photos").mkdir(parents=True)
+    for name in ("thesis.txt", "photos/a.png", "train.log", "events.out.tfevents.mine"):
+        (mine / name).write_text("mine")
+    done = cli(*REFUSED, "hydra.run.dir=mydir")
+    assert done.status == 2 and "chance" in done.err
+    assert sorted(str(p.relative_to(mine)) for p in mine.rglob("*") if p.is_file()) == [
+        "events.out.tfevents.mine",
+        "photos/a.png",
+        "thesis.txt",
+        "train.log",
+    ]
+
+
+def test_a_refused_run_in_the_current_folder_leaves_it(cli: Callable[..., Finished], tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert cli(*REFUSED, "hydra.run.dir=.").status == 2
+    assert (tmp_path / "mine.txt").is_file() and not (tmp_path / "config.yaml").exists()
+
+
+def test_nothing_is_removed_recursively_anywhere() -> None:
+    package = Path(__file__).parents[2] / "kd_lightning"
+    found = [p for p in package.rglob("*.py") if re.search(r"rmtree|rm -r|removedirs|recursive=True", p.read_text())]
+    assert not found
+
+
+def test_what_a_killed_process_left_half_written_goes_when_the_run_goes_on(
+    cli: Callable[..., Finished], tmp_path: Path
+) -> None:
+    assert cli("loss=ce", "hydra.run.dir=r").status == 0
+    for name in (".last.ckpt.123", ".metrics.json.9", ".mine.txt.5"):
+        (tmp_path / "r" / name).write_text("half")
+    assert cli("resume=r", "trainer.max_epochs=2", tiny=False).status == 0
+    assert [p.name for p in (tmp_path / "r").iterdir() if p.name.startswith(".")] == [".mine.txt.5"]
+
+
+@pytest.mark.parametrize("folder", ["lr=0.1,T=4 (a)", "it's [ä] {b}", "-m", 'say "hi"', "a\\'b", "x#y z"])
+def test_a_folder_of_any_name_can_be_resumed_by_the_printed_word(
+    cli: Callable[..., Finished], tmp_path: Path, folder: str
+) -> None:
+    import shlex
+
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from kd_lightning.runs.names import override, resume_word
+
+    (word,) = shlex.split(resume_word(Path("runs") / folder))
+    assert OverridesParser.create().parse_override(word).value() == f"runs/{folder}"
+    assert cli("loss=ce", override("hydra.run.dir", f"runs/{folder}")).status == 0
+    assert cli(word, "trainer.max_epochs=2", tiny=False).status == 0
+    again = cli(word, tiny=False)
+    assert again.status == 2 and "finished" in again.err
+
+
+def test_a_folder_with_signs_is_resumed_as_it_is_typed(cli: Callable[..., Finished]) -> None:
+    assert cli("loss=ce", 'hydra.run.dir="a/lr=0.1,T=4 (a)"').status == 0
+    assert cli("resume=a/lr=0.1,T=4 (a)", "trainer.max_epochs=2", tiny=False).status == 0
+
+
+def test_many_runs_in_one_second_have_folders_of_their_own(start: Callable, tmp_path: Path) -> None:
+    runs = [start("loss=ce") for _ in range(3)]
+    assert [run.wait().status for run in runs] == [0, 0, 0]
+    names = [p.name for p in (tmp_path / "outputs" / "train").iterdir()]
+    assert len(names) == 3 and all("_digits_resnet8_ce_0_" in name for name in names)

@@ -1,0 +1,64 @@
+"""A training that a signal ends says so by its status, and how it goes on."""
+
+import re
+import shlex
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kd_lightning import runs
+from tests.chaos.processes import Process
+
+LONG = ("trainer.max_epochs=3000", "hydra.run.dir=runs/mine")
+
+
+def wait_for(process: Process, found: Callable[[], bool]) -> None:
+    """Wait until `found`, while the process runs."""
+    deadline = time.monotonic() + 120
+    while not found():
+        assert not process.is_over() and time.monotonic() < deadline, process.wait(0).out
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_in_training(start: Callable[..., Process], tmp_path: Path, signum: int, status: int) -> None:
+    process = start("loss=ce", *LONG)
+    wait_for(process, (tmp_path / "runs/mine" / runs.LAST).exists)
+    process.kill(signum)
+    ended = process.wait()
+    assert ended.status == status and "Traceback" not in ended.out
+    assert "go on with: python -m kd_lightning.train resume=runs/mine\n" in ended.out
+    assert [p.name for p in (tmp_path / "runs/mine").iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_while_the_teacher_trains(start: Callable[..., Process], tmp_path: Path, signum: int, status: int) -> None:
+    process = start("teacher_stage.max_epochs=3000", "trainer.max_epochs=1", "hydra.run.dir=runs/mine")
+    wait_for(process, lambda: bool(list(tmp_path.glob("outputs/teachers/*/last.ckpt"))))
+    process.kill(signum)
+    ended = process.wait()
+    assert ended.status == status and "Traceback" not in ended.out
+    (command,) = re.findall(r"go on with: (.*)", ended.out)
+    assert command == "python -m kd_lightning.train resume=runs/mine", "the run that the user began, not the teacher's"
+
+
+def test_in_a_sweep(start: Callable[..., Process], tmp_path: Path) -> None:
+    process = start("-m", "loss=ce", "seed=0,1", "trainer.max_epochs=3000", "hydra.sweep.dir=my sweep")
+    wait_for(process, (tmp_path / "my sweep/0" / runs.LAST).exists)
+    process.kill(signal.SIGTERM)
+    ended = process.wait()
+    assert ended.status == 143 and not (tmp_path / "my sweep/1").exists()
+    (command,) = re.findall(r"go on with: (.*)", ended.out)
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "kd_lightning.train"] and "hydra.sweep.dir='my sweep'" in words
+
+
+def test_before_the_run_began(start: Callable[..., Process], tmp_path: Path) -> None:
+    process = start("loss=ce", *LONG)
+    wait_for(process, (tmp_path / "runs/mine").exists)
+    process.kill(signal.SIGTERM)
+    ended = process.wait()
+    assert ended.status == 143 and "Traceback" not in ended.out
