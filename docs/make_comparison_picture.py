@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib
 
-from kd_lightning.compare import compare_folders
+from kd_lightning.report.folders import compare_folders
 from kd_lightning.plots.comparison import accuracy_figure
 from kd_lightning.plots.style import STYLE
 from kd_lightning.report.figures import accuracy_lines

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -12,6 +13,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning import runs
 from kd_lightning.config import CONF_DIR
 from kd_lightning.utils.checks import UserError, did_you_mean
 from kd_lightning.utils.signals import stoppable
@@ -105,3 +107,19 @@ def _flatten(node: DictConfig, prefix: str = "") -> Iterator[str]:
         child = node._get_node(key)  # not node[key], which raises for a missing or uninterpolated value
         if isinstance(child, DictConfig) and not child._is_missing() and not child._is_none():
             yield from _flatten(child, f"{prefix}{key}.")
+
+
+def expand(words: list[str]) -> tuple[list[Path], list[str]]:
+    """Return run directories (a folder stands for the finished runs below it) and overrides `key=value`, as typed.
+
+    Raises:
+        UserError: If there is no run.
+    """
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    paths: list[Path] = []
+    for folder in (Path(word) for word in words if word not in overrides):
+        below = [] if (folder / runs.CONFIG).is_file() else [p for p in runs.below(folder) if runs.is_finished(p)]
+        paths += below or [folder]
+    if not paths:
+        raise UserError("give run directories, such as outputs/train/<run>, or folders of them")
+    return paths, overrides

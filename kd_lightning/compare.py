@@ -4,97 +4,9 @@ Prints the table and writes `comparison.md`, `.csv` and `.html` (one file, no ne
 """
 
 import argparse
-import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # --help must not wait for imports
-    from kd_lightning.report.comparison import Comparison
-
-
-def compare(folders: Sequence[Path], out: Path | None = None) -> "Comparison":
-    """Print and write the comparison of all finished runs below `folders`.
-
-    Args:
-        folders: Run directories, or folders of them.
-        out: Folder of the report; by default the one that holds all the runs.
-
-    Raises:
-        UserError: If no run is finished, or `out` cannot be written.
-    """
-    from kd_lightning.report.tables import commands, terminal_table
-    from kd_lightning.utils.console import say
-
-    comparison = compare_folders(folders)
-    told = commands(comparison)
-    say(terminal_table(comparison))
-    for purpose, command in told:
-        say(f"\n{purpose}:\n{command}")
-    out = out or Path(os.path.relpath(os.path.commonpath([folder.resolve() for folder in folders])))
-    say(f"\nreport: {write_report(comparison, out, folders, told)}")
-    say(f"again: {shlex.join(['python', '-m', 'kd_lightning.compare', *map(str, folders)])}")
-    return comparison
-
-
-def compare_folders(folders: Sequence[Path]) -> "Comparison":
-    """Compare the finished runs below `folders`; what else lies there becomes a note.
-
-    Raises:
-        UserError: If no run is finished.
-    """
-    from kd_lightning import runs
-    from kd_lightning.report.comparison import compare_runs
-    from kd_lightning.runs.directory import Run
-    from kd_lightning.utils.checks import UserError
-
-    there = [folder for folder in folders if folder.is_dir()]
-    left = [f"there is no folder {folder}" for folder in folders if folder not in there]
-    left += [f"no run below {folder}" for folder in there if not runs.below(folder)]
-    paths = list({path.resolve(): path for folder in folders for path in runs.below(folder)}.values())
-    found, unfinished = [], []
-    for path in paths:
-        try:
-            if how := runs.diverged(path):
-                found.append(Run(path, runs.read_config(path, "run"), how))
-            elif runs.is_finished(path):
-                found.append(runs.read(path))
-            else:
-                unfinished.append(path)
-        except UserError as e:
-            left.append(f"left out: {e}")
-    if unfinished:
-        left.append(f"not finished, left out: {', '.join(map(str, unfinished))}")
-    if all(run.metrics.get("diverged") for run in found):
-        left += [f"{run.path} has diverged" for run in found]
-        raise UserError("no finished run: " + "; ".join(left))
-    return compare_runs(found, left)
-
-
-def write_report(
-    comparison: "Comparison", out: Path, folders: Sequence[Path], told: Sequence[tuple[str, str]] = ()
-) -> Path:
-    """Write the three files into `out`; return the path of the page.
-
-    Raises:
-        UserError: If `out` cannot be written.
-    """
-    from kd_lightning.report.page import page
-    from kd_lightning.report.tables import csv_text, markdown
-    from kd_lightning.utils.checks import UserError
-
-    title = "Comparison of " + ", ".join(map(str, folders))
-    files = {"md": markdown(comparison, title, told), "csv": csv_text(comparison)}
-    files["html"] = page(comparison, title, told)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for suffix, text in files.items():
-            (out / f"comparison.{suffix}").write_text(text, encoding="utf-8")
-    except OSError as e:
-        raise UserError(f"cannot write the report to {out}: {e.strerror}; choose another folder with --out") from e
-    return out / "comparison.html"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -107,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder of the report (default: the one that holds all the runs)")
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
 
-    from kd_lightning.cli import clear_errors
+    from kd_lightning.cli import clear_errors  # --help must not wait for imports
+    from kd_lightning.report.folders import compare
 
     with clear_errors():
         compare(args.folders, args.out)

@@ -11,25 +11,6 @@ from pathlib import Path
 IMAGES = 1000  # of the test set, for each of 15 corruptions: a standard error below 1.6 points
 
 
-def expand(words: list[str]) -> tuple[list[Path], list[str]]:
-    """Return run directories (a folder stands for the finished runs below it) and overrides `key=value`, as typed.
-
-    Raises:
-        UserError: If there is no run.
-    """
-    from kd_lightning import runs
-    from kd_lightning.utils.checks import UserError
-
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
-    paths: list[Path] = []
-    for folder in (Path(word) for word in words if word not in overrides):
-        below = [] if (folder / runs.CONFIG).is_file() else [p for p in runs.below(folder) if runs.is_finished(p)]
-        paths += below or [folder]
-    if not paths:
-        raise UserError("give run directories, such as outputs/train/<run>, or folders of them")
-    return paths, overrides
-
-
 def main() -> None:
     """Exit with 0; 1 if a run does not reproduce (`--verify`); 2 if one could not be evaluated; others are done."""
     parser = argparse.ArgumentParser(prog="python -m kd_lightning.evaluate", description=__doc__.splitlines()[0])
@@ -42,7 +23,7 @@ def main() -> None:
     )
     parser.add_argument("--trust", action="store_true", help="import code that the run's files name")
     args = parser.parse_intermixed_args()
-    from kd_lightning.cli import clear_errors
+    from kd_lightning.cli import clear_errors, expand
     from kd_lightning.utils.checks import integer
     from kd_lightning.utils.quiet import quiet
     from kd_lightning.utils.trust import trusting

@@ -12,8 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kd_lightning.cli import clear_errors
-from kd_lightning.evaluate import expand
+from kd_lightning.cli import clear_errors, expand
 from kd_lightning.utils.checks import UserError, choice, integer
 from kd_lightning.utils.console import say
 from kd_lightning.utils.quiet import quiet

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kd_lightning import runs
-from kd_lightning.compare import compare_folders, main
+from kd_lightning.compare import main
+from kd_lightning.report.folders import compare_folders
 from kd_lightning.report.commands import repeat_command
 from kd_lightning.runs import claims
 from kd_lightning.utils.checks import UserError

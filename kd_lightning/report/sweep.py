@@ -24,7 +24,7 @@ class SweepReport(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from kd_lightning import runs
-        from kd_lightning.compare import compare
+        from kd_lightning.report.folders import compare
         from kd_lightning.utils.distributed import is_first_rank
 
         folder = Path(config.hydra.sweep.dir)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from kd_lightning import evaluate
+from kd_lightning.cli import expand
 from kd_lightning.evaluation.record import evaluate as evaluate_run
 from kd_lightning.evaluation.verify import verify
 from kd_lightning.utils import latency
@@ -122,7 +123,7 @@ def test_one_bad_run_does_not_keep_the_others_from_being_done(run: Path, command
 
 def test_a_folder_stands_for_the_runs_in_it(run: Path) -> None:
     shutil.copytree(run, run.parent / "run2")
-    assert evaluate.expand([str(run.parent), "data.root=x"]) == ([run, run.parent / "run2"], ["data.root=x"])
+    assert expand([str(run.parent), "data.root=x"]) == ([run, run.parent / "run2"], ["data.root=x"])
 
 
 MISTAKES: list[tuple[list[str], str]] = [

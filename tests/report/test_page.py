@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from kd_lightning import runs
-from kd_lightning.compare import compare_folders
+from kd_lightning.report.folders import compare_folders
 from kd_lightning.plots.comparison import Scores, accuracy_figure
 from kd_lightning.report.comparison import Comparison
 from kd_lightning.report.curves import read_curves
