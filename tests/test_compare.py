@@ -10,8 +10,8 @@ import pytest
 
 from kd_lightning import runs
 from kd_lightning.compare import main
-from kd_lightning.report.folders import compare_folders
 from kd_lightning.report.commands import repeat_command
+from kd_lightning.report.folders import compare_folders
 from kd_lightning.runs import claims
 from kd_lightning.utils.checks import UserError
 from tests.conftest import Finished, compose, environment

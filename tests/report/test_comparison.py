@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from kd_lightning import runs
-from kd_lightning.report.folders import compare_folders
 from kd_lightning.report.comparison import Comparison, Result, best_by_validation
+from kd_lightning.report.folders import compare_folders
 from kd_lightning.report.tables import caption, commands, findings
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.statistics import gains_over

@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from kd_lightning import runs
-from kd_lightning.report.folders import compare_folders
 from kd_lightning.plots.comparison import Scores, accuracy_figure
 from kd_lightning.report.comparison import Comparison
 from kd_lightning.report.curves import read_curves
 from kd_lightning.report.figures import grid_cells, grids
+from kd_lightning.report.folders import compare_folders
 from kd_lightning.report.page import page
 from kd_lightning.report.tables import csv_text, markdown, terminal_table
 
