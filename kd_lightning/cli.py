@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,9 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errn
 
 def disk_error(e: OSError) -> UserError:
     """Return what a full, read-only or forbidden place on the disk means to the user; raise any other error again."""
+    frames = [frame.name for frame in traceback.extract_tb(e.__traceback__)]
+    if next((name for name in reversed(frames) if name != "mkdir"), "") == "run_job":  # Hydra makes the output folder
+        return UserError(f"cannot write to {e.filename}: {e.strerror}; choose another hydra.run.dir")
     if e.errno not in DISK:
         raise e
     where = f" {e.filename}" if e.filename else ""
