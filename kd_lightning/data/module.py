@@ -91,7 +91,14 @@ class DataModule(LightningDataModule):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Return everything that determines the samples, their order in the splits and their views; plain values."""
+        """Return everything that determines the samples, their order in the splits and their views; plain values.
+
+        Labels that are withheld are no part of it: a teacher's answers do not depend on them.
+        """
+
+    def label_identity(self) -> Any:
+        """Return what decides which training samples have a label, as a plain value; the samples are `identity`."""
+        return None
 
     def select(self, x: Any, mask: Tensor) -> Any:
         """Return the inputs of the samples of a batch for which `mask` `[B]` is true."""

@@ -1,5 +1,6 @@
 """Everything a run needs, built and checked before anything is trained. Configuration ends here."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from kd_lightning.distiller import Optimizer, Schedule
 from kd_lightning.losses.distillation import Distillation
 from kd_lightning.models import create_model
 from kd_lightning.models.checkpoints import load_weights
+from kd_lightning.models.hooks import logits_of
 from kd_lightning.runs.students import weights_file
 from kd_lightning.teachers.build import OpenedTeacher, open_teacher
 from kd_lightning.teachers.cache.storage import CacheSpec
@@ -71,6 +73,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     check_batch(loss, data, processes)
     check_limits(trainer, data)
     student, card = _student(cfg.model, data, cfg.seed)
+    check_single(student, data, processes)
     teachers = tuple(open_teacher(spec, data) for spec in specs)
     prepare_loss(loss, student, teachers, data, card, cfg.seed)
     for spec in specs:
@@ -120,3 +123,16 @@ def check_batch(loss: Distillation, data: DataModule, processes: int) -> None:
             f"{loss.least_batch} or more in each batch, got {data.sizes['train']} samples in batches of "
             f"{data.batch_size}{last}"
         )
+
+
+def check_single(student: nn.Module, data: DataModule, processes: int) -> None:
+    """Raise UserError if some batch has one sample and the student cannot train on it, as BatchNorm on one pixel."""
+    if smallest_batch(data.sizes["train"], data.batch_size, processes) > 1:
+        return
+    try:
+        with torch.no_grad():
+            logits_of(copy.deepcopy(student).train(), data.example(1))
+    except ValueError as e:
+        raise UserError(
+            f"data.batch_size: the student cannot train on a batch of one sample ({e}); use 2 or more"
+        ) from e

@@ -124,7 +124,7 @@ def _recipe_id(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> str:
     recipe = {
         "network": [spec.name, dict(spec.kwargs), spec.weights == "imagenet"],
         "stage": stage,
-        "data": [data.fingerprint(), data.batch_size],
+        "data": [data.fingerprint(), data.label_identity(), data.batch_size],
         "budget": {key: str(cfg.trainer.get(key)) for key in _BUDGET} | {"max_epochs": cfg.teacher_stage.max_epochs},
     }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]

@@ -59,10 +59,10 @@ def test_train_size_comes_first():
     assert torch.equal(data.splits["train"].padded, digits(train_size=100).splits["train"].padded)
 
 
-def test_all_labels_are_no_other_data():
-    assert (
-        digits(label_fraction=1.0).fingerprint() == digits().fingerprint() != digits(label_fraction=0.5).fingerprint()
-    )
+def test_withheld_labels_change_no_answer_of_a_teacher_but_what_a_teacher_learns():
+    few = digits(label_fraction=0.5)
+    assert few.fingerprint() == digits().fingerprint()  # so a cache of answers serves both
+    assert few.label_identity() == 0.5 and digits(label_fraction=1.0).label_identity() is None
     assert digits(label_fraction=1).labelled is None
 
 
@@ -125,7 +125,7 @@ def test_folders_of_photos(photos, tmp_path):
     kept = y[:32] != UNLABELED
     assert torch.bincount(y[:32][kept]).tolist() == [4, 4] and y[32:].tolist() == [UNLABELED] * 7
     assert torch.equal(y[:32][kept], labels(whole)[kept])
-    assert few.fingerprint() != make(label_fraction=0.25).fingerprint() != whole.fingerprint()
+    assert few.fingerprint() != whole.fingerprint()  # by its further pictures
 
 
 def test_a_picture_to_test_on_is_not_trained_on_without_label_either(photos, tmp_path, capsys):

@@ -87,11 +87,12 @@ class ImageDataModule(DataModule):
             "normalize": self.normalize._asdict(),
             "split_seed": self.split_seed,
         }
-        if self.label_fraction is not None:
-            identity["label_fraction"] = self.label_fraction
         if self.unlabeled_root is not None:
             identity["unlabeled"] = self.unlabeled.fingerprint(self.unlabeled_root)
         return identity
+
+    def label_identity(self) -> float | None:
+        return self.label_fraction
 
     def example(self, count: int) -> Tensor:
         generator = torch.Generator().manual_seed(0)
