@@ -1,7 +1,6 @@
 """Smaller students, each a run directory: pruned or quantized, then trained on or only measured."""
 
 import copy
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from kd_lightning.deploy.recipe import describe_step, first_training, student_no
 from kd_lightning.deploy.samples import samples
 from kd_lightning.deploy.sparsity import prune_weights, sparsity
 from kd_lightning.evaluation.opened import OpenedRun, open_run
+from kd_lightning.runs import claims
 from kd_lightning.runs.students import build_student, save_weights
 from kd_lightning.training.run import train
 from kd_lightning.types import StudentCard
@@ -176,7 +176,15 @@ def _new_folder(out: Path) -> Iterator[None]:
         yield
     except Exception as e:
         if not any(path for name in (runs.LAST, runs.METRICS) for path in out.rglob(name)):
-            shutil.rmtree(out, ignore_errors=True)
+            _discard(out)
         if isinstance(e, OSError):
             raise UserError(f"--out: cannot write to {out}: {e.strerror}; choose another folder") from e
         raise
+
+
+def _discard(out: Path) -> None:
+    """Remove by name what the steps in `out` have made, and the folders that are empty then."""
+    steps = [*(out / "steps").glob("*"), out / "steps", out]
+    for folder in steps:
+        (folder / START).unlink(missing_ok=True)
+        claims.discard_if_empty(folder)

@@ -1,0 +1,101 @@
+"""Values and places that ended in a traceback, some after the training: one line, before it."""
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kd_lightning import cli as cli_module
+from kd_lightning.training import faults
+from kd_lightning.training.faults import memory_in_one_line
+from kd_lightning.utils.checks import UserError
+from tests.conftest import Finished
+
+
+def is_one_line(done: Finished, *words: str) -> bool:
+    """Return whether a command ended with status 2 and one line that has these words."""
+    text = done.err.strip()
+    return done.status == 2 and len(text.splitlines()) == 1 and all(word in text for word in words)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("limit", ["0", "0.0", "1e-9", "-1", "nan"])
+def test_limits_below_one_batch(cli: Callable[..., Finished], split: str, limit: str) -> None:
+    done = cli("loss=ce", f"trainer.limit_{split}_batches={limit}")
+    assert is_one_line(done, f"trainer.limit_{split}_batches"), done
+    assert "done in" not in done.out and "CE ·" not in done.out, "before the training"
+
+
+@pytest.mark.parametrize("limit", ["1", "0.5", "1.0", "7"])
+def test_limits_that_leave_something(cli: Callable[..., Finished], limit: str) -> None:
+    assert cli("loss=ce", f"trainer.limit_val_batches={limit}", "data.eval_batch_size=64").status == 0
+
+
+@pytest.mark.parametrize("word", ["trainer.max_steps=0", "trainer.max_steps=-2", "trainer.skip_nonfinite=-1"])
+def test_counts_out_of_range(cli: Callable[..., Finished], word: str) -> None:
+    assert is_one_line(cli("loss=ce", word), word.split("=")[0])
+
+
+def test_a_cache_path_that_is_a_file(cli: Callable[..., Finished], teacher_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    done = cli(f"model.teacher_weights={teacher_run}", "model.teacher_cache=taken")
+    assert is_one_line(done, "taken"), done
+
+
+def test_a_table_of_the_cache_that_is_a_folder(cli: Callable[..., Finished], teacher_run: Path, tmp_path: Path) -> None:
+    words = (f"model.teacher_weights={teacher_run}", "model.teacher_cache=cache")
+    assert cli(*words).status == 0
+    for table in tmp_path.glob("cache/*/*"):
+        table.unlink()
+        table.mkdir()
+    assert is_one_line(cli(*words), "cache")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_teacher_folder(cli: Callable[..., Finished], tmp_path: Path) -> None:
+    (tmp_path / "teachers").mkdir(mode=0o555)
+    assert is_one_line(cli("teacher_stage.dir=teachers"), "teacher_stage.dir")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_what_the_disk_says_is_one_line(capsys: pytest.CaptureFixture[str], code: int) -> None:
+    with pytest.raises(SystemExit) as e, cli_module.clear_errors():
+        raise OSError(code, os.strerror(code), "/place")
+    assert e.value.code == 2 and "/place" in capsys.readouterr().err
+
+
+def test_other_errors_of_the_system_keep_their_traceback() -> None:
+    with pytest.raises(OSError, match="nothing there"), cli_module.clear_errors():
+        raise OSError(errno.ENOENT, "nothing there")
+
+
+def test_memory_that_is_used_up_is_one_line() -> None:
+    for error in (MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")):
+        with pytest.raises(UserError, match=r"data\.batch_size=64"), memory_in_one_line(64):
+            raise error
+    with pytest.raises(RuntimeError, match="ours"), memory_in_one_line(64):
+        raise RuntimeError("ours")
+
+
+def test_a_picture_that_cannot_be_drawn_is_one_line(
+    cli: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("no glyph\nfor this")
+
+    monkeypatch.setattr(faults, "log_pictures", fails)
+    done = cli("loss=ce", "hydra.run.dir=r")
+    assert done.status == 0 and "no figures in TensorBoard: ValueError: no glyph" in done.out
+    assert (tmp_path / "r" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "word", ["trainer.precision=bf16-true", "trainer.precision=64-true", "+trainer.fast_dev_run=true"]
+)
+def test_unusual_trainings_end_well(cli: Callable[..., Finished], word: str) -> None:
+    before = threading.active_count()
+    assert cli("loss=ce", word).status == 0
+    assert threading.active_count() <= before
