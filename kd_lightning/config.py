@@ -161,11 +161,12 @@ def load_option(group: str, name: Any) -> DictConfig:
 def _has(config: DictConfig, key: str) -> bool:
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
-    return isinstance(node, DictConfig) and name in node
+    return isinstance(node, DictConfig) and name in node.keys()  # noqa: SIM118 - `in node` is False for ???
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
     for name, value in config.items_ex(resolve=False):
-        yield f"{prefix}{name}"
+        key = prefix + str(name)
+        yield key
         if isinstance(value, DictConfig) and not value._is_none():
-            yield from _keys(value, f"{prefix}{name}.")
+            yield from _keys(value, f"{key}.")
