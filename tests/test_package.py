@@ -127,6 +127,7 @@ def test_there_are_command_lines() -> None:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment in which the wheel is installed, and nothing of this checkout."""
+    pytest.importorskip("hatchling")
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT)]
     done = subprocess.run(build, capture_output=True, text=True)

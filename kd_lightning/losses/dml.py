@@ -8,6 +8,7 @@ from kd_lightning.losses.ce import task_loss
 from kd_lightning.losses.functional import kd
 from kd_lightning.losses.logit_method import LogitMethod
 from kd_lightning.losses.networks import Networks
+from kd_lightning.models.hooks import logits_of
 from kd_lightning.types import Batch, Outputs
 
 
@@ -33,7 +34,7 @@ class DML(LogitMethod):
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """`student_kd` teaches the student; `peer_ce` and `peer_kd` teach the peer and do not reach the student."""
-        peer, t = self.peer(batch.x), self.temperature()
+        peer, t = logits_of(self.peer, batch.x), self.temperature()
         return {
             "student_kd": kd(student.logits, peer.detach(), t),
             "peer_kd": kd(peer, student.logits.detach(), t),

@@ -1,0 +1,151 @@
+"""Another kind of data goes every way through the house without one line of the core changed for it.
+
+The data set, in `evaluate/tokens.py`, gives dictionaries of token ids and mask; the networks are named by dotted path.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kd_lightning import compare, compress, export, measure, predict, runs
+from kd_lightning.evaluation.record import evaluate
+from kd_lightning.runs.students import load_student
+from kd_lightning.training.fill import fill
+from kd_lightning.training.run import train
+from kd_lightning.utils import latency
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.trust import trusting
+from tests.conftest import Finished, compose
+
+Command = Callable[..., Finished]
+BAG, TRANSFORMER = "tests.evaluate.tokens.TokenNet", f"{__name__}.TinyTransformer"
+
+
+class TinyTransformer(nn.Module):
+    """One layer of attention over the tokens that the mask shows."""
+
+    def __init__(self, num_classes: int, vocabulary: int, width: int = 16):
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, width)
+        self.place = nn.Parameter(torch.randn(1, 5, width) / 4)
+        self.layer1 = nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.0, batch_first=True)
+        self.fc = nn.Linear(width, num_classes)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        h = self.layer1(self.embed(ids) + self.place, src_key_padding_mask=mask == 0)
+        return self.fc(h[:, 0])
+
+
+def composed(folder: Path, *overrides: str) -> Any:
+    common = ("trainer.max_epochs=4", "optimizer.lr=0.5", "teacher_stage.max_epochs=6")
+    models = (f"model.student={BAG}", f"model.teacher={BAG}", "+model.teacher_kwargs.width=32")
+    places = (f"teacher_stage.dir={folder / 'teachers'}", f"model.teacher_cache={folder / 'cache'}")
+    cfg = compose(*common, *models, *places, *overrides)
+    cfg.data = {"_target_": "tests.evaluate.tokens.TokenDataModule", "batch_size": 32}
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tokens")
+
+
+@pytest.fixture(scope="module")
+def distilled(place: Path) -> Path:
+    with trusting():
+        train(composed(place), place / "runs" / "kd")
+    return place / "runs" / "kd"
+
+
+def test_a_run_trains_its_teacher_learns_from_it_and_is_rebuilt(distilled: Path) -> None:
+    metrics = runs.read(distilled).metrics
+    assert metrics["teacher"]["test"]["accuracy"] > 0.9 and metrics["student"]["last"]["test"]["accuracy"] > 0.8
+    assert metrics["teacher"]["parameters"] > metrics["student"]["parameters"] > 0 < metrics["student"]["macs"]
+    with trusting():
+        model, card = load_student(distilled)
+    assert card.preprocessing == {"kind": "tokens"} and card.inputs == {"num_classes": 3, "vocabulary": 12}
+    assert model(torch.zeros(2, 5, dtype=torch.long), torch.ones(2, 5)).shape == (2, 3)
+
+
+def test_the_cache_changes_nothing_and_can_be_filled_ahead(distilled: Path, place: Path, tmp_path: Path) -> None:
+    with trusting():
+        live = train(composed(place, "model.teacher_cache=off"), tmp_path / "live")
+        fill(composed(place, f"model.teacher_cache={tmp_path / 'filled'}"))
+        filled = train(composed(place, f"model.teacher_cache={tmp_path / 'filled'}"), tmp_path / "b")
+    cached = runs.read(distilled).metrics
+    assert live["student"] == cached["student"] == filled["student"]
+    with pytest.raises(UserError, match="teacher_cache=memory needs numbered views"), trusting():
+        train(composed(place, "model.teacher_cache=memory"), tmp_path / "memory")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("loss=dkd",),
+        ("loss=sp", "loss.student_layers=embed", "loss.teacher_layers=layer1", f"model.teacher={TRANSFORMER}"),
+        ("loss=crd_kd", "loss.crd.negatives=16"),
+        ("loss=crd", "loss.negatives=16"),
+        ("loss=dml",),
+        (f"model.teacher=[{BAG},{TRANSFORMER}]", "model.teacher_weighting=learned"),
+    ],
+    ids=["logits", "layers", "a combination", "memory", "mutual", "two teachers"],
+)
+def test_other_losses_and_several_teachers(words: tuple[str, ...], place: Path, tmp_path: Path) -> None:
+    with trusting():
+        metrics = train(composed(place, *words, "trainer.max_epochs=1"), tmp_path / "run")
+    assert 0 < metrics["train"]["loss"] < 100 and metrics["student"]["last"]["test"]["accuracy"] > 0.2
+    assert len(metrics.get("teacher", {}).get("weights", [])) == (2 if "[" in words[0] else "dml" not in words[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("model.student=resnet8", "resnet8 is a network for images, and this data set has none"),
+        ("model.teacher_normalize=imagenet", "model.teacher_normalize is for images"),
+        ("loss=attention", "cannot tell which layers of TokenNet give feature maps"),
+    ],
+)
+def test_what_is_for_images_alone_is_refused_in_one_line(words: str, told: str, place: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=told) as caught, trusting():
+        train(composed(place, words), tmp_path / "run")
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_evaluated_and_compared(distilled: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "SECONDS", 0.02)
+    with trusting():
+        values = evaluate(distilled)
+    assert values["teacher"] is not None and values["data"]["name"] == "tokens"
+    done = command(compare, distilled.parent)
+    assert done.status == 0, done.err
+    assert (distilled.parent / "comparison.html").is_file()
+
+
+def one_line(done: Finished) -> bool:
+    return done.status == 2 and len(done.err.splitlines()) == 1 and done.err.startswith("error: ")
+
+
+def test_files_are_not_predicted(distilled: Path, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one two")
+    assert one_line(command(predict, distilled, tmp_path / "a.txt", "--trust"))
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+def test_exported_with_dictionaries_or_refused(form: str, distilled: Path, command: Command, tmp_path: Path) -> None:
+    done = command(export, distilled, "--format", form, "--out", tmp_path / f"model.{form}", "--trust")
+    assert done.status == 0 or one_line(done), done.err
+
+
+def test_made_smaller_and_measured_or_refused(distilled: Path, command: Command, tmp_path: Path) -> None:
+    for how in (("--prune", "0.5"), ("--prune", "0.5", "--structured"), ("--quantize", "int8")):
+        out = tmp_path / "-".join(how)
+        done = command(compress, distilled, *how, "--out", out, "trainer.max_epochs=1", "--trust")
+        assert done.status == 0 or one_line(done), done.err
+        if done.status == 0:
+            assert runs.read(out).metrics["compression"]["zeros"] >= 0
+    done = command(measure, distilled, "--runtimes", "eager", "--out", tmp_path / "measured", "--trust")
+    assert done.status == 0 or one_line(done), done.err
