@@ -8,10 +8,10 @@ from pathlib import Path
 
 import matplotlib
 
-from kd_lightning.report.folders import compare_folders
 from kd_lightning.plots.comparison import accuracy_figure
 from kd_lightning.plots.style import STYLE
 from kd_lightning.report.figures import accuracy_lines
+from kd_lightning.report.folders import compare_folders
 
 if __name__ == "__main__":
     out, *folders = map(Path, sys.argv[1:])

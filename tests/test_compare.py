@@ -61,7 +61,7 @@ def test_a_sweep_is_announced_compared_and_goes_on(cli: Cli) -> None:
     (stopped / runs.METRICS).unlink()  # as if it had been killed in its tests
 
     again = cli(*SWEEP)
-    assert again.status == 0 and "1 are finished and not run again" in again.out
+    assert again.status == 0 and "1 finished runs lie there already and are not run again" in again.out
     assert "finished before, not run again: sweep/0" in again.out
     assert (done / "student.safetensors").stat().st_mtime_ns == weights
     resumed = runs.read(stopped).metrics

@@ -52,12 +52,12 @@ def announcement(config: DictConfig) -> str:
     if not swept & {"trainer", "trainer.max_epochs", "experiment"}:
         each = config.trainer.max_epochs
         words[0] += f" of {each} epochs" + (f", {len(jobs) * each:,} in all" if isinstance(each, int) else "")
-        if str(config.model.teacher_weights) in ("auto", "imagenet"):
+        if str(config.model.teacher_weights) in ("auto", "imagenet") and ("loss" in swept or not _is_plain(config)):
             words.append(f"a teacher that is not kept yet takes {config.teacher_stage.max_epochs} more")
     folder = Path(config.hydra.sweep.dir)
     finished = [path for path in runs.below(folder) if runs.is_finished(path)]
     if finished:
-        words.append(f"{len(finished)} are finished and not run again")
+        words.append(f"{len(finished)} finished runs lie there already and are not run again")
     power = _power(overrides, len(jobs), finished)
     return f"sweep: {'; '.join(words)}. After a stop, the same command goes on with hydra.sweep.dir={folder}\n{power}"
 
@@ -65,13 +65,14 @@ def announcement(config: DictConfig) -> str:
 def _power(overrides: "list[Override]", jobs: int, finished: list[Path]) -> str:
     from kd_lightning.utils.statistics import TOO_FEW, smallest_gain
 
-    seeds = next((_count(o) for o in reversed(overrides) if o.get_key_element() == "seed"), 1)
-    students = next((_count(o) for o in reversed(overrides) if o.get_key_element() == "model.student"), 1)
+    seeds = next((len(_options(o)) for o in reversed(overrides) if o.get_key_element() == "seed"), 1)
+    students = next((len(_options(o)) for o in reversed(overrides) if o.get_key_element() == "model.student"), 1)
     settings = max(jobs // (seeds * students), 1)
     spread, source = _spread(finished), "as among the finished runs"
     if spread is None:
         spread, source = ASSUMED_SPREAD, "an assumption"
-    others = max(settings - 1, 1)
+    losses = next((_options(o) for o in reversed(overrides) if o.get_key_element() == "loss"), [])
+    others = max(settings - ("ce" in losses), 1)
     gain = smallest_gain(seeds, spread, others)
     if gain is None:
         return f"power: {seeds} {'seed' if seeds == 1 else 'seeds'} cannot show a gain; {TOO_FEW} are the fewest"
@@ -82,8 +83,16 @@ def _power(overrides: "list[Override]", jobs: int, finished: list[Path]) -> str:
     )
 
 
-def _count(override: "Override") -> int:
-    return sum(1 for _ in override.sweep_string_iterator()) if override.is_sweep_override() else 1
+def _options(override: "Override") -> list[str]:
+    if override.is_sweep_override():
+        return list(override.sweep_string_iterator())
+    return [str(override.value())]
+
+
+def _is_plain(config: DictConfig) -> bool:
+    from kd_lightning.report.groups import BASELINE
+
+    return bool(config.loss._target_ == BASELINE)
 
 
 def _spread(finished: list[Path]) -> float | None:

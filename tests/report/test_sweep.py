@@ -15,6 +15,7 @@ def test_power_is_told_before_a_sweep(fake_run: Callable[..., Path]) -> None:
 
     finished: list[Path] = []
     assert "with 3 seeds and 1 setting compared" in told("loss=ce,kd", "seed=0,1,2")
+    assert "with 3 seeds and 2 settings compared" in told("loss.temperature=1,4", "seed=0,1,2"), "the baseline is extra"
     assert "an assumption" in told("loss=ce,kd", "seed=range(3)")
     finished = [fake_run(a, "loss=ce", f"seed={seed}") for seed, a in enumerate((0.80, 0.82, 0.84))]
     assert "2.00 points, as among the finished runs" in told("loss=ce,kd", "seed=0,1,2")
