@@ -34,6 +34,7 @@ class ModelConfig:
     teacher_input_size: Any = None
     teacher_classes: Any = None
     teacher_weighting: Any = None
+    teacher_calibration: Any = None
 
 
 @dataclass

@@ -45,7 +45,8 @@ def find_teacher(run: runs.Run, config: DictConfig, data: DataModule) -> FoundTe
         config.model.teacher_weighting = run.metrics["teacher"]["weighting"]  # as it was learned
     networks = tuple(open_teacher(spec, data) for spec in teacher_specs(config.model))
     fusion = build_fusion(config.loss, config.model)
-    return FoundTeacher(build_teacher(networks, data, fusion=fusion), networks)
+    temperatures = run.metrics["teacher"].get("temperatures")  # as they were fitted
+    return FoundTeacher(build_teacher(networks, data, fusion=fusion, temperatures=temperatures), networks)
 
 
 def found_weights(run: runs.Run, config: DictConfig, data: DataModule) -> list[Path]:

@@ -15,6 +15,7 @@ from kd_lightning.teachers.adapter import TeacherAdapter
 from kd_lightning.teachers.cache.storage import CacheSpec, with_cache
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.teachers.live import LiveTeacher
+from kd_lightning.teachers.scaled import ScaledTeacher
 from kd_lightning.types import Teacher
 from kd_lightning.utils.checks import UserError, did_you_mean
 
@@ -85,6 +86,7 @@ def build_teacher(
     fusion: Fusion | None = None,
     precision: str = "32-true",
     cache: CacheSpec | None = None,
+    temperatures: Sequence[float] | None = None,
 ) -> Teacher:
     """Return the teacher of one or several networks, whose weights are loaded.
 
@@ -95,6 +97,7 @@ def build_teacher(
         fusion: How several teachers become one.
         precision: Lightning's name of the precision that it runs in.
         cache: Where its answers are kept; None to run it on every batch.
+        temperatures: Divides the logits of each network; None leaves them as they are.
 
     Raises:
         UserError: If the cache cannot be where it was asked for.
@@ -107,6 +110,8 @@ def build_teacher(
             continue
         teacher.optimize_for_inference(data.example(4), precision)
         members.append(teacher if cache is None else with_cache(teacher, one.spec.name, data, cache, precision))
+    if temperatures is not None:
+        members = [ScaledTeacher(member, t) for member, t in zip(members, temperatures, strict=True)]
     return members[0] if len(members) == 1 else Ensemble(members, fusion or Fusion(teachers=len(members)))
 
 

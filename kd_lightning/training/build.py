@@ -41,6 +41,8 @@ class Experiment:
     loss: Distillation
     teachers: tuple[OpenedTeacher, ...]
     """Empty if the loss needs none."""
+    calibrate_teacher: bool
+    """Divide each teacher's logits by a temperature fitted on validation samples."""
     cache: CacheSpec
     optimizer: Optimizer
     schedule: Schedule
@@ -90,6 +92,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
         loss.wrap_card(card),
         loss,
         teachers,
+        _calibrates(cfg.model, data),
         cache,
         optimizer,
         schedule,
@@ -111,6 +114,13 @@ def _student(model: DictConfig, data: DataModule, seed: int) -> tuple[nn.Module,
         load_weights(student, weights_file(model.student_weights, "model.student_weights"), "model.student_weights")
     card = StudentCard(model.student, kwargs, list(data.classes), facts, data.preprocessing())
     return student.to(memory_format=torch.channels_last), card
+
+
+def _calibrates(model: DictConfig, data: DataModule) -> bool:
+    choice("model.teacher_calibration", model.teacher_calibration, (None, "temperature"))
+    if model.teacher_calibration and not data.sizes["val"]:
+        raise UserError("model.teacher_calibration=temperature is fitted on validation samples; set data.val_size")
+    return model.teacher_calibration is not None
 
 
 def check_batch(loss: Distillation, data: DataModule, processes: int) -> None:

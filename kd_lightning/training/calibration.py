@@ -1,5 +1,6 @@
-"""Calibration of the deployed student: one temperature for its probabilities, fitted on validation samples."""
+"""Calibration by one temperature, fitted on validation samples: of the deployed student, and of teachers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,11 +10,14 @@ from torch import Tensor
 from kd_lightning.data.loader import eval_order
 from kd_lightning.data.module import DataModule, Split
 from kd_lightning.distiller import Distiller
+from kd_lightning.teachers.scaled import ScaledTeacher
+from kd_lightning.types import Batch, Teacher
 from kd_lightning.utils.calibration import calibrated_scores, fit_temperature
+from kd_lightning.utils.console import say
 
 
 def calibrate(trainer: pl.Trainer, distiller: Distiller, data: DataModule) -> dict[str, Any] | None:
-    """Fit the temperature that minimizes the NLL on validation samples (arXiv 1706.04599, section 4.2).
+    """Fit the temperature that minimizes the student's NLL on validation samples (arXiv 1706.04599, section 4.2).
 
     The predicted classes stay the same. Runs on this process alone, over whole splits.
 
@@ -22,21 +26,45 @@ def calibrate(trainer: pl.Trainer, distiller: Distiller, data: DataModule) -> di
     """
     if not data.sizes["val"]:
         return None
-    logits, y = _answers(trainer, distiller, data, "val")
+    distiller.to(trainer.strategy.root_device).eval()
+
+    def answer(batch: Batch) -> Tensor:
+        return distiller(trainer.precision_plugin.convert_input(batch.x))
+
+    logits, y = _answers(trainer, answer, data, "val")
     temperature = fit_temperature(logits, y)
     scores = {"val": calibrated_scores(logits, y, temperature)}
-    scores["test"] = calibrated_scores(*_answers(trainer, distiller, data, "test"), temperature)
+    scores["test"] = calibrated_scores(*_answers(trainer, answer, data, "test"), temperature)
     return {"temperature": temperature} | scores
 
 
+def calibrate_teacher(trainer: pl.Trainer, teacher: Teacher, data: DataModule) -> list[float]:
+    """Fit the temperature of each teacher on validation samples, which it must not have been trained on.
+
+    A teacher that is right on all of them keeps T = 1: its NLL would fall without end.
+
+    Returns:
+        The temperatures, which the teachers apply from now on.
+    """
+    device = trainer.strategy.root_device
+    teacher.apply_(lambda tensor: tensor.to(device))
+    scaled = [one for one in teacher.members or [teacher] if isinstance(one, ScaledTeacher)]
+    for one in scaled:
+        logits, y = _answers(trainer, lambda batch, one=one: one.evaluate(batch).logits, data, "val")
+        one.temperature = fit_temperature(logits, y)
+    say(f"teacher: calibrated on validation samples, T = {', '.join(f'{one.temperature:.3f}' for one in scaled)}")
+    return [one.temperature for one in scaled]
+
+
 @torch.no_grad()
-def _answers(trainer: pl.Trainer, distiller: Distiller, data: DataModule, split: Split) -> tuple[Tensor, Tensor]:
-    """Return the student's logits `[N, C]` and the labels `[N]`, on the CPU."""
+def _answers(
+    trainer: pl.Trainer, answer: Callable[[Batch], Tensor], data: DataModule, split: Split
+) -> tuple[Tensor, Tensor]:
+    """Return logits `[N, C]` and labels `[N]` of a whole split, on the CPU."""
     source, logits, labels = data.splits[split], [], []
-    distiller.to(trainer.strategy.root_device).eval()
+    order, device = eval_order(len(source)), trainer.strategy.root_device
     with trainer.precision_plugin.forward_context():
-        for batch in source.batches(eval_order(len(source)), data.eval_batch_size, data.seed, 0, distiller.device):
-            x = trainer.precision_plugin.convert_input(batch.x)
-            logits.append(distiller(x).float().cpu())
+        for batch in source.batches(order, data.eval_batch_size, data.seed, 0, device):
+            logits.append(answer(batch).float().cpu())
             labels.append(batch.y.cpu())
     return torch.cat(logits), torch.cat(labels)

@@ -1,6 +1,7 @@
 """Filling the teacher cache ahead of a sweep."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from lightning.fabric import Fabric
@@ -31,7 +32,7 @@ def fill(cfg: DictConfig) -> None:
     quiet()
     if cfg.model.teacher_cache in ("off", "memory"):
         raise UserError(f"model.teacher_cache={cfg.model.teacher_cache} leaves nothing to fill; use auto or a folder")
-    run = build_experiment(cfg)
+    run = replace(build_experiment(cfg), calibrate_teacher=False)  # the table holds what the networks say
     data, node = run.data, run.trainer
     if node.accelerator == "gpu":
         hardware.use_tf32()

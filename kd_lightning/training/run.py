@@ -19,7 +19,7 @@ from kd_lightning.runs.students import save_student, weights_file
 from kd_lightning.teachers.build import build_teacher
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.training.build import Experiment, build_experiment
-from kd_lightning.training.calibration import calibrate
+from kd_lightning.training.calibration import calibrate, calibrate_teacher
 from kd_lightning.training.faults import close_events, memory_in_one_line, try_pictures
 from kd_lightning.training.nonfinite import Diverged
 from kd_lightning.training.summary import heading, model_size, result_line
@@ -84,6 +84,7 @@ def _fit_and_test(
     trainer, log = build_trainer(run.trainer, out, has_val=run.data.sizes["val"] > 0)
     if run.trainer.accelerator == "gpu":
         hardware.use_tf32()
+    temperatures = calibrate_teacher(trainer, teacher, run.data) if teacher and run.calibrate_teacher else None
     if teacher is not None:
         teacher_views = check_teacher(trainer, distiller, run.data)
     if run.compile:
@@ -98,6 +99,7 @@ def _fit_and_test(
     if teacher is not None:
         metrics["teacher"] |= model_size(teacher.models, [one.example(run.data, 1) for one in run.teachers])
         metrics["teacher"]["train_views"] = teacher_views
+        metrics["teacher"] |= {"temperatures": temperatures} if temperatures else {}
         metrics["teacher"]["weights"] = [_seen_from(out, path) for path in weights]
         if isinstance(teacher, Ensemble) and teacher.fusion.theta is not None:
             metrics["teacher"]["weighting"] = teacher.fusion.theta.softmax(0).tolist()
@@ -151,6 +153,7 @@ def get_teacher(cfg: DictConfig, run: Experiment) -> tuple[Teacher | None, list[
         fusion=run.loss.fusion,
         precision=run.trainer.precision,
         cache=run.cache,
+        temperatures=[1.0] * len(run.teachers) if run.calibrate_teacher else None,
     )
     return teacher, weights
 
