@@ -29,7 +29,7 @@ class Process:
 
     def __init__(self, folder: Path, words: Sequence[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._log = folder / f".output.{time.monotonic_ns()}"
+        self._log = folder / f"output{time.monotonic_ns()}.txt"
         self._log.touch()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,10 @@ def _keys() -> list[tuple[str, ...]]:
 KEYS = _keys()
 
 
-@given(st.sampled_from(KEYS), VALUES)
+@given(key=st.sampled_from(KEYS), value=VALUES)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_any_value_of_any_key(key: tuple[str, ...], value: str, teacher_run: Path, no_pictures: None) -> None:
-    folder = Path(os.environ.get("PYTEST_TMP", "/tmp"))
-    out = next(
-        folder / f"kd_fuzz_{os.getpid()}_{n}"
-        for n in range(10**9)
-        if not (folder / f"kd_fuzz_{os.getpid()}_{n}").exists()
-    )
+    out = Path(tempfile.mkdtemp(dir=teacher_run.parent))
     teacher = f"model.teacher_weights={teacher_run}"
     loss = () if key[0].startswith("loss=") else ("loss=kd",)
     words = [*SMALL, teacher, *loss, *key[:-1], f"{key[-1]}={value}", f"hydra.run.dir={out}"]
@@ -100,10 +96,10 @@ FILES = (runs.CONFIG, runs.METRICS, runs.STUDENT, runs.LAST)
 
 
 @given(
-    st.sampled_from(FILES),
-    st.floats(0, 1),
-    st.binary(min_size=1, max_size=9),
-    st.sampled_from(["cut", "insert", "put"]),
+    file=st.sampled_from(FILES),
+    where=st.floats(0, 1),
+    what=st.binary(min_size=1, max_size=9),
+    how=st.sampled_from(["cut", "insert", "put"]),
 )
 @settings(max_examples=8 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_any_bytes_of_any_file(file: str, where: float, what: bytes, how: str, finished: Path) -> None:

@@ -28,6 +28,7 @@ SLURM = {
     "SLURM_JOB_ID": "77",
     "SLURM_JOB_NAME": "x",
     "SLURM_NTASKS": "2",
+    "SLURM_NTASKS_PER_NODE": "2",
     "SLURM_NODELIST": "localhost",
     "SLURM_NODEID": "0",
     "MASTER_ADDR": "127.0.0.1",
