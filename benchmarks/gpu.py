@@ -9,7 +9,7 @@ from benchmarks.result import Result
 from benchmarks.setting import Setting, compose
 from benchmarks.timing import matmul_tflops
 from benchmarks.training import warm
-from kd_lightning.train import train
+from kd_lightning.training.run import train
 
 GFLOP = 3.33  # ResNet-18 on 32 × 32 pixels, forward and backward of one image
 SEEDS = 5

@@ -19,7 +19,8 @@ from benchmarks.timing import wait
 from kd_lightning.data.images.cifar import CIFAR10DataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.models import create_model
-from kd_lightning.training.build import build_parts, build_trainer
+from kd_lightning.training.build import build_experiment
+from kd_lightning.training.trainer import build_trainer
 
 WARM_UP = 2  # steps of an epoch that are not timed
 MEAN, STD = CIFAR10DataModule.default_normalize
@@ -44,8 +45,16 @@ class Clock(pl.Callback):
 
 def ours(setting: Setting, cfg: DictConfig, teacher: Any, compiled: bool = False) -> Clock:
     """One epoch of this project with all that it logs by default."""
-    parts = build_parts(cfg)
-    distiller = Distiller(parts.student, teacher, parts.loss, parts.optimizer, parts.schedule, CLASSES)
+    parts = build_experiment(cfg)
+    distiller = Distiller(
+        parts.student,
+        teacher,
+        parts.loss,
+        num_classes=CLASSES,
+        optimizer=parts.optimizer,
+        schedule=parts.schedule,
+    )
+    distiller.log_terms = False
     if compiled:
         distiller.compile_networks(parts.data.batch_size)
     trainer, _ = build_trainer(parts.trainer, setting.folder / uuid.uuid4().hex, has_val=False)
@@ -57,7 +66,7 @@ def ours(setting: Setting, cfg: DictConfig, teacher: Any, compiled: bool = False
 
 def by_hand(setting: Setting, cfg: DictConfig, logits: Tensor) -> tuple[float, float]:
     """The same epoch in plain PyTorch, given the teacher's answers `[N, C]`; returns seconds per image, last loss."""
-    parts = build_parts(cfg)
+    parts = build_experiment(cfg)
     student = parts.student.to(setting.device)
     optimizer = parts.optimizer(student.parameters())
     loader = parts.data.train_dataloader()

@@ -94,11 +94,11 @@ class Setting:
         torch.manual_seed(0)
         model = create_model(self.teacher, CLASSES, image_size=32).to(memory_format=torch.channels_last)
         teacher = LiveTeacher(model)
-        teacher.speed_up(32, self.precision)
+        teacher.optimize_for_inference(torch.randn(4, 3, 32, 32), self.precision)
         return teacher
 
     def cached_teacher(self, data: Any, folder: Path | None = None) -> CachedTeacher:
         """The same behind a table, in memory or in a folder."""
         dtype = torch.float32 if self.precision == "32-true" else torch.float16
         live = self.live_teacher()
-        return CachedTeacher(live, folder, self.images, CLASSES, data.num_views, dtype, data.seed, data.epoch_views)
+        return CachedTeacher(live, folder, data, dtype)

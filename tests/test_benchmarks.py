@@ -1,6 +1,7 @@
 """The benchmarks measure what they say: equal losses, sides in turns; CI runs all of them by itself."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from benchmarks import parts, report, training
 from benchmarks.result import Result
 from benchmarks.setting import Setting
 from benchmarks.timing import in_turns
+from kd_lightning.utils.trust import trusting
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Setting:
-    return Setting("cpu", "resnet8", "resnet8", images=128, batch=32, repeats=1, folder=tmp_path, quick=True)
+def small(tmp_path: Path) -> Iterator[Setting]:
+    with trusting():
+        yield Setting("cpu", "resnet8", "resnet8", images=128, batch=32, repeats=1, folder=tmp_path, quick=True)
 
 
 def test_sides_run_in_turns_and_the_median_counts() -> None:
