@@ -50,10 +50,13 @@ def calibrate_teacher(trainer: pl.Trainer, teacher: Teacher, data: DataModule) -
     teacher.apply_(lambda tensor: tensor.to(device))
     scaled = [one for one in teacher.members or [teacher] if isinstance(one, ScaledTeacher)]
     for one in scaled:
-        logits, y = _answers(trainer, lambda batch, one=one: one.evaluate(batch).logits, data, "val")
-        one.temperature = fit_temperature(logits, y)
+        one.temperature = fit_temperature(*_answers(trainer, _logits_of(one), data, "val"))
     say(f"teacher: calibrated on validation samples, T = {', '.join(f'{one.temperature:.3f}' for one in scaled)}")
     return [one.temperature for one in scaled]
+
+
+def _logits_of(teacher: Teacher) -> Callable[[Batch], Tensor]:
+    return lambda batch: teacher.evaluate(batch).logits
 
 
 @torch.no_grad()
