@@ -3,5 +3,3 @@
 from kd_lightning.models.create import BUILT_IN, create_model, model_names
 from kd_lightning.models.layout import head, stages
 from kd_lightning.models.size import count_macs, count_parameters
-
-__all__ = ["BUILT_IN", "count_macs", "count_parameters", "create_model", "head", "model_names", "stages"]
