@@ -9,6 +9,7 @@ import pytest
 
 from docs import make_methods
 from kd_lightning import runs
+from kd_lightning.runs.students import load_student
 
 PAGE = make_methods.PAGE.read_text()
 
@@ -50,6 +51,6 @@ def test_the_worked_example_trains(example: list[str], cli: Any) -> None:
     run = runs.read(Path("outputs/run"))
     terms = run.metrics["train"]
     assert 0 < terms["cosine"] < 2 and terms["loss"] == pytest.approx(terms["ce"] + 2 * terms["cosine"], rel=1e-4)
-    assert not any("project" in name for name in runs.load_student(run.path)[0].state_dict())
+    assert not any("project" in name for name in load_student(run.path)[0].state_dict())
     done = cli(*example, "loss.power=-1", tiny=False)
     assert done.status == 2 and done.err == "error: loss.power must be a number > 0, got -1\n"
