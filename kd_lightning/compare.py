@@ -8,11 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kd_lightning.utils.names import program
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command. Exit status 2 if there is nothing to compare."""
     parser = argparse.ArgumentParser(
-        prog="python -m kd_lightning.compare",
+        prog=program("compare"),
         description="Compare runs: gain over loss=ce with its interval, best setting by validation, pictures.",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run directories, or folders of them")

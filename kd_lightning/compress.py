@@ -15,6 +15,7 @@ from kd_lightning import runs
 from kd_lightning.cli import clear_errors
 from kd_lightning.utils.checks import UserError, choice
 from kd_lightning.utils.console import say
+from kd_lightning.utils.names import program
 from kd_lightning.utils.quiet import quiet
 from kd_lightning.utils.trust import trusting
 
@@ -26,7 +27,7 @@ AUTO = "auto"
 
 def main() -> None:
     """Exit with status 0, or 2 if nothing was made."""
-    parser = argparse.ArgumentParser(prog="python -m kd_lightning.compress", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=program("compress"), description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="of the training: trainer.max_epochs=5, loss=kd …"

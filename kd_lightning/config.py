@@ -52,10 +52,12 @@ class Config:
 
     data: Any = MISSING
     model: ModelConfig = MISSING
-    loss: Any = MISSING
+    loss: Any = field(default_factory=lambda: {"label_smoothing": 0.0})
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     trainer: Any = MISSING
+    logger: Any = field(default_factory=dict)
+    callbacks: Any = field(default_factory=dict)
     teacher_stage: TeacherStageConfig = MISSING
     seed: int = 0
     compile: Any = "auto"

@@ -24,6 +24,13 @@ Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Schedule = Callable[[float, int], float]
 
 
+class _Hidden(tuple[Teacher | None]):
+    """A teacher that nn.Module does not see, and that copies of the module share: averages need no second one."""
+
+    def __deepcopy__(self, memo: Any) -> "_Hidden":
+        return self
+
+
 class Distiller(pl.LightningModule):
     """Train `student` on `loss(student outputs, teacher outputs, batch)`; both see the same view of the same batch.
 
@@ -74,7 +81,7 @@ class Distiller(pl.LightningModule):
         """False if a callback logs what `training_step` returns."""
         self.kd_over_ce: Tensor | None = None
         """Of the epoch's first batch, see `losses.balance`."""
-        self._teacher = (teacher,)  # a tuple hides it from nn.Module
+        self._teacher = _Hidden((teacher,))
         self._extract = FeatureExtractor(self.student, loss.student_layers)
         self._optimizer, self._schedule = optimizer or torch.optim.AdamW, schedule or cosine
         self._known: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}  # index and teacher's logits of a batch
@@ -146,7 +153,8 @@ class Distiller(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         if self.teacher is not None:
-            self.teacher.start_epoch(self.current_epoch)
+            repeats = getattr(self.trainer, "overfit_batches", 0)  # the views of the first epoch again
+            self.teacher.start_epoch(0 if repeats else self.current_epoch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")

@@ -8,12 +8,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from kd_lightning.utils.names import program
+
 IMAGES = 1000  # of the test set, for each of 15 corruptions: a standard error below 1.6 points
 
 
 def main() -> None:
     """Exit with 0; 1 if a run does not reproduce (`--verify`); 2 if one could not be evaluated; others are done."""
-    parser = argparse.ArgumentParser(prog="python -m kd_lightning.evaluate", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=program("evaluate"), description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directory; also data=NAME, data.root=…, …")
     parser.add_argument(
         "--images", type=int, default=IMAGES, help="test images to corrupt (default %(default)s; 0: none)"

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from kd_lightning.cli import clear_errors
 from kd_lightning.utils.console import say
+from kd_lightning.utils.names import program
 from kd_lightning.utils.quiet import quiet
 from kd_lightning.utils.trust import trusting
 
 
 def main() -> None:
     """Exit with status 0, or 2 if nothing was written."""
-    parser = argparse.ArgumentParser(prog="python -m kd_lightning.export", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=program("export"), description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="data.root=… if the data has moved")
     parser.add_argument("--format", default="onnx", metavar="FORMAT", help="onnx, pt2 or safetensors (default onnx)")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from kd_lightning.cli import clear_errors, expand
 from kd_lightning.utils.checks import UserError, choice, integer
 from kd_lightning.utils.console import say
+from kd_lightning.utils.names import program
 from kd_lightning.utils.quiet import quiet
 from kd_lightning.utils.trust import trusting
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Exit with status 0, or 2 if nothing was measured."""
-    parser = argparse.ArgumentParser(prog="python -m kd_lightning.measure", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=program("measure"), description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, the uncompressed first; data.root=…")
     parser.add_argument("--runtimes", default="eager,compiled,onnx,pt2", help="default %(default)s")
     parser.add_argument("--samples", type=int, metavar="N", help="test samples for the accuracy (default all)")

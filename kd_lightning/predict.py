@@ -8,12 +8,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from kd_lightning.utils.names import program
+
 ON_SHEET = 30  # images
 
 
 def main() -> None:
     """Exit with 0; 1 if an image could not be read, the others are done; 2 if nothing could be."""
-    parser = argparse.ArgumentParser(prog="python -m kd_lightning.predict", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=program("predict"), description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them; also data.root=…")
     parser.add_argument("--teacher", action="store_true", help="the teacher's answer beside the student's")

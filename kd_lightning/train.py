@@ -82,7 +82,7 @@ def _main(cfg: DictConfig) -> float:
         if run.mode == RunMode.RUN:
             raise SystemExit(status) from e  # not through Hydra, which would print its own words too
         raise told from e  # the sweep goes on with its other jobs, and ends with this error
-    if run.mode == RunMode.RUN:
+    if run.mode == RunMode.RUN and runs.is_finished(out):
         from kd_lightning.training.summary import result_table
 
         say(result_table(cfg, metrics, out))

@@ -70,7 +70,7 @@ class Distillation(nn.Module):
         """
         # Cast once, not in each part: then the gradients of all parts are added in full precision.
         student = student._replace(logits=full(student.logits))
-        ce = task_loss(student.logits, batch, self.some_unlabeled)
+        ce = task_loss(student.logits, batch, self.some_unlabeled, self.method.label_smoothing)
         terms = {"ce": ce}
         loss = self.method.ce_weight() * ce
         if self.is_on:

@@ -38,5 +38,5 @@ class DML(LogitMethod):
         return {
             "student_kd": kd(student.logits, peer.detach(), t),
             "peer_kd": kd(peer, student.logits.detach(), t),
-            "peer_ce": task_loss(peer, batch),
+            "peer_ce": task_loss(peer, batch, smoothing=self.label_smoothing),
         }

@@ -25,6 +25,8 @@ class Method(nn.Module):
     """False for a method that runs no teacher; its `forward` is then given None."""
     least_batch = 1
     """Smallest number of samples in a batch that the method can compare."""
+    label_smoothing = 0.0
+    """Share of each label that goes to all classes evenly in the cross-entropy (arXiv 1512.00567), in [0, 1]."""
     needs_labels = False
     """True if the method reads the labels itself, so that it cannot distill unlabeled samples."""
 

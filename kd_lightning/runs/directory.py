@@ -25,7 +25,7 @@ NONFINITE = "nonfinite.json"  # the batches whose loss was not a finite number
 STUDENT = "student.safetensors"
 EVALUATION = "evaluation.json"  # written by kd_lightning.evaluate
 SCHEMA = 2  # of a run directory, in metrics.json and at the top of config.yaml
-_KEYS = {field.name for field in fields(Config)} - {"trust"}
+_KEYS = {field.name for field in fields(Config)} - {"trust", "logger", "callbacks"}
 _STAMP = f"# kd_lightning run, schema {SCHEMA}\n"
 
 INCIDENTAL = (
@@ -42,6 +42,7 @@ INCIDENTAL = (
     "trust",
 )
 """Keys that change none of the numbers that a run ends with."""
+_NEUTRAL = {"loss.label_smoothing": 0, "trainer.fast_dev_run": False, "trainer.overfit_batches": 0}
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,17 @@ class Run:
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Return a nested configuration as one dictionary, `loss.temperature` → 4.0; lists stay values."""
+    """Return a nested configuration as one dictionary, `loss.temperature` → 4.0; lists stay values.
+
+    Loggers change no number and are left out, and so are keys that older runs lack, where they are off.
+    """
     if isinstance(node, DictConfig):
         node = OmegaConf.to_container(node)
     if not isinstance(node, dict):
         return {prefix: node}
     parts = [flatten(child, f"{prefix}.{name}" if prefix else str(name)) for name, child in node.items()]
-    return {key: value for part in parts for key, value in part.items()}
+    flat = {key: value for part in parts for key, value in part.items()}
+    return {k: v for k, v in flat.items() if not (k.startswith("logger.") or (k in _NEUTRAL and v == _NEUTRAL[k]))}
 
 
 def write_config(path: Path, config: DictConfig, exclusive: bool = False) -> None:

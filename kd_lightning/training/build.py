@@ -20,11 +20,12 @@ from kd_lightning.models.hooks import logits_of
 from kd_lightning.runs.students import weights_file
 from kd_lightning.teachers.build import OpenedTeacher, open_teacher
 from kd_lightning.teachers.cache.storage import CacheSpec
+from kd_lightning.training.extras import check_extras
 from kd_lightning.training.objective import build_loss, prepare_loss
 from kd_lightning.training.optimizer import build_optimizer
 from kd_lightning.training.teacher_stage import check_stage
 from kd_lightning.training.teachers import teacher_specs
-from kd_lightning.training.trainer import check_limits, num_processes, resolve_trainer
+from kd_lightning.training.trainer import check_limits, is_trial, num_processes, resolve_trainer
 from kd_lightning.types import StudentCard
 from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError, choice, integer
@@ -59,7 +60,9 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     choice("select", cfg.select, ("last", "best"))
     weights = cfg.model.student_weights
     trainer = resolve_trainer(cfg.trainer, least_epochs=0 if weights else 1)
-    cache = CacheSpec(str(cfg.model.teacher_cache), cfg.model.teacher_cache_dtype, trainer.max_epochs)
+    check_extras(cfg, trainer.accelerator)
+    place = "off" if is_trial(trainer) else str(cfg.model.teacher_cache)
+    cache = CacheSpec(place, cfg.model.teacher_cache_dtype, trainer.max_epochs)
     loss = build_loss(cfg.loss, cfg.model)
     specs = teacher_specs(cfg.model) if loss.needs_teacher else ()
     data: DataModule = build(cfg.data, "data")

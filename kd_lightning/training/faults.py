@@ -37,16 +37,22 @@ def try_pictures(
     trainer: pl.Trainer, distiller: Distiller, data: DataModule, hparams: dict[str, Any], metrics: dict[str, Any]
 ) -> None:
     """Add the figures of a finished run to its events; a failure is one line, as the run is finished without them."""
-    if not isinstance(trainer.logger, TensorBoardLogger):
-        return  # fast_dev_run logs nothing
+    logger = next((one for one in trainer.loggers if isinstance(one, TensorBoardLogger)), None)
+    if logger is None:
+        return
     try:
-        log_pictures(trainer, distiller, data, hparams, metrics)
+        log_pictures(logger, trainer.global_step, distiller, data, hparams, metrics)
     except Exception as e:
         reason = (str(e).splitlines() or [""])[0][:120]
         say(f"no figures in TensorBoard: {type(e).__name__}: {reason}")
 
 
-def close_events(trainer: pl.Trainer) -> None:
-    """Close the file of events, and with it the thread that writes it."""
-    if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
-        trainer.logger.experiment.close()
+def close_loggers(trainer: pl.Trainer) -> None:
+    """End what loggers hold open: TensorBoard's file and the thread that writes it, the run of Weights & Biases."""
+    if not trainer.is_global_zero:
+        return
+    for logger in trainer.loggers:
+        experiment = getattr(logger, "experiment", None)
+        end = getattr(experiment, "close" if isinstance(logger, TensorBoardLogger) else "finish", None)
+        if callable(end):
+            end()

@@ -15,7 +15,7 @@ from kd_lightning.models.probe import Probe
 from kd_lightning.runs.students import build_student
 from kd_lightning.teachers.build import OpenedTeacher
 from kd_lightning.types import StudentCard
-from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.checks import UserError, number
 
 
 def build_loss(node: DictConfig, model: DictConfig) -> Distillation:
@@ -24,11 +24,13 @@ def build_loss(node: DictConfig, model: DictConfig) -> Distillation:
     Raises:
         UserError: If `loss._target_` is no method, or refuses a value.
     """
-    method = build(OmegaConf.masked_copy(node, [str(key) for key in node if key != "fusion"]), "loss")
+    ours = ("fusion", "label_smoothing")  # a method need not have them
+    method = build(OmegaConf.masked_copy(node, [str(key) for key in node if key not in ours]), "loss")
     if not isinstance(method, Method):
         raise UserError(
             f"loss: {node._target_} must be a subclass of kd_lightning.losses.Method, got {type(method).__name__}"
         )
+    method.label_smoothing = number("loss.label_smoothing", node.get("label_smoothing", 0.0), ge=0, le=1)
     return Distillation(method, build_fusion(node, model))
 
 
@@ -103,6 +105,12 @@ def check_unlabeled(loss: Distillation, labelled: int, samples: int) -> None:
 
 def check_logits(probe: Probe, classes: int, key: str) -> None:
     """Raise UserError unless the network answers two samples with logits `[2, classes]`."""
-    shape = probe.logits_shape()
+    try:
+        shape = probe.logits_shape()
+    except UserError:
+        raise
+    except Exception as e:  # whatever a network says to inputs that it was not made for
+        told = f"{type(e).__name__}: {str(e).strip()}".partition("\n")[0][:160]
+        raise UserError(f"{key}: the network cannot take the inputs of this data set ({told})") from e
     if shape != (2, classes):
         raise UserError(f"{key}: the network gives {list(shape)} for 2 samples, but the data wants [2, {classes}]")

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
@@ -18,21 +17,20 @@ SAMPLES = 12
 
 
 def log_pictures(
-    trainer: pl.Trainer,
+    logger: TensorBoardLogger,
+    step: int,
     distiller: Distiller,
     data: DataModule,
     hparams: dict[str, Any],
     metrics: dict[str, Any],
 ) -> None:
     """Add figures of the deployed student's test, and its scores under HParams, to the run's TensorBoard events."""
-    logger = trainer.logger
-    assert isinstance(logger, TensorBoardLogger)
     writer, classes, detail = logger.experiment, list(data.classes), distiller.scores.detail
     confusion = {name: scores["confusion"] for name, scores in detail.items()}
-    writer.add_figure("test/confusion", confusion_figure(confusion, classes), trainer.global_step)
-    writer.add_figure("test/reliability", reliability_figure(detail), trainer.global_step)
+    writer.add_figure("test/confusion", confusion_figure(confusion, classes), step)
+    writer.add_figure("test/reliability", reliability_figure(detail), step)
     if isinstance(data, ImageDataModule):
-        writer.add_figure("test/samples", _samples(distiller, data), trainer.global_step)
+        writer.add_figure("test/samples", _samples(distiller, data), step)
     test = metrics["student"][metrics["select"]]["test"]
     logger.log_hyperparams(hparams, {f"final/{name}": value for name, value in test.items()})
     writer.flush()

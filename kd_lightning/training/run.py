@@ -20,13 +20,13 @@ from kd_lightning.teachers.build import build_teacher
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.training.build import Experiment, build_experiment
 from kd_lightning.training.calibration import calibrate, calibrate_teacher
-from kd_lightning.training.faults import close_events, memory_in_one_line, try_pictures
+from kd_lightning.training.faults import close_loggers, memory_in_one_line, try_pictures
 from kd_lightning.training.nonfinite import Diverged
 from kd_lightning.training.summary import heading, model_size, result_line
-from kd_lightning.training.teacher_stage import trained_teacher
+from kd_lightning.training.teacher_stage import teacher_folder, trained_teacher
 from kd_lightning.training.teachers import check_teacher
 from kd_lightning.training.testing import test
-from kd_lightning.training.trainer import build_trainer
+from kd_lightning.training.trainer import build_trainer, is_trial
 from kd_lightning.types import Teacher
 from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError
@@ -81,12 +81,13 @@ def _fit_and_test(
         schedule=run.schedule,
     )
     distiller.log_terms = False  # TrainLog does, without waiting for the device
-    trainer, log = build_trainer(run.trainer, out, has_val=run.data.sizes["val"] > 0)
+    has_val = run.data.sizes["val"] > 0
+    trainer, log = build_trainer(run.trainer, out, has_val, cfg.get("logger"), cfg.get("callbacks"))
     if run.trainer.accelerator == "gpu":
         hardware.use_tf32()
     temperatures = calibrate_teacher(trainer, teacher, run.data) if teacher and run.calibrate_teacher else None
     if teacher is not None:
-        teacher_views = check_teacher(trainer, distiller, run.data)
+        teacher_views = check_teacher(trainer, distiller, run.data, any_will_do=is_trial(run.trainer))
     if run.compile:
         distiller.compile_networks(run.data.batch_size)
     if run.trainer.max_epochs:
@@ -109,6 +110,10 @@ def _fit_and_test(
     metrics |= {"compiled": run.compile, "train": log.latest_terms()}
     metrics |= hardware.describe(run.trainer.accelerator)
     metrics |= extra
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        say("fast_dev_run: training, validation and test went through; nothing is kept")
+        claims.discard(out)
+        return metrics
     if trainer.is_global_zero:
         card = run.card
         if calibrated := calibrate(trainer, distiller, run.data):
@@ -120,7 +125,7 @@ def _fit_and_test(
         (out / runs.PREVIOUS).unlink(missing_ok=True)
         try_pictures(trainer, distiller, run.data, _hparams(cfg, run), metrics)
     trainer.strategy.barrier()  # another rank may read the run as soon as it returns
-    close_events(trainer)
+    close_loggers(trainer)
     say(result_line(metrics, out))
     return metrics
 
@@ -142,7 +147,14 @@ def get_teacher(cfg: DictConfig, run: Experiment) -> tuple[Teacher | None, list[
     weights = []
     for one in run.teachers:
         path = Path(one.spec.weights)
-        if one.spec.is_trained_here:
+        if one.spec.is_trained_here and is_trial(run.trainer):
+            path = teacher_folder(cfg, one.spec, run.data)
+            if not runs.is_finished(path):
+                say(f"teacher: {one.spec.name} with its initial weights; a trial trains none")
+                continue
+            path = weights_file(path, "model.teacher_weights")
+            load_weights(one.model, path)
+        elif one.spec.is_trained_here:
             path = weights_file(trained_teacher(cfg, one.spec, run.data, train), "model.teacher_weights")
             load_weights(one.model, path)
         weights.append(path)

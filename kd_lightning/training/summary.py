@@ -43,7 +43,7 @@ def result_line(metrics: dict[str, Any], out: Path) -> str:
     """Return what a run reached, in one line, and how fast it was in a second one."""
     scores = ", ".join(f"{k} {v['test']['accuracy']:.2%}" for k, v in metrics["student"].items() if isinstance(v, dict))
     line = f"done in {duration(metrics['seconds'])}: test accuracy {scores} · {out}"
-    if not metrics["time_shares"]:
+    if not metrics["time_shares"] or not metrics["images_per_second"]:
         return line
     shares = ", ".join(f"{name} {share:.0%}" for name, share in metrics["time_shares"].items())
     return f"{line}\n{metrics['images_per_second']:,.0f} images/s; of the time {shares}"

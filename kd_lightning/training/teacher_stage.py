@@ -97,6 +97,7 @@ def stage_config(cfg: DictConfig, spec: TeacherSpec) -> DictConfig:
         config.seed, config.resume, config.select = stage.seed, None, "best"
         config.data.seed = stage.seed  # not the student's, which a resumed run has as a number
         config.optimizer, config.scheduler = stage.optimizer, stage.scheduler
+        config.callbacks = {}  # the user's are for the student; a teacher is told by its recipe alone
         config.trainer.max_epochs = stage.max_epochs
         config.loss = {"_target_": "kd_lightning.losses.CE", "ce_weight": 1.0}
         config.model = ModelConfig(

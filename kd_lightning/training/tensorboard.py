@@ -1,5 +1,6 @@
 """TensorBoard events of a run, and what they show of a distillation beside its curves, once an epoch."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,7 +12,14 @@ from kd_lightning.distiller import Distiller
 
 
 class Events(TensorBoardLogger):
-    """One file of TensorBoard events a run, and no second record of its configuration."""
+    """One file of TensorBoard events a run, and no second record of its configuration.
+
+    Args:
+        save_dir: The run directory.
+    """
+
+    def __init__(self, save_dir: str | Path) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False)
 
     def finalize(self, status: str) -> None:
         self.experiment.flush()  # not closed: validation, training and tests all end with a `finalize`
@@ -23,7 +31,7 @@ class Events(TensorBoardLogger):
 class Observer(pl.Callback):
     """Logs which term of the loss is stronger, and how soft the answers of both networks are.
 
-    `grad/kd_over_ce`: see `losses.balance`, of the epoch's first training batch (of the first process's share).
+    `train/kd_over_ce`: see `losses.balance`, of the epoch's first training batch (of the first process's share).
     `soft_labels/teacher`, `soft_labels/student`: histogram of all probabilities `softmax(z / T)` of the first
     validation batch, at the T of the loss (1 where it has none): what the one is told and what the other says.
     """
@@ -31,16 +39,17 @@ class Observer(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Distiller)
         ratio = pl_module.kd_over_ce
-        if ratio is not None and trainer.logger is not None:
-            trainer.logger.log_metrics({"grad/kd_over_ce": float(ratio)}, step=trainer.global_step)
+        if ratio is not None:
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/kd_over_ce": float(ratio)}, step=trainer.global_step)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *rest: Any
     ) -> None:
         assert isinstance(pl_module, Distiller)
-        logger = trainer.logger
+        logger = next((one for one in trainer.loggers if isinstance(one, TensorBoardLogger)), None)
         fitting = trainer.state.fn == TrainerFn.FITTING  # not the check of the teacher before, or the best one's scores
-        if batch_idx or not fitting or "teacher" not in outputs or not isinstance(logger, TensorBoardLogger):
+        if batch_idx or not fitting or "teacher" not in outputs or logger is None:
             return
         temperature = float(torch.as_tensor(pl_module.loss.method.temperature()).detach())
         if trainer.is_global_zero:

@@ -75,6 +75,10 @@ class TrainLog(pl.Callback):
         elif pl_module.device.type != "cpu":
             pl_module.watch.stop()
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._batches:  # max_steps or max_time ended the epoch before its last batch
+            self._log(trainer)
+
     def _log(self, trainer: pl.Trainer) -> None:
         if not self._sums:  # all steps of the window were left out
             self._start_window()

@@ -1,5 +1,6 @@
 """The Lightning Trainer of a run."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.config import build
 from kd_lightning.data.module import DataModule
 from kd_lightning.training.checkpoints import Checkpoints
+from kd_lightning.training.extras import build_callbacks, build_loggers
 from kd_lightning.training.nonfinite import NonFinite
 from kd_lightning.training.processes import OneFolder, leave_signals_to_us, watch_children
 from kd_lightning.training.progress_bar import Bar
 from kd_lightning.training.tensorboard import Events, Observer
 from kd_lightning.training.train_log import TrainLog
 from kd_lightning.utils import hardware
-from kd_lightning.utils.checks import UserError, choice, integer, number
+from kd_lightning.utils.checks import UserError, choice, did_you_mean, integer, number
 
 PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
@@ -25,6 +27,19 @@ PROFILERS: dict[str, type[Profiler]] = {
 }
 OURS = ("skip_nonfinite",)
 """Keys of the group `trainer` that Lightning's Trainer does not have."""
+REFUSED = {
+    "callbacks": "callbacks have a group of their own: callbacks=early_stopping, or +callbacks.mine={_target_: …}",
+    "logger": "loggers have a group of their own: logger=csv, logger=[tensorboard,csv], or +logger.mine={_target_: …}",
+    "default_root_dir": "all files go to the run directory, hydra.run.dir",
+    "enable_checkpointing": "checkpoints are what is tested at the end; they are always written",
+    "num_sanity_val_steps": "the teacher is measured on the whole validation split instead",
+    "inference_mode": "metrics live on from validation to training, which inference mode forbids",
+    "use_distributed_sampler": "each process takes its own share of the data already",
+    "barebones": "it forbids the checkpoints that are tested at the end; for speed use logger=none",
+    "limit_predict_batches": "nothing is predicted in a training; see kd_lightning.predict",
+    "model_registry": "checkpoints stay in the run directory",
+}
+"""Arguments of Lightning's Trainer that a run decides itself, and why."""
 ALONE = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 """Arguments of a Trainer that trains nothing."""
 
@@ -32,6 +47,8 @@ ALONE = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
     """Return the `trainer` group with `auto` replaced by what this machine has. Raises UserError."""
     node = node.copy()
+    _check_keys(node)
+    choice_or_count("trainer.fast_dev_run", node.get("fast_dev_run", False))
     integer("trainer.max_epochs", node.max_epochs, ge=least_epochs)
     integer("trainer.log_every_n_steps", node.log_every_n_steps, ge=1)
     integer("trainer.accumulate_grad_batches", node.accumulate_grad_batches, ge=1)
@@ -53,6 +70,27 @@ def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
         number("trainer.gradient_clip_val", node.gradient_clip_val, ge=0)
     _try_trainer(node)
     return node
+
+
+def _check_keys(node: DictConfig) -> None:
+    """Raise UserError for a key that nothing would read."""
+    known = [name for name in inspect.signature(pl.Trainer).parameters if name not in REFUSED]
+    for key in map(str, node):
+        if key in REFUSED:
+            raise UserError(f"trainer.{key}: {REFUSED[key]}")
+        if key not in (*known, *OURS, "_target_"):
+            raise UserError(f"trainer.{key}: Lightning's Trainer has no such argument{did_you_mean(key, known)}")
+
+
+def choice_or_count(key: str, value: Any) -> None:
+    """Raise UserError unless `value` is true, false or a whole number >= 0."""
+    if not isinstance(value, bool):
+        integer(key, value, ge=0)
+
+
+def is_trial(node: DictConfig) -> bool:
+    """Return whether a `trainer` group only tries something out, so that no teacher need be trained for it."""
+    return bool(node.get("fast_dev_run") or node.get("overfit_batches"))
 
 
 def _try_trainer(node: DictConfig) -> None:
@@ -86,8 +124,11 @@ def _lightning(node: DictConfig, **kwargs: Any) -> pl.Trainer:
 def check_limits(node: DictConfig, data: DataModule) -> None:
     """Find a `trainer.limit_*_batches` that leaves nothing of a split, before anything is trained. Raises UserError."""
     sizes = {"train": data.batch_size, "val": data.eval_batch_size, "test": data.eval_batch_size}
+    overfit = node.get("overfit_batches") or None
     for split, batch in sizes.items():
         key, limit = f"trainer.limit_{split}_batches", node[f"limit_{split}_batches"]
+        if overfit and split != "test":
+            key, limit = "trainer.overfit_batches", overfit
         samples = data.sizes.get(split, 0)  # type: ignore[call-overload]
         if limit is None or not samples:
             continue
@@ -97,18 +138,31 @@ def check_limits(node: DictConfig, data: DataModule) -> None:
             raise UserError(f"{key}={limit} of {batches} batches is less than one; give at least {1 / batches:.2g}")
 
 
-def build_trainer(node: DictConfig, out: Path, has_val: bool) -> tuple[pl.Trainer, TrainLog]:
-    """Return a Trainer that logs to TensorBoard and checkpoints to `out`, and its log of training. Raises UserError."""
+def build_trainer(
+    node: DictConfig, out: Path, has_val: bool, loggers: Any = None, more: Any = None
+) -> tuple[pl.Trainer, TrainLog]:
+    """Return a Trainer that checkpoints to `out`, and its log of training.
+
+    Args:
+        node: The resolved group `trainer`.
+        out: The run directory.
+        has_val: A validation split chooses the best epoch.
+        loggers: The group `logger`; None for TensorBoard alone.
+        more: The group `callbacks`, in addition to ours.
+
+    Raises:
+        UserError: If one of them cannot be made.
+    """
     guard = NonFinite(out, node.log_every_n_steps, node.skip_nonfinite)
     log = TrainLog(node.log_every_n_steps, guard)
     checkpoints = Checkpoints(out, has_val)
-    callbacks: list[pl.Callback] = [OneFolder(out), guard, log, Observer(), checkpoints]
+    callbacks = [OneFolder(out), guard, log, Observer(), *build_callbacks(more, node.accelerator), checkpoints]
     if node.enable_progress_bar:
         callbacks.append(Bar(log))
     trainer = _lightning(
         node,
         callbacks=callbacks,
-        logger=Events(out, name="", version="", default_hp_metric=False),
+        logger=[Events(out)] if loggers is None else build_loggers(loggers, out),
         profiler=_profiler(node.profiler, out),
         inference_mode=False,  # metrics live on from validation to fit, and tensors of inference mode may not
         num_sanity_val_steps=0,  # the teacher is measured on the whole validation split instead

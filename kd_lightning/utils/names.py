@@ -1,4 +1,12 @@
-"""Names for files and folders."""
+"""Names for files, folders and commands."""
+
+PREFIX = ["python -m kd_lightning."]
+"""What a command's name follows; `kd` puts its own here."""
+
+
+def program(command: str) -> str:
+    """Return the command as the user called it: `python -m kd_lightning.compare`, or `kd compare`."""
+    return PREFIX[0] + command
 
 
 def slug(name: str) -> str:

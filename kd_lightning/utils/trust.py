@@ -16,7 +16,13 @@ from kd_lightning.utils.checks import UserError
 
 PACKAGES = ("kd_lightning.data", "kd_lightning.losses", "kd_lightning.schedules", "torch.optim")
 """Packages of which every public class or function that they define themselves may be built."""
-OBJECTS = ("lightning.pytorch.Trainer",)
+OBJECTS = (
+    "lightning.pytorch.Trainer",
+    *(f"lightning.pytorch.callbacks.{name}" for name in ("EarlyStopping", "LearningRateMonitor", "DeviceStatsMonitor")),
+    "lightning.pytorch.loggers.CSVLogger",
+    "kd_lightning.training.averaging.EMA",
+    "kd_lightning.training.tensorboard.Events",
+)
 NETWORKS = (
     *(f"kd_lightning.deploy.{kind}" for kind in ("pruned", "sparse", "int8")),
     "kd_lightning.losses.simkd.rebuild",

@@ -183,6 +183,8 @@ def test_what_is_not_offered_is_not_built(target: str) -> None:
 def test_all_that_the_package_configures_is_offered() -> None:
     conf = Path(__file__).parents[2] / "conf"
     for file in conf.glob("*/*.yaml"):
+        if file.stem in ("wandb", "mlflow"):  # they send scores to a server, which a stranger's file must not choose
+            continue
         with trusting(False):
             check_targets(OmegaConf.to_container(OmegaConf.load(file), resolve=False), file.stem)
 

@@ -1,0 +1,101 @@
+"""What the user adds to a training beside our own: loggers and callbacks, by their groups of the configuration."""
+
+import importlib.util
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.config import build
+from kd_lightning.training.averaging import Careful
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.trust import check_targets, is_trusted
+
+PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml", "NeptuneLogger": "neptune"}
+"""Class → package that it needs and kd_lightning does not bring."""
+
+
+def check_extras(cfg: DictConfig, accelerator: str) -> None:
+    """Find a logger or callback that cannot be made, before anything is trained. Raises UserError."""
+    for _ in build_callbacks(cfg.get("callbacks"), accelerator):
+        pass
+    for key, node in _nodes(cfg.get("logger"), "logger"):
+        _check_package(node, key, PACKAGES)
+        check_targets(OmegaConf.to_container(node, resolve=True), key)
+        try:
+            hydra.utils.get_object(node._target_)
+        except (ImportError, ValueError) as e:
+            raise UserError(f"{key}._target_: {str(e).splitlines()[0]}") from e
+
+
+def build_callbacks(node: Any, accelerator: str) -> list[pl.Callback]:
+    """Return the callbacks of the group `callbacks`. Raises UserError."""
+    callbacks = []
+    for key, one in _nodes(node, "callbacks"):
+        _check_package(one, key, {"DeviceStatsMonitor": "psutil"} if accelerator == "cpu" else {})
+        callback = build(one, key)
+        if not isinstance(callback, pl.Callback):
+            raise UserError(
+                f"{key}: {one._target_} must be a lightning.pytorch.Callback, got {type(callback).__name__}"
+            )
+        if isinstance(callback, WeightAveraging) and not isinstance(callback, Careful):
+            raise UserError(
+                f"{key}: {one._target_} would replace the checkpoints that are tested after the training; use "
+                "callbacks=ema, or inherit from kd_lightning.training.averaging.Careful, too"
+            )
+        callbacks.append(callback)
+    return callbacks
+
+
+def build_loggers(node: Any, out: Path) -> list[Logger]:
+    """Return the loggers of the group `logger`, TensorBoard's first; where none is named, that is the only one.
+
+    A logger that has a `save_dir` and is given none writes to the run directory `out`, and is called after it.
+
+    Raises:
+        UserError: If one of them cannot be made.
+    """
+    loggers = []
+    for key, one in _nodes(node, "logger"):
+        _check_package(one, key, PACKAGES)
+        logger = build(_with_places(one, out), key)
+        if not isinstance(logger, Logger):
+            raise UserError(f"{key}: {one._target_} must be a Lightning logger, got {type(logger).__name__}")
+        loggers.append(logger)
+    return sorted(loggers, key=lambda logger: not isinstance(logger, TensorBoardLogger))
+
+
+def _with_places(node: DictConfig, out: Path) -> DictConfig:
+    node = node.copy()
+    OmegaConf.set_struct(node, False)
+    try:
+        takes = inspect.signature(hydra.utils.get_object(node._target_)).parameters
+    except (ImportError, ValueError, TypeError):  # `build` says what is wrong
+        return node
+    if "save_dir" in takes and (node.get("save_dir") is None or not is_trusted()):
+        node.save_dir = str(out)
+    for name in ("name", "run_name"):
+        if name in takes and name in node and node[name] is None:
+            node[name] = out.name
+    return node
+
+
+def _nodes(node: Any, group: str) -> Iterator[tuple[str, DictConfig]]:
+    for name, one in (node or {}).items():
+        if one is None:
+            continue  # logger.csv=null turns one off
+        if not isinstance(one, DictConfig) or "_target_" not in one:
+            raise UserError(f"{group}.{name} must name a class, as +{group}.{name}={{_target_: my_package.Mine}}")
+        yield f"{group}.{name}", one
+
+
+def _check_package(node: DictConfig, key: str, packages: dict[str, str]) -> None:
+    package = packages.get(str(node._target_).rpartition(".")[2])
+    if package and importlib.util.find_spec(package) is None:
+        raise UserError(f"{key} needs the package {package}, which is not installed: pip install {package}")

@@ -1,0 +1,24 @@
+"""Loggers that a file of unknown origin names write into the run directory, or not at all."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from kd_lightning.training.extras import build_loggers, check_extras
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.trust import trusting
+from tests.conftest import compose
+
+
+def test_a_file_cannot_say_where_a_logger_writes(tmp_path: Path) -> None:
+    node = OmegaConf.create({"csv": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "/elsewhere"}})
+    with trusting(False):
+        [logger] = build_loggers(node, tmp_path)
+    assert logger.save_dir == str(tmp_path)
+
+
+def test_a_file_cannot_have_scores_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: object())
+    with trusting(False), pytest.raises(UserError, match="does not offer"):
+        check_extras(compose("logger=mlflow"), "cpu")

@@ -1,0 +1,97 @@
+"""Loggers and callbacks of the user's: added to ours, never dropped, and refused in one line."""
+
+import csv
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+
+from kd_lightning import runs
+from kd_lightning.training.run import train
+from tests.conftest import Finished, compose
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+Cli = Callable[..., Finished]
+
+
+class Counter(pl.Callback):
+    """Counts training batches."""
+
+    batches = 0
+
+    def on_train_batch_end(self, *_: object) -> None:
+        Counter.batches += 1
+
+
+def test_several_loggers_write_to_the_run_directory(tmp_path: Path) -> None:
+    train(compose("loss=ce", "logger=[csv,tensorboard]"), tmp_path / "run")
+    with open(tmp_path / "run/csv/version_0/metrics.csv") as f:
+        rows = list(csv.DictReader(f))
+    assert {"train/loss", "val/accuracy", "train/lr"} <= set(rows[0])
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+
+
+def test_none_writes_no_logs(tmp_path: Path) -> None:
+    train(compose("loss=ce", "logger=none"), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("events*")) and runs.is_finished(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_missing_package_is_named(name: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *rest: None if n == name else find(n, *rest))
+    done = cli("loss=ce", f"logger={name}")
+    assert done.status == 2 and done.err.strip() == (
+        f"error: logger.{name} needs the package {name}, which is not installed: pip install {name}"
+    )
+
+
+def test_early_stopping_ends_a_training(tmp_path: Path) -> None:
+    cfg = compose(
+        *("loss=ce", "trainer.max_epochs=6", "callbacks=early_stopping"),
+        *("callbacks.early_stopping.min_delta=5.0", "callbacks.early_stopping.patience=1"),
+    )
+    assert train(cfg, tmp_path / "run")["epochs"] == 2
+    assert (tmp_path / "run" / runs.LAST).is_file()  # ours ran, too
+
+
+def test_a_callback_of_ones_own_is_added(tmp_path: Path) -> None:
+    Counter.batches = 0
+    train(compose("loss=ce", f"+callbacks.mine={{_target_: {__name__}.Counter}}"), tmp_path / "run")
+    assert Counter.batches == 5
+
+
+def test_callbacks_are_for_the_student_not_for_its_teacher(tmp_path: Path) -> None:
+    Counter.batches = 0
+    cfg = compose(f"+callbacks.mine={{_target_: {__name__}.Counter}}", f"teacher_stage.dir={tmp_path / 'teachers'}")
+    train(cfg, tmp_path / "run")
+    assert Counter.batches == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["+callbacks.mine={_target_: kd_lightning.losses.KD}"], "must be a lightning.pytorch.Callback, got KD"),
+        (["+callbacks.mine={monitor: val}"], "callbacks.mine must name a class"),
+        (["+callbacks.mine={_target_: no.such.Thing}"], "callbacks.mine"),
+        (["callbacks=early_stoping"], "did you mean 'early_stopping'?"),
+        (["callbacks=early_stopping", "callbacks.early_stopping.mode=up"], "callbacks.early_stopping"),
+        (["+callbacks.a={_target_: lightning.pytorch.callbacks.EMAWeightAveraging}"], "use callbacks=ema"),
+        (["+logger.mine={_target_: no.such.Logger}"], "logger.mine._target_"),
+        (["+trainer.callbacks=[]"], "trainer.callbacks: callbacks have a group of their own"),
+        (["+trainer.logger={_target_: lightning.pytorch.loggers.CSVLogger}"], "trainer.logger: loggers have a group"),
+        (["+trainer.barebones=true"], "trainer.barebones: "),
+        (["+trainer.max_epoch=3"], "did you mean 'max_epochs'?"),
+        (["+trainer.foo=3"], "Lightning's Trainer has no such argument"),
+        (["trainer.precision=true"], "trainer.precision must be one of"),
+        (["trainer.precision=16-mixed"], "needs a GPU"),
+        (["trainer.fast_dev_run=-1"], "trainer.fast_dev_run must be a whole number >= 0"),
+        (["loss.label_smoothing=1.5"], "loss.label_smoothing must be a number >= 0 and <= 1"),
+    ],
+)
+def test_what_nothing_would_read_is_one_line(words: list[str], told: str, cli: Cli) -> None:
+    done = cli("loss=ce", *words)
+    assert done.status == 2 and told in done.err and done.err.count("\n") == 1, done.err
+    assert not Path("outputs/train").exists() or not runs.below(Path("outputs/train"))
