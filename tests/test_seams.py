@@ -149,3 +149,17 @@ def test_made_smaller_and_measured_or_refused(distilled: Path, command: Command,
             assert runs.read(out).metrics["compression"]["zeros"] >= 0
     done = command(measure, distilled, "--runtimes", "eager", "--out", tmp_path / "measured", "--trust")
     assert done.status == 0 or one_line(done), done.err
+
+
+class Grey(nn.Sequential):
+    """Takes images of one channel; all data sets here have three."""
+
+    def __init__(self, num_classes: int):
+        super().__init__(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, num_classes))
+
+
+def test_a_network_that_cannot_take_the_inputs_is_one_line(tmp_path: Path) -> None:
+    with trusting(), pytest.raises(UserError, match="a network for images, and this data set has none"):
+        train(composed(tmp_path, "model.student=resnet8", "loss=ce"), tmp_path / "run")
+    with trusting(), pytest.raises(UserError, match=r"model\.student: the network cannot take the inputs"):
+        train(compose("model.student=tests.test_seams.Grey", "loss=ce"), tmp_path / "run")
