@@ -42,6 +42,7 @@ def training_config(
     config.trainer.devices, config.trainer.num_nodes = 1, 1  # a second process would make the student smaller again
     first = first_training(run)
     config.trainer.max_epochs = -(-max(1, first["epochs"]) // PART) if train else 0
+    config.trainer.keep_epochs = []
     if first["lr"] is not None:
         config.optimizer.lr = LR[step] * first["lr"]
     if step == "int8" and config.trainer.gradient_clip_val is None:

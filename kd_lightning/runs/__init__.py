@@ -3,6 +3,7 @@
 from kd_lightning.runs.directory import (
     BEST,
     CONFIG,
+    EPOCH,
     EVALUATION,
     INCIDENTAL,
     LAST,
@@ -19,6 +20,7 @@ from kd_lightning.runs.directory import (
     flatten,
     flush,
     is_finished,
+    kept_checkpoints,
     read,
     read_config,
     read_evaluation,

@@ -21,11 +21,13 @@ from kd_lightning.utils.checks import UserError
 
 CONFIG, METRICS, BEST, LAST = "config.yaml", "metrics.json", "best.ckpt", "last.ckpt"
 PREVIOUS = "previous.ckpt"  # the last checkpoint but one, until the run is finished
+EPOCH = "epoch={}.ckpt"  # a checkpoint that stays: `trainer.keep_epochs`
 NONFINITE = "nonfinite.json"  # the batches whose loss was not a finite number
 STUDENT = "student.safetensors"
 EVALUATION = "evaluation.json"  # written by kd_lightning.evaluate
 SCHEMA = 2  # of a run directory, in metrics.json and at the top of config.yaml
 _KEYS = {field.name for field in fields(Config)} - {"trust", "logger", "callbacks"}
+_KEPT = re.escape(EPOCH).replace(r"\{\}", r"(\d+)")
 _STAMP = f"# kd_lightning run, schema {SCHEMA}\n"
 
 INCIDENTAL = (
@@ -36,6 +38,7 @@ INCIDENTAL = (
     "teacher_stage.dir",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
+    "trainer.keep_epochs",
     "trainer.log_every_n_steps",
     "trainer.profiler",
     "resume",
@@ -275,7 +278,15 @@ def flush(path: Path) -> None:
 
 def remove_partial(path: Path) -> None:
     """Remove what killed processes left half written in the run directory `path`."""
-    for name in (CONFIG, METRICS, BEST, LAST, PREVIOUS, STUDENT, EVALUATION, NONFINITE):
-        for partial in path.iterdir():
-            if re.fullmatch(rf"\.{re.escape(name)}\.\d+", partial.name):
-                partial.unlink(missing_ok=True)
+    names = [re.escape(name) for name in (CONFIG, METRICS, BEST, LAST, PREVIOUS, STUDENT, EVALUATION, NONFINITE)]
+    for partial in path.iterdir():
+        if re.fullmatch(rf"\.({'|'.join([*names, _KEPT])})\.\d+", partial.name):
+            partial.unlink(missing_ok=True)
+
+
+def kept_checkpoints(path: Path) -> dict[str, Path]:
+    """Return the checkpoints of the run in `path` by `best`, `last`, and the numbers of the epochs that stay."""
+    named = {"best": path / BEST, "last": path / LAST}
+    epochs = {int(found[1]): file for file in path.iterdir() if (found := re.fullmatch(_KEPT, file.name))}
+    named |= {str(epoch): epochs[epoch] for epoch in sorted(epochs)}
+    return {name: file for name, file in named.items() if file.is_file()}

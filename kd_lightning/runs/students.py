@@ -11,7 +11,19 @@ from torch import nn
 
 from kd_lightning.models import create_model
 from kd_lightning.models.checkpoints import load_weights
-from kd_lightning.runs.directory import BEST, LAST, METRICS, STUDENT, checksum, is_finished, read, write_whole
+from kd_lightning.runs.claims import damage
+from kd_lightning.runs.directory import (
+    BEST,
+    CONFIG,
+    LAST,
+    METRICS,
+    STUDENT,
+    checksum,
+    is_finished,
+    kept_checkpoints,
+    read,
+    write_whole,
+)
 from kd_lightning.runs.names import resume_word
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError
@@ -39,12 +51,15 @@ def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None =
 
 
 def weights_file(path: str | Path, key: str) -> Path:
-    """Return the weights file that a user's `path` means: a file, or the student of a run directory.
+    """Return the weights file that a user's `path` means: a file, the student of a run directory, or its `RUN@EPOCH`.
 
     Raises:
         UserError: If there is none, or a finished run's file is not the one that the run wrote.
     """
     path = Path(path).expanduser()
+    folder, _, which = str(path).rpartition("@")
+    if folder and which and not path.exists():
+        return _checkpoint(Path(folder), which, key)
     if not path.is_dir():
         return path
     if not (path / STUDENT).is_file():
@@ -52,6 +67,28 @@ def weights_file(path: str | Path, key: str) -> Path:
     if is_finished(path):
         check_weights(path)
     return path / STUDENT
+
+
+def _checkpoint(run: Path, which: str, key: str) -> Path:
+    """Return the checkpoint `best`, `last` or of an epoch of a run directory. Raises UserError if it is not there."""
+    if not (run / CONFIG).is_file():
+        raise UserError(f"{key}: {run}@{which} needs a run directory before the @, and {run} is none")
+    kept = kept_checkpoints(run)
+    if is_finished(run):
+        scores = read(run).metrics["student"]
+        kept = {
+            str(scores[name]["epoch"]): kept[name] for name in ("best", "last") if name in {*kept} & {*scores}
+        } | kept
+    elif which in ("best", "last"):  # they change while it trains
+        raise UserError(f"{key}: {run} did not finish; go on with {resume_word(run)}, or name an epoch that it keeps")
+    if which not in kept:
+        there = ", ".join(sorted(kept, key=lambda name: (name.isdigit(), int(name) if name.isdigit() else 0)))
+        raise UserError(
+            f"{key}: {run} has no checkpoint {which!r}, only {there or 'none'}; trainer.keep_epochs=[…] keeps epochs"
+        )
+    if problem := damage(kept[which]):
+        raise UserError(f"{key}: {kept[which]} is damaged ({problem})")
+    return kept[which]
 
 
 def check_weights(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ class Checkpoints(Checkpoint):
     Args:
         out: The run directory.
         has_val: A validation split chooses the best epoch.
+        keep: Numbers of the epochs, from 1, whose checkpoints stay as `epoch=N.ckpt`.
     """
 
-    def __init__(self, out: Path, has_val: bool) -> None:
-        self._out, self._has_val = out, has_val
+    def __init__(self, out: Path, has_val: bool, keep: Sequence[int] = ()) -> None:
+        self._out, self._has_val, self._keep = out, has_val, keep
         self._best = -1.0
         self._random: dict[str, Tensor] | None = None
         self._writer = Writer()
@@ -58,6 +59,8 @@ class Checkpoints(Checkpoint):
             score = float(trainer.callback_metrics["val/accuracy"])
             if score > self._best:
                 self._best, files = score, [runs.BEST, runs.LAST]  # the best one first: the last one knows of it
+        if trainer.current_epoch + 1 in self._keep:
+            files.insert(0, runs.EPOCH.format(trainer.current_epoch + 1))
         state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)  # on all ranks, as in Lightning
         if not trainer.is_global_zero:
             return

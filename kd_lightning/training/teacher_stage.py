@@ -98,7 +98,7 @@ def stage_config(cfg: DictConfig, spec: TeacherSpec) -> DictConfig:
         config.data.seed = stage.seed  # not the student's, which a resumed run has as a number
         config.optimizer, config.scheduler = stage.optimizer, stage.scheduler
         config.callbacks = {}  # the user's are for the student; a teacher is told by its recipe alone
-        config.trainer.max_epochs = stage.max_epochs
+        config.trainer.max_epochs, config.trainer.keep_epochs = stage.max_epochs, kept_epochs(stage.max_epochs)
         config.loss = {"_target_": "kd_lightning.losses.CE", "ce_weight": 1.0}
         config.model = ModelConfig(
             student=spec.name,
@@ -107,6 +107,11 @@ def stage_config(cfg: DictConfig, spec: TeacherSpec) -> DictConfig:
             teacher=None,
         )
     return config
+
+
+def kept_epochs(epochs: int) -> list[int]:
+    """Return the epochs of a teacher that stay: at 25, 50 and 75 % of its training, for teachers that stopped early."""
+    return sorted({part * epochs // 4 for part in (1, 2, 3)} - {0})
 
 
 def teacher_folder(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from kd_lightning.config import build
 from kd_lightning.data.module import DataModule
@@ -25,7 +25,7 @@ PROFILERS: dict[str, type[Profiler]] = {
     "advanced": AdvancedProfiler,
     "pytorch": PyTorchProfiler,
 }
-OURS = ("skip_nonfinite",)
+OURS = ("skip_nonfinite", "keep_epochs")
 """Keys of the group `trainer` that Lightning's Trainer does not have."""
 REFUSED = {
     "callbacks": "callbacks have a group of their own: callbacks=early_stopping, or +callbacks.mine={_target_: …}",
@@ -58,6 +58,7 @@ def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
     integer("trainer.skip_nonfinite", node.skip_nonfinite, ge=0)
     choice("trainer.profiler", node.profiler, (None, *PROFILERS))
     node.accelerator = hardware.resolve_accelerator(node.accelerator)
+    _check_kept(node)
     node.devices = hardware.resolve_devices(node.devices, node.accelerator)
     node.precision = hardware.resolve_precision(node.precision, node.accelerator)
     if node.skip_nonfinite and node.precision == "16-mixed":
@@ -84,6 +85,15 @@ def _check_keys(node: DictConfig) -> None:
 
 def choice_or_count(key: str, value: Any) -> None:
     """Raise UserError unless `value` is true, false or a whole number >= 0."""
+def _check_kept(node: DictConfig) -> None:
+    """Raise UserError unless `keep_epochs` is a list of epochs that the training has."""
+    kept = node.get("keep_epochs") or []  # a run of before has none
+    if not isinstance(kept, ListConfig | list):
+        raise UserError(f"trainer.keep_epochs must be a list of epochs such as [10,20], got {kept!r}")
+    for epoch in kept:
+        integer("trainer.keep_epochs", epoch, ge=1, le=node.max_epochs)
+
+
     if not isinstance(value, bool):
         integer(key, value, ge=0)
 
@@ -155,7 +165,7 @@ def build_trainer(
     """
     guard = NonFinite(out, node.log_every_n_steps, node.skip_nonfinite)
     log = TrainLog(node.log_every_n_steps, guard)
-    checkpoints = Checkpoints(out, has_val)
+    checkpoints = Checkpoints(out, has_val, list(node.get("keep_epochs") or []))
     callbacks = [OneFolder(out), guard, log, Observer(), *build_callbacks(more, node.accelerator), checkpoints]
     if node.enable_progress_bar:
         callbacks.append(Bar(log))
