@@ -16,7 +16,7 @@ from torch import nn
 
 from kd_lightning import runs
 from kd_lightning.models import create_model
-from kd_lightning.models.hooks import Tap
+from kd_lightning.models.hooks import FeatureExtractor
 from tests.conftest import TINY, environment
 
 MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -295,7 +295,7 @@ def test_resume_is_of_the_same_run(change: str, cli: Any, run: Path) -> None:
 
 def test_layer_that_does_not_exist() -> None:
     with pytest.raises(ValueError, match=r"no layer 'layer9' in CifarResNet; did you mean 'layer.'"):
-        Tap(create_model("resnet8", 10), ["layer9"])
+        FeatureExtractor(create_model("resnet8", 10), ["layer9"])
 
 
 # As a user sees it
