@@ -164,9 +164,10 @@ class Distiller(pl.LightningModule):
 
     def _log_scores(self, stage: str) -> None:
         # A validation by itself, of the teacher before training or of a checkpoint after it, is no point of the curve.
+        # Neither is a test of ours, of which the run logs the deployed student's.
         # The values are equal on all ranks; sync_dist only keeps Lightning from warning that they might not be.
         values = {f"{stage}/{name}": value for name, value in self.scores.compute().items()}
-        alone = self.trainer.state.fn == "validate"
+        alone = self.trainer.state.fn == "validate" or (stage == "test" and not self.log_terms)
         self.log_dict(values, sync_dist=True, logger=False if alone else None)
 
     def configure_optimizers(self) -> Any:

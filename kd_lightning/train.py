@@ -21,7 +21,7 @@ from kd_lightning.config import CONF_DIR
 from kd_lightning.runs import claims, names
 from kd_lightning.runs.lock import Busy, alone
 from kd_lightning.utils.checks import UserError
-from kd_lightning.utils.console import say
+from kd_lightning.utils.console import brief, say
 from kd_lightning.utils.distributed import repeat_this_job_only, tell
 from kd_lightning.utils.signals import Stopped
 from kd_lightning.utils.trust import names_own_code, trusting
@@ -49,7 +49,7 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
     from kd_lightning.training.processes import ending_children  # torch takes seconds to import
     from kd_lightning.training.run import train
 
-    with repeat_this_job_only(out), trusting(trust), ending_children():
+    with repeat_this_job_only(out), trusting(trust), ending_children(), brief(run.mode == RunMode.MULTIRUN):
         return train(cfg, out, resume), cfg
 
 

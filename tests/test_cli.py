@@ -101,7 +101,7 @@ def test_grid_ends_with_the_comparison(order: str, cli: Cli, teacher_run: Path) 
     assert done.status == 0, done.err
     [sweep] = Path("outputs/sweep").iterdir()
     found = runs.find(sweep)
-    assert [r.path.name for r in found] == ["0", "1", "2", "3"]
+    assert [r.path.name for r in found] == ["0_T1_alpha0.3", "1_T1_alpha0.9", "2_T4_alpha0.3", "3_T4_alpha0.9"]
     assert [(r.config.loss.temperature, r.config.loss.alpha) for r in found] == [(1, 0.3), (1, 0.9), (4, 0.3), (4, 0.9)]
     table = (sweep / "comparison.md").read_text()
     assert all(f"temperature={t}" in table and f"alpha={a}" in table for t in (1, 4) for a in (0.3, 0.9))

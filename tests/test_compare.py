@@ -55,20 +55,20 @@ def test_a_sweep_is_announced_compared_and_goes_on(cli: Cli) -> None:
     assert first.status == 0 and "sweep: 2 runs of 1 epochs, 2 in all" in first.out
     assert "power: 2 seeds cannot show a gain; 3 are the fewest" in first.out
     assert "report: sweep/comparison.html" in first.out and Path("sweep/comparison.csv").is_file()
-    done, stopped = Path("sweep/0"), Path("sweep/1")
+    done, stopped = Path("sweep/0_seed0"), Path("sweep/1_seed1")
     weights = (done / "student.safetensors").stat().st_mtime_ns
     metrics = runs.read(stopped).metrics
     (stopped / runs.METRICS).unlink()  # as if it had been killed in its tests
 
     again = cli(*SWEEP)
     assert again.status == 0 and "1 finished runs lie there already and are not run again" in again.out
-    assert "finished before, not run again: sweep/0" in again.out
+    assert "finished before, not run again: sweep/0_seed0" in again.out
     assert (done / "student.safetensors").stat().st_mtime_ns == weights
     resumed = runs.read(stopped).metrics
     assert resumed["parts"] == 2 and resumed["student"] == metrics["student"]
 
     other = cli(*SWEEP, "optimizer.lr=0.01")
-    assert other.status != 0 and "sweep/0 holds a run with optimizer.lr=0.05, not 0.01" in other.err
+    assert other.status != 0 and "sweep/0_seed0 holds a run with optimizer.lr=0.05, not 0.01" in other.err
 
 
 def test_help_is_quick_and_loads_no_torch() -> None:

@@ -160,7 +160,7 @@ def test_the_quick_start_runs_from_the_wheel_in_an_empty_folder(installed: Path,
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     (sweep,) = (tmp_path / "outputs" / "sweep").iterdir()
     assert (sweep / "comparison.html").is_file() and len(list(sweep.glob("*/metrics.json"))) == 4
-    (student,) = list(sweep.glob("3"))
+    (student,) = list(sweep.glob("3_*"))
     done = run("-m", "kd_lightning.evaluate", "--verify", str(student))
     assert done.returncode == 0, done.stderr
     assert not [name for name in os.listdir(tmp_path) if name != "outputs"]

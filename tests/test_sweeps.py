@@ -30,7 +30,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stopped_sweep_goes_on_with_the_same_command(how: signal.Signals, tmp_path: Path) -> None:
     words = ("seed=0,1", "trainer.max_epochs=20")
-    finished, stopped = tmp_path / "sweep" / "0", tmp_path / "sweep" / "1"
+    finished, stopped = tmp_path / "sweep" / "0_seed0", tmp_path / "sweep" / "1_seed1"
     first = start(tmp_path, *words)
     wait_for(stopped / runs.LAST, first)
     first.send_signal(how)
@@ -44,7 +44,8 @@ def test_a_stopped_sweep_goes_on_with_the_same_command(how: signal.Signals, tmp_
     second = start(tmp_path, *words)
     out, err = second.communicate(timeout=120)
     assert second.returncode == 0, err
-    assert "1 are finished and not run again" in out and "finished before, not run again: sweep/0" in out
+    assert "1 finished runs lie there already and are not run again" in out
+    assert "finished before, not run again: sweep/0_seed0" in out
     assert (finished / "student.safetensors").stat().st_mtime_ns == weights
     metrics = runs.read(stopped).metrics
     assert metrics["parts"] == 2 and metrics["epochs"] == 20

@@ -10,6 +10,8 @@ from omegaconf import DictConfig
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
+    from kd_lightning.runs.names import Sweep
+
 ASSUMED_SPREAD = 0.4  # points of accuracy; ResNet-8 and ResNet-20 on CIFAR-10 have 0.3 to 0.5
 
 
@@ -17,19 +19,45 @@ class SweepReport(Callback):
     """Announces a Hydra multirun, and compares its runs when it ends."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        from kd_lightning.runs import names
         from kd_lightning.utils.console import say
 
+        names.sweep[:] = [_sweep(config)]
         if words := announcement(config):
             say(words)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from kd_lightning import runs
         from kd_lightning.report.folders import compare
+        from kd_lightning.runs import names
         from kd_lightning.utils.distributed import is_first_rank
 
+        names.sweep.clear()
+        names.sweep_is_told.clear()
         folder = Path(config.hydra.sweep.dir)
         if is_first_rank() and any(runs.is_finished(path) for path in runs.below(folder)):
             compare([folder])
+
+
+def _sweep(config: DictConfig) -> "Sweep":
+    """Return what differs between the runs, and how many they are."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    from kd_lightning.runs.names import Sweep
+
+    overrides = _overrides(config)
+    decides = not config.hydra.sweeper._target_.endswith(".BasicSweeper")
+    swept = [o.get_key_element() for o in overrides if o.is_sweep_override()]
+    keys = [*(str(key) for key in config.hydra.sweeper.params or {}), *swept]
+    count = None if decides else len(BasicSweeper.split_arguments(overrides, None)[0])
+    return Sweep(tuple(dict.fromkeys(keys)), count)
+
+
+def _overrides(config: DictConfig) -> "list[Override]":
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    typed = [*(f"{k}={v}" for k, v in (config.hydra.sweeper.params or {}).items()), *config.hydra.overrides.task]
+    return OverridesParser.create().parse_overrides(typed)
 
 
 def announcement(config: DictConfig) -> str:
@@ -38,14 +66,12 @@ def announcement(config: DictConfig) -> str:
     Empty for a sweeper that decides as it goes.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from kd_lightning import runs
 
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
         return ""
-    typed = [*(f"{k}={v}" for k, v in (config.hydra.sweeper.params or {}).items()), *config.hydra.overrides.task]
-    overrides = OverridesParser.create().parse_overrides(typed)
+    overrides = _overrides(config)
     [jobs] = BasicSweeper.split_arguments(overrides, None)
     swept = {o.get_key_element() for o in overrides if o.is_sweep_override()}
     words = [f"{len(jobs)} runs"]

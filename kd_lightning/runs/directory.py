@@ -45,7 +45,12 @@ INCIDENTAL = (
     "trust",
 )
 """Keys that change none of the numbers that a run ends with."""
-_NEUTRAL = {"loss.label_smoothing": 0, "trainer.fast_dev_run": False, "trainer.overfit_batches": 0}
+_NEUTRAL: dict[str, Any] = {
+    "loss.label_smoothing": 0,
+    "trainer.fast_dev_run": False,
+    "trainer.overfit_batches": 0,
+    "trainer.keep_epochs": [],
+}
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,13 @@ def find(folder: Path) -> list[Run]:
 def below(folder: Path) -> list[Path]:
     """Return all run directories below `folder`, finished or not, in order of their paths (numbers as numbers)."""
     paths = {p.parent for name in (CONFIG, METRICS) for p in folder.rglob(name)}
-    return sorted(paths, key=lambda p: [(len(s), s) if s.isdigit() else (99, s) for s in p.parts])
+    return sorted(paths, key=lambda p: [_natural(part) for part in p.parts])
+
+
+def _natural(name: str) -> tuple[int, str]:
+    """Sort `2_kd` before `10_ce`, and numbers before words."""
+    digits = re.match(r"\d+(?=_|$)", name)
+    return (len(digits[0]), name) if digits else (99, name)
 
 
 def write_evaluation(path: Path, values: dict[str, Any]) -> None:

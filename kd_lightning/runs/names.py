@@ -6,9 +6,12 @@ import re
 import secrets
 import shlex
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from kd_lightning.utils.distributed import is_started_by_launcher, tell
@@ -58,6 +61,13 @@ def resume_word(path: Path) -> str:
     return shlex.quote(override("resume", path))
 
 
+def train_command() -> str:
+    """Return the command that this process was given, as a user may type it again; empty outside Hydra."""
+    if not HydraConfig.initialized():
+        return ""
+    return shlex.join(["python", "-m", "kd_lightning.train", *HydraConfig.get().overrides.task])
+
+
 _stamp: list[str] = []
 
 
@@ -75,13 +85,61 @@ def forget_stamp() -> None:
     _stamp.clear()
 
 
-def run_name(data: Any, student: Any, loss: Any, seed: Any) -> str:
-    """Return the name of a new run directory: when, what, and random digits."""
+def run_name(data: Any, student: Any, loss: Any, seed: Any, typed: Any = ()) -> str:
+    """Return the name of a new run directory: when, what, and random digits.
+
+    Of the overrides `typed`, those of the loss are told: `…_digits_resnet8_kd_T4_alpha0.9_seed1_…`.
+    """
     day, _, rest = new_stamp().partition("_")
     clock, _, digits = rest.partition("_")
-    what = "_".join(slug(str(part).rpartition(".")[2]) for part in (data, student, loss))
-    return f"{day}_{clock}_{what}_{seed}_{digits}"
+    what = [slug(str(part).rpartition(".")[2]) for part in (data, student, loss)]
+    what += [short(*word.split("=", 1)) for word in typed if word.startswith("loss.") and "=" in word]
+    return _cut(f"{day}_{clock}_{'_'.join(what)}") + f"_seed{seed}_{digits}"
+
+
+def short(key: str, value: Any) -> str:
+    """Return an override as a few letters of a folder's name: `T4`, `alpha0.9`, `seed1`, `kd`."""
+    if re.fullmatch(r"-?\d+(\.\d*)?(e[+-]?\d+)?", str(value)) and len(str(value)) > 8:
+        value = f"{float(value):g}"  # Hydra writes 1e12 as 1000000000000.0
+    value = re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
+    name = key.lstrip("+~").rpartition(".")[2]
+    if key in ("loss", "model.student", "data", "experiment", "optimizer", "scheduler"):
+        return value
+    return f"{'T' if name == 'temperature' else name}{value}"
+
+
+def _cut(name: str) -> str:
+    return name[:120]  # file systems take 255 bytes
+
+
+@dataclass
+class Sweep:
+    """The sweep that this process runs."""
+
+    keys: tuple[str, ...]
+    """What differs between its runs."""
+    runs: int | None
+    """How many there are; None for a sweeper that decides as it goes."""
+
+
+sweep: list[Sweep] = []
+"""Empty outside a sweep."""
+sweep_is_told: list[bool] = []
+"""Empty until somebody has said how long the sweep takes."""
+
+
+def job_name(typed: Sequence[str]) -> str:
+    """Return what tells a run of the sweep from the others, by its overrides: `kd_T4_seed1`."""
+    keys = sweep[0].keys if sweep else ()
+    words = [word.split("=", 1) for word in typed if "=" in word]
+    return "_".join(short(key, value) for key, value in words if key.lstrip("+~") in keys)
+
+
+def sweep_name(number: Any, typed: Any) -> str:
+    """Return the name of a run's folder in its sweep: its number, and what tells it from the others."""
+    return _cut("_".join(filter(None, (str(number), job_name(list(typed))))))
 
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 OmegaConf.register_new_resolver("run_stamp", new_stamp, replace=True)

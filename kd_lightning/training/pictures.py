@@ -11,6 +11,7 @@ from kd_lightning.data.images.module import ImageDataModule
 from kd_lightning.data.module import DataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.plots.evaluation import confusion_figure, reliability_figure
+from kd_lightning.runs.names import train_command
 from kd_lightning.types import Batch
 
 SAMPLES = 12
@@ -24,7 +25,7 @@ def log_pictures(
     hparams: dict[str, Any],
     metrics: dict[str, Any],
 ) -> None:
-    """Add figures of the deployed student's test, and its scores under HParams, to the run's TensorBoard events."""
+    """Add figures of the deployed student's test, its scores, and the command with a table, to the run's events."""
     writer, classes, detail = logger.experiment, list(data.classes), distiller.scores.detail
     confusion = {name: scores["confusion"] for name, scores in detail.items()}
     writer.add_figure("test/confusion", confusion_figure(confusion, classes), step)
@@ -32,8 +33,24 @@ def log_pictures(
     if isinstance(data, ImageDataModule):
         writer.add_figure("test/samples", _samples(distiller, data), step)
     test = metrics["student"][metrics["select"]]["test"]
-    logger.log_hyperparams(hparams, {f"final/{name}": value for name, value in test.items()})
+    # Single dots: the group comes after the curves of train and val.
+    logger.log_hyperparams(hparams, {f"z_test/{name}": value for name, value in test.items()})
+    writer.add_text("run", panel(metrics), step)
     writer.flush()
+
+
+def panel(metrics: dict[str, Any]) -> str:
+    """Return the command of a run and its result, as Markdown."""
+    rows = [("student, " + name, metrics["student"][name]) for name in ("last", "best") if name in metrics["student"]]
+    if "teacher" in metrics:
+        rows.insert(0, ("teacher", metrics["teacher"]))
+    lines = ["| model | val acc | test acc | NLL | ECE |", "|---|---:|---:|---:|---:|"]
+    for name, scores in rows:
+        val = f"{scores['val']['accuracy']:.2%}" if "val" in scores else "–"
+        test = scores["test"]
+        lines.append(f"| {name} | {val} | {test['accuracy']:.2%} | {test['nll']:.3f} | {test['ece']:.3f} |")
+    command = train_command()
+    return "\n".join([*([f"    {command}", ""] if command else []), *lines])
 
 
 @torch.no_grad()

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import runs
 from kd_lightning.distiller import Distiller
 from kd_lightning.models.checkpoints import load_weights
-from kd_lightning.runs import claims
+from kd_lightning.runs import claims, names
 from kd_lightning.runs.names import student_name, teacher_name
 from kd_lightning.runs.students import save_student, weights_file
 from kd_lightning.teachers.build import build_teacher
@@ -21,10 +22,12 @@ from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.training.build import Experiment, build_experiment
 from kd_lightning.training.calibration import calibrate, calibrate_teacher
 from kd_lightning.training.faults import close_loggers, memory_in_one_line, try_pictures
+from kd_lightning.training.forecast import Forecast, followed_by
 from kd_lightning.training.nonfinite import Diverged
-from kd_lightning.training.summary import heading, model_size, result_line
+from kd_lightning.training.summary import heading, model_size, result_line, work
 from kd_lightning.training.teacher_stage import teacher_folder, trained_teacher
 from kd_lightning.training.teachers import check_teacher
+from kd_lightning.training.tensorboard import Events
 from kd_lightning.training.testing import test
 from kd_lightning.training.trainer import build_trainer, is_trial
 from kd_lightning.types import Teacher
@@ -69,8 +72,10 @@ def train(cfg: DictConfig, out: Path, resume: bool = False, extra: Mapping[str, 
 def _fit_and_test(
     cfg: DictConfig, run: Experiment, out: Path, checkpoint: Path | None, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
-    say(heading(cfg, run))
-    teacher, weights = get_teacher(cfg, run)
+    say(heading(cfg, run), detail=True)
+    own = work(run)
+    with followed_by(own):
+        teacher, weights = get_teacher(cfg, run)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever a teacher's training drew before
     distiller = Distiller(
         run.student,
@@ -82,7 +87,9 @@ def _fit_and_test(
     )
     distiller.log_terms = False  # TrainLog does, without waiting for the device
     has_val = run.data.sizes["val"] > 0
-    trainer, log = build_trainer(run.trainer, out, has_val, cfg.get("logger"), cfg.get("callbacks"))
+    evaluated = run.data.sizes["val"] / run.data.sizes["train"] / run.trainer.check_val_every_n_epoch
+    forecast = Forecast(own, evaluated)
+    trainer, log = build_trainer(run.trainer, out, has_val, cfg.get("logger"), cfg.get("callbacks"), forecast)
     if run.trainer.accelerator == "gpu":
         hardware.use_tf32()
     temperatures = calibrate_teacher(trainer, teacher, run.data) if teacher and run.calibrate_teacher else None
@@ -123,10 +130,14 @@ def _fit_and_test(
         save_student(out, distiller.student, card)
         runs.write_metrics(out, metrics)
         (out / runs.PREVIOUS).unlink(missing_ok=True)
+        test_scores = metrics["student"][run.select]["test"]
+        for logger in trainer.loggers[int(isinstance(trainer.logger, Events)) :]:  # HParams have them in TensorBoard
+            logger.log_hyperparams(_hparams(cfg, run))
+            logger.log_metrics({f"test/{name}": value for name, value in test_scores.items()}, trainer.global_step)
         try_pictures(trainer, distiller, run.data, _hparams(cfg, run), metrics)
     trainer.strategy.barrier()  # another rank may read the run as soon as it returns
     close_loggers(trainer)
-    say(result_line(metrics, out))
+    say(result_line(metrics, out, is_teacher=forecast.later > 0))
     return metrics
 
 
@@ -176,9 +187,20 @@ def _seen_from(out: Path, weights: Path) -> dict[str, str]:
 
 
 def _hparams(cfg: DictConfig, run: Experiment) -> dict[str, Any]:
-    """Return the few columns that tell runs apart in TensorBoard's HParams tab."""
-    loss = {f"loss.{key}": value for key, value in cfg.loss.items() if isinstance(value, (int, float, str))}
-    loss["loss"] = str(loss.pop("loss._target_")).rpartition(".")[2].lower()
-    student = student_name(cfg.model.student, cfg.model.student_kwargs)
-    told = {"data": run.data.name, "student": student, "teacher": teacher_name(cfg)}
-    return told | loss | {"lr": cfg.optimizer.get("lr"), "epochs": run.trainer.max_epochs, "seed": cfg.seed}
+    """Return the few columns that tell runs apart in TensorBoard's HParams tab: in a sweep, what it sweeps over."""
+    told: dict[str, Any] = {"loss": type(run.loss.method).__name__.lower()}
+    choice = HydraConfig.get().runtime.choices.get("loss") if HydraConfig.initialized() else None
+    if choice and (told["loss"] == "ce") == (choice == "ce"):  # not the stage of a teacher
+        told["loss"] = choice
+    if names.sweep:
+        for key in names.sweep[0].keys:
+            value = OmegaConf.select(cfg, key)
+            if key != "loss" and value is not None and not OmegaConf.is_config(value):
+                told[key.rpartition(".")[2] if key.startswith("loss.") else key] = value
+        return told | {"seed": cfg.seed}
+    told |= {key: cfg.loss[key] for key in ("temperature", "alpha") if isinstance(cfg.loss.get(key), (int, float))}
+    told["student"] = student_name(cfg.model.student, cfg.model.student_kwargs)
+    if run.teachers:
+        told["teacher"] = teacher_name(cfg)
+    told |= {"seed": cfg.seed, "lr": cfg.optimizer.get("lr"), "epochs": run.trainer.max_epochs, "data": run.data.name}
+    return told

@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 from torch import nn
 
 from kd_lightning.models import count_macs, count_parameters
+from kd_lightning.runs import names
 from kd_lightning.runs.names import student_name, teacher_name
 from kd_lightning.training.build import Experiment
+from kd_lightning.training.forecast import duration
+from kd_lightning.utils.console import is_brief
 
 
 def model_size(models: Sequence[nn.Module], inputs: Sequence[Any]) -> dict[str, int]:
@@ -26,6 +30,13 @@ def model_size(models: Sequence[nn.Module], inputs: Sequence[Any]) -> dict[str, 
     }
 
 
+def work(run: Experiment) -> float:
+    """Return multiply-accumulates of a whole training: three passes of the student, one of each teacher."""
+    one = 3 * count_macs(run.student, run.data.example(1))
+    one += sum(count_macs(teacher.model, teacher.example(run.data, 1)) for teacher in run.teachers)
+    return float(one) * run.data.sizes["train"] * run.trainer.max_epochs
+
+
 def heading(cfg: DictConfig, run: Experiment) -> str:
     """Return one line on what will be trained on what, with the values that were resolved for this machine."""
     sizes, trainer = run.data.sizes, run.trainer
@@ -33,20 +44,34 @@ def heading(cfg: DictConfig, run: Experiment) -> str:
     who = f"{teacher_name(cfg)} → {student}" if run.teachers else student
     counts = " / ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test"))
     precision = f"{trainer.precision}{', compiled' * run.compile}"
-    return (
-        f"{who} · {type(run.loss.method).__name__} · {run.data.name} ({counts}) · {trainer.max_epochs} epochs · "
-        f"{precision} on {trainer.devices} × {trainer.accelerator} · seed {cfg.seed}"
-    )
+    method, epochs = type(run.loss.method).__name__, trainer.max_epochs
+    work = f"{method} · {run.data.name} ({counts}) · {epochs} epoch{'s' * (epochs != 1)}"
+    if not epochs:
+        work = f"{run.data.name} ({counts}) · measured, not trained"
+    return f"{who} · {work} · {precision} on {trainer.devices} × {trainer.accelerator} · seed {cfg.seed}"
 
 
-def result_line(metrics: dict[str, Any], out: Path) -> str:
+def result_line(metrics: dict[str, Any], out: Path, is_teacher: bool = False) -> str:
     """Return what a run reached, in one line, and how fast it was in a second one."""
     scores = ", ".join(f"{k} {v['test']['accuracy']:.2%}" for k, v in metrics["student"].items() if isinstance(v, dict))
-    line = f"done in {duration(metrics['seconds'])}: test accuracy {scores} · {out}"
+    took = f" in {duration(metrics['seconds'])}" if metrics["epochs"] else ""
+    if is_brief():  # one line for each run of a sweep
+        return f"{'teacher: ' if is_teacher else _of_sweep()}test accuracy {scores}{took} · {out}"
+    line = f"done{took}: test accuracy {scores} · {out}"
     if not metrics["time_shares"] or not metrics["images_per_second"]:
         return line
     shares = ", ".join(f"{name} {share:.0%}" for name, share in metrics["time_shares"].items())
     return f"{line}\n{metrics['images_per_second']:,.0f} images/s; of the time {shares}"
+
+
+def _of_sweep() -> str:
+    """Return `2 of 8, kd_T4_seed1: ` in a sweep."""
+    job = HydraConfig.get() if HydraConfig.initialized() else None
+    if not names.sweep or job is None or OmegaConf.is_missing(job.job, "num"):
+        return ""
+    count = f" of {names.sweep[0].runs}" if names.sweep[0].runs else ""
+    name = names.job_name(list(job.overrides.task))
+    return f"run {job.job.num + 1}{count}{', ' * bool(name)}{name}: "
 
 
 def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:
@@ -81,7 +106,11 @@ def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, 
             "What distilling gained is told by the same command with loss=ce."
         )
     speed = f", {metrics['images_per_second']:,.0f} images/s" if metrics["images_per_second"] else ""
-    lines.append(f"{metrics['epochs']} epochs in {duration(metrics['seconds'])}{speed} on {metrics['device']}.")
+    if metrics["epochs"]:
+        many = "s" * (metrics["epochs"] != 1)
+        lines.append(
+            f"{metrics['epochs']} epoch{many} in {duration(metrics['seconds'])}{speed} on {metrics['device']}."
+        )
     lines.append(f"Curves: tensorboard --logdir {out}")
     return lines
 
@@ -94,14 +123,3 @@ def _scores(scores: dict[str, Any]) -> list[str]:
     test = scores["test"]
     val = f"{scores['val']['accuracy']:.2%}" if "val" in scores else "–"
     return [val, f"{test['accuracy']:.2%}", f"{test['nll']:.3f}", f"{test['ece']:.3f}"]
-
-
-def duration(seconds: float) -> str:
-    """`95 s`, `12.3 min`, `4.5 h`."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.1f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )

@@ -56,7 +56,7 @@ def _state(path: Path, spec: TeacherSpec, config: DictConfig, locked: ExitStack)
             return "finished"
         raise UserError(f"teacher_stage.dir: cannot write to {path.parent}: {e.strerror}; choose another folder") from e
     if runs.is_finished(path):
-        say(f"teacher: {spec.name}, trained before, from {path}")
+        say(f"teacher: {spec.name}, trained before, from {path}", detail=True)
         locked.close()
         return "finished"
     begun = (path / runs.CONFIG).is_file()

@@ -107,9 +107,9 @@ def check_teacher(
     told = f"{accuracy:.2%} right on {split}"
     if data.sizes["val"]:
         told += f", {views['accuracy']:.2%} on training views"
-    say(f"teacher: {told}; there its entropy is {views['entropy']:.3f} nats, its ECE {views['ece']:.3f}")
+    say(f"teacher: {told}; there its entropy is {views['entropy']:.3f} nats, its ECE {views['ece']:.3f}", detail=True)
     if isinstance(distiller.teacher, Ensemble):
-        say(_diversity(distiller.teacher, float(trainer.callback_metrics["val/teacher_ece"])))
+        say(_diversity(distiller.teacher, float(trainer.callback_metrics["val/teacher_ece"])), detail=True)
     chance = 1 / data.num_classes
     if not any_will_do and accuracy < chance + min(3 * (chance * (1 - chance) / count) ** 0.5, (1 - chance) / 2):
         raise UserError(
@@ -119,7 +119,7 @@ def check_teacher(
     loss = distiller.loss
     softened = bool(loss.teacher_layers) or float(torch.as_tensor(loss.method.temperature()).detach()) >= 4
     if views["entropy"] < ONE_HOT * math.log(data.num_classes) and not softened:
-        say(NEARLY_ONE_HOT)
+        say(NEARLY_ONE_HOT, detail=True)
     return views
 
 

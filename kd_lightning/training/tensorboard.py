@@ -21,11 +21,29 @@ class Events(TensorBoardLogger):
     def __init__(self, save_dir: str | Path) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
 
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Log all but `epoch`, which Lightning adds to every step and would be a group of its own, the first."""
+        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+
     def finalize(self, status: str) -> None:
         self.experiment.flush()  # not closed: validation, training and tests all end with a `finalize`
 
     def save(self) -> None:
         """`config.yaml` says what `hparams.yaml` would."""
+
+
+LAYOUT = {
+    "distillation": {
+        "loss and its terms": [
+            "Multiline",
+            [r"train/(?!(accuracy|agreement|lr|images_per_second|kd_over_ce)$).+"],
+        ],
+        "accuracy of student and teacher": ["Multiline", [r"(train/accuracy|val/accuracy|val/teacher_accuracy)$"]],
+        "student and teacher: NLL": ["Multiline", [r"val/(teacher_)?nll$"]],
+        "student and teacher: calibration error": ["Multiline", [r"val/(teacher_)?ece$"]],
+    }
+}
+"""Curves that belong together, in TensorBoard's tab Custom Scalars; tags are regular expressions."""
 
 
 class Observer(pl.Callback):
@@ -35,6 +53,11 @@ class Observer(pl.Callback):
     `soft_labels/teacher`, `soft_labels/student`: histogram of all probabilities `softmax(z / T)` of the first
     validation batch, at the T of the loss (1 where it has none): what the one is told and what the other says.
     """
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                logger.experiment.add_custom_scalars(LAYOUT)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Distiller)

@@ -12,6 +12,7 @@ from kd_lightning.config import build
 from kd_lightning.data.module import DataModule
 from kd_lightning.training.checkpoints import Checkpoints
 from kd_lightning.training.extras import build_callbacks, build_loggers
+from kd_lightning.training.forecast import Forecast
 from kd_lightning.training.nonfinite import NonFinite
 from kd_lightning.training.processes import OneFolder, leave_signals_to_us, watch_children
 from kd_lightning.training.progress_bar import Bar
@@ -19,6 +20,7 @@ from kd_lightning.training.tensorboard import Events, Observer
 from kd_lightning.training.train_log import TrainLog
 from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError, choice, did_you_mean, integer, number
+from kd_lightning.utils.console import is_watched
 
 PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
@@ -56,9 +58,9 @@ def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
     if node.max_steps == 0:
         raise UserError("trainer.max_steps must be -1 (no limit) or >= 1, got 0")
     integer("trainer.skip_nonfinite", node.skip_nonfinite, ge=0)
+    _check_kept(node)
     choice("trainer.profiler", node.profiler, (None, *PROFILERS))
     node.accelerator = hardware.resolve_accelerator(node.accelerator)
-    _check_kept(node)
     node.devices = hardware.resolve_devices(node.devices, node.accelerator)
     node.precision = hardware.resolve_precision(node.precision, node.accelerator)
     if node.skip_nonfinite and node.precision == "16-mixed":
@@ -83,8 +85,6 @@ def _check_keys(node: DictConfig) -> None:
             raise UserError(f"trainer.{key}: Lightning's Trainer has no such argument{did_you_mean(key, known)}")
 
 
-def choice_or_count(key: str, value: Any) -> None:
-    """Raise UserError unless `value` is true, false or a whole number >= 0."""
 def _check_kept(node: DictConfig) -> None:
     """Raise UserError unless `keep_epochs` is a list of epochs that the training has."""
     kept = node.get("keep_epochs") or []  # a run of before has none
@@ -94,6 +94,8 @@ def _check_kept(node: DictConfig) -> None:
         integer("trainer.keep_epochs", epoch, ge=1, le=node.max_epochs)
 
 
+def choice_or_count(key: str, value: Any) -> None:
+    """Raise UserError unless `value` is true, false or a whole number >= 0."""
     if not isinstance(value, bool):
         integer(key, value, ge=0)
 
@@ -149,7 +151,7 @@ def check_limits(node: DictConfig, data: DataModule) -> None:
 
 
 def build_trainer(
-    node: DictConfig, out: Path, has_val: bool, loggers: Any = None, more: Any = None
+    node: DictConfig, out: Path, has_val: bool, loggers: Any = None, more: Any = None, forecast: Forecast | None = None
 ) -> tuple[pl.Trainer, TrainLog]:
     """Return a Trainer that checkpoints to `out`, and its log of training.
 
@@ -159,6 +161,7 @@ def build_trainer(
         has_val: A validation split chooses the best epoch.
         loggers: The group `logger`; None for TensorBoard alone.
         more: The group `callbacks`, in addition to ours.
+        forecast: Says how long it will take.
 
     Raises:
         UserError: If one of them cannot be made.
@@ -167,13 +170,17 @@ def build_trainer(
     log = TrainLog(node.log_every_n_steps, guard)
     checkpoints = Checkpoints(out, has_val, list(node.get("keep_epochs") or []))
     callbacks = [OneFolder(out), guard, log, Observer(), *build_callbacks(more, node.accelerator), checkpoints]
-    if node.enable_progress_bar:
-        callbacks.append(Bar(log))
+    forecast = forecast or Forecast(0.0, 0.0)
+    callbacks.append(forecast)
+    watched = bool(node.enable_progress_bar) and is_watched()
+    if watched:
+        callbacks.append(Bar(log, forecast))
     trainer = _lightning(
         node,
         callbacks=callbacks,
         logger=[Events(out)] if loggers is None else build_loggers(loggers, out),
         profiler=_profiler(node.profiler, out),
+        enable_progress_bar=watched,
         inference_mode=False,  # metrics live on from validation to fit, and tensors of inference mode may not
         num_sanity_val_steps=0,  # the teacher is measured on the whole validation split instead
         use_distributed_sampler=False,  # our loaders know their rank

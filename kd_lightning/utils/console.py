@@ -2,6 +2,8 @@
 
 import io
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -11,11 +13,41 @@ from kd_lightning.utils.distributed import is_first_rank
 log = logging.getLogger("kd_lightning")
 
 
-def say(content: Any) -> None:
-    """Print a line or a rich renderable once, not once a process, and log it as plain text."""
+_brief = [False]
+
+
+@contextmanager
+def brief(yes: bool = True) -> Iterator[None]:
+    """Keep details off the terminal inside, as in the runs of a sweep; the logs have them."""
+    before, _brief[0] = _brief[0], yes
+    try:
+        yield
+    finally:
+        _brief[0] = before
+
+
+def is_brief() -> bool:
+    """Return whether details are only logged here."""
+    return _brief[0]
+
+
+def is_watched() -> bool:
+    """Return whether a person may look at what moves: not so in a file, a pipe or the log of a queue."""
+    console = Console()
+    return console.is_terminal or console.is_jupyter
+
+
+def say(content: Any, detail: bool = False) -> None:
+    """Print a line or a rich renderable once, not once a process, and log it as plain text.
+
+    Args:
+        content: The line.
+        detail: Inside `brief`, log it only.
+    """
     if not is_first_rank():
         return
-    Console(highlight=False, soft_wrap=isinstance(content, str)).print(content, markup=False)
+    if not (detail and _brief[0]):
+        Console(highlight=False, soft_wrap=isinstance(content, str)).print(content, markup=False)
     if not any(isinstance(handler, logging.FileHandler) for handler in logging.root.handlers):
         return  # between the jobs of a sweep Hydra's own log is the terminal
     text = io.StringIO()

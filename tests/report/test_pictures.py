@@ -1,11 +1,18 @@
 """What a finished run shows in TensorBoard."""
 
+import re
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from kd_lightning.losses import CE
+from kd_lightning.runs import names
 from kd_lightning.training.pictures import samples_figure
+from kd_lightning.training.run import _hparams as hparams
 from kd_lightning.training.run import train
+from kd_lightning.training.tensorboard import LAYOUT
 from tests.conftest import compose
 
 
@@ -18,7 +25,7 @@ def test_a_run_ends_with_pictures_and_hyperparameters(tmp_path, teacher_run, cac
     seen = EventAccumulator(str(out)).Reload()
     assert set(seen.Tags()["images"]) == {"test/confusion", "test/reliability", "test/samples"}
     assert {"train/loss", "train/ce", "train/kd", "train/agreement", "train/lr"} <= set(seen.Tags()["scalars"])
-    assert seen.Scalars("final/accuracy")[-1].value == pytest.approx(metrics["student"]["best"]["test"]["accuracy"])
+    assert seen.Scalars("z_test/accuracy")[-1].value == pytest.approx(metrics["student"]["best"]["test"]["accuracy"])
     assert set(seen.Tags()["histograms"]) == {"soft_labels/student", "soft_labels/teacher"}
     assert {"val/entropy", "val/teacher_entropy", "train/kd_over_ce"} <= set(seen.Tags()["scalars"])
     assert "_hparams_/session_start_info" in seen.summary_metadata
@@ -30,3 +37,30 @@ def test_a_samples_figure_names_what_each_model_says():
     words = [(t.get_text(), t.get_color()) for axes in figure.axes for t in axes.texts]
     assert any("70% cat" in text and color == "tab:green" for text, color in words)
     assert any("80% eel" in text and color == "tab:red" for text, color in words)
+
+
+def test_what_people_look_at_first(tmp_path, teacher_run):
+    out = tmp_path / "run"
+    train(compose(f"model.teacher_weights={teacher_run}", "model.teacher_cache=off"), out)
+    seen = EventAccumulator(str(out)).Reload()
+    groups = dict.fromkeys(sorted(tag.partition("/")[0] for tag in seen.Tags()["scalars"]))
+    assert list(groups) == ["train", "val", "z_test"], "few groups, and single dots come last"
+    layout = seen.summary_metadata["custom_scalars__config__"].plugin_data
+    assert layout.plugin_name == "custom_scalars"
+    assert "run/text_summary" in seen.Tags()["tensors"]
+    text = seen.Tensors("run/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "| teacher |" in text and "| student, last |" in text
+
+
+def test_the_layout_joins_what_belongs_together():
+    terms, accuracy, *_ = (lines for [_, lines] in LAYOUT["distillation"].values())
+    tags = ["train/loss", "train/ce", "train/kd", "train/accuracy", "train/lr", "val/accuracy", "val/teacher_accuracy"]
+    assert [tag for tag in tags if re.match(terms[0], tag)] == tags[:3]
+    assert [tag for tag in tags if re.match(accuracy[0], tag)] == ["train/accuracy", "val/accuracy", tags[-1]]
+
+
+def test_hparams_of_a_sweep_are_what_it_sweeps_over(monkeypatch):
+    cfg = compose("loss=ce", "seed=1")
+    run = SimpleNamespace(loss=SimpleNamespace(method=CE()), teachers=(), data=None, trainer=None)
+    monkeypatch.setattr(names, "sweep", [names.Sweep(("optimizer.lr", "seed"), 4)])
+    assert list(hparams(cfg, run).items()) == [("loss", "ce"), ("optimizer.lr", 0.05), ("seed", 1)]

@@ -47,10 +47,10 @@ def test_while_the_teacher_trains(start: Callable[..., Process], tmp_path: Path,
 
 def test_in_a_sweep(start: Callable[..., Process], tmp_path: Path) -> None:
     process = start("-m", "loss=ce", "seed=0,1", "trainer.max_epochs=3000", "hydra.sweep.dir=my sweep")
-    wait_for(process, (tmp_path / "my sweep/0" / runs.LAST).exists)
+    wait_for(process, (tmp_path / "my sweep/0_seed0" / runs.LAST).exists)
     process.kill(signal.SIGTERM)
     ended = process.wait()
-    assert ended.status == 143 and not (tmp_path / "my sweep/1").exists()
+    assert ended.status == 143 and not list((tmp_path / "my sweep").glob("1*"))
     (command,) = re.findall(r"go on with: (.*)", ended.out)
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "kd_lightning.train"] and "hydra.sweep.dir='my sweep'" in words

@@ -67,7 +67,8 @@ def with_cache(
     if problem:
         say(f"teacher cache: {problem}; the teacher is run live")
         return teacher
-    say(f"teacher cache: {folder or spec.place}, up to {size / 1e6:,.1f} MB")
+    most = f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
+    say(f"teacher cache: {folder or spec.place}, up to {most}", detail=True)
     return CachedTeacher(teacher, folder, data, DTYPES[storage])
 
 

@@ -1,0 +1,66 @@
+"""What a training says on the terminal: how long it will take, one line for each run of a sweep, nothing unlabelled."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kd_lightning import compress
+from kd_lightning.runs import names
+from kd_lightning.training import forecast
+from kd_lightning.training.forecast import duration
+from tests.conftest import TINY, Finished
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+Cli = Callable[..., Finished]
+BAR = [word for word in TINY if "progress" not in word]
+
+
+def test_each_stage_says_first_how_long_it_takes(cli: Cli) -> None:
+    done = cli("optimizer.lr=0.05", "teacher_stage.optimizer.lr=0.05", "teacher_stage.max_epochs=6")
+    told = re.findall(r"^(teacher|student): about .* here for (\d+) epochs? \(\d+ ms a step\)(.*)$", done.out, re.M)
+    assert [(who, epochs) for who, epochs, _ in told] == [("teacher", "6"), ("student", "1")], done.out + done.err
+    assert told[0][2].startswith("; then the student, about ") and told[1][2] == ""
+    assert done.out.index("teacher: about") < done.out.index("done in")
+
+
+def test_what_is_long_for_a_cpu_is_told_with_what_to_run_instead(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "LONG", 0.0)
+    assert "That is long for a CPU. Shorter: experiment=quickstart" in cli("loss=ce").out
+
+
+def test_nothing_unlabelled_is_left_on_the_terminal(cli: Cli) -> None:
+    done = cli(*BAR, "loss=ce", tiny=False)
+    assert done.status == 0 and "Validation" not in done.out and "Testing" not in done.out
+
+
+def test_a_sweep_is_one_line_for_each_run_and_one_table(cli: Cli, teacher_run: Path) -> None:
+    done = cli("-m", f"model.teacher_weights={teacher_run}", "loss.temperature=1,4", "hydra.sweep.dir=sweep")
+    before = done.out[done.out.index("power:") : done.out.index("2 finished runs")]
+    lines = [line for line in before.splitlines()[1:] if line.strip()]
+    assert [line.partition(":")[0] for line in lines] == ["run 1 of 2, T1", "run 2 of 2, T4"]
+    assert all(f"sweep/{name}" in line for name, line in zip(("0_T1", "1_T4"), lines, strict=True))
+    assert "entropy is" in (Path("sweep/0_T1/train.log")).read_text(), "the log has the details"
+
+
+def test_quantizing_says_nothing_of_a_training(
+    distilled: Path, tmp_path: Path, command: Callable[..., Finished]
+) -> None:
+    done = command(compress, distilled, "--quantize", "int8", "--out", tmp_path / "int8")
+    assert done.status == 0 and "measured, not trained" in done.out
+    for words in ("nan h", "0 epochs", "done in 0 s", "Testing"):
+        assert words not in done.out
+
+
+def test_names_of_runs_tell_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = ["data=digits", "loss=kd", "loss.temperature=4", "loss.alpha=0.9", "seed=1"]
+    name = names.run_name("digits", "resnet8", "kd", 1, typed)
+    assert "_digits_resnet8_kd_T4_alpha0.9_seed1_" in name
+    monkeypatch.setattr(names, "sweep", [names.Sweep(("loss", "loss.temperature", "seed"), 8)])
+    assert names.sweep_name(7, typed) == "7_kd_T4_seed1"
+    assert "/" not in names.sweep_name(0, ["loss=my/path = x", "seed=../1"])
+
+
+def test_durations_in_words() -> None:
+    assert [duration(s) for s in (95, 720, 4.5 * 3600)] == ["95 s", "12.0 min", "4.5 h"]
