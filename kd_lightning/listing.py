@@ -16,9 +16,10 @@ def losses() -> list[str]:
 
 
 def models() -> list[str]:
-    """Return the networks for small images, each with what it is, and where others come from."""
+    """Return the networks for small images and for text, each with what it is, and where others come from."""
     from kd_lightning.models.create import BUILT_IN, model_names  # torch takes seconds to import
     from kd_lightning.models.imagenet import torchvision_names
+    from kd_lightning.models.text import TEXT
 
     found = {}
     for name in model_names():
@@ -28,6 +29,8 @@ def models() -> list[str]:
         else:
             module = inspect.getmodule(made.func if isinstance(made, partial) else made)
             found[name] = (inspect.getdoc(module) or "").splitlines()[0]
+    for name, network in TEXT.items():
+        found[name] = "text: " + (inspect.getdoc(network) or "").splitlines()[0]
     others = sorted(set(torchvision_names()) - set(found))
     return [
         *_lines(found),

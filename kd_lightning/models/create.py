@@ -19,6 +19,7 @@ from kd_lightning.models.imagenet import (
 )
 from kd_lightning.models.mobilenet import MobileNetV2
 from kd_lightning.models.shufflenet import ShuffleNetV1, ShuffleNetV2
+from kd_lightning.models.text import TEXT
 from kd_lightning.models.vgg import VGG
 from kd_lightning.models.wide_resnet import WideResNet
 from kd_lightning.utils.checks import UserError, did_you_mean, integer
@@ -59,8 +60,8 @@ def create_model(
     A name that both have (`resnet50`, `vgg13`) is the net for small images up to 64 pixels and torchvision's own above.
 
     Args:
-        name: One of `model_names()`, a classification model of torchvision, `timm/NAME`, or the dotted path of any
-            function or class.
+        name: One of `model_names()` or, for text, of `TEXT`, a classification model of torchvision, `timm/NAME`, or
+            the dotted path of any function or class.
         num_classes: Number of logits.
         kwargs: Arguments of the model.
         pretrained: Start from ImageNet weights, all but the classifier (and the stem's convolution in small-image
@@ -84,8 +85,11 @@ def create_model(
         chosen = {"pretrained": True} if pretrained else {}
         function = _imported(name, key)
         return _call(function, name, key, **({"num_classes": num_classes} | _wanted(function, facts) | chosen | kwargs))
+    if name in TEXT:
+        return _text_model(name, num_classes, pretrained, key, kwargs, facts)
     if "image_size" not in facts:
-        raise UserError(f"{key}: {name} is a network for images, and this data set has none; give a dotted path")
+        text = f"one of {', '.join(TEXT)}, or " if "vocabulary" in facts else ""
+        raise UserError(f"{key}: {name} is a network for images, and this data set has none; give {text}a dotted path")
     image_size = facts["image_size"]
     small = image_size <= SMALL_IMAGE
     if name in SMALL_STEM and small:
@@ -102,9 +106,20 @@ def create_model(
     if name.startswith("timm/"):
         return timm_model(name.removeprefix("timm/"), num_classes, pretrained, key, kwargs)
     raise UserError(
-        f"{key}: unknown model {name!r}{_nearest(name)} Built in are {', '.join(model_names())}; "
+        f"{key}: unknown model {name!r}{_nearest(name)} Built in are {', '.join((*model_names(), *TEXT))}; "
         "also any torchvision name, timm/NAME, or a dotted path such as my_package.nets.small_net"
     )
+
+
+def _text_model(
+    name: str, num_classes: int, pretrained: bool, key: str, kwargs: Mapping[str, Any], facts: Mapping[str, Any]
+) -> nn.Module:
+    if "vocabulary" not in facts:
+        raise UserError(f"{key}: {name} is a network for text, and this data set has none")
+    if pretrained:
+        raise UserError(f"{key}: {name} has no pretrained weights; do without them")
+    network = TEXT[name]
+    return _call(network, name, key, **({"num_classes": num_classes} | _wanted(network, facts) | dict(kwargs)))
 
 
 def _wanted(function: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +134,7 @@ def _wanted(function: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str,
 
 def _nearest(name: str) -> str:
     """The one name to suggest; of equally near ones the earlier, so the best known come first."""
-    known = (*model_names(), *torchvision_names())
+    known = (*model_names(), *TEXT, *torchvision_names())
     best = max(known, key=lambda other: difflib.SequenceMatcher(None, other, name).ratio())
     return did_you_mean(name, [best]) or "."
 
