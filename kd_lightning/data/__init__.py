@@ -10,3 +10,6 @@ from kd_lightning.data.images.resident import ResidentImages
 from kd_lightning.data.images.resident_module import ResidentDataModule
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.module import DataModule
+from kd_lightning.data.text.module import TextDataModule
+from kd_lightning.data.text.sst2 import SST2DataModule
+from kd_lightning.data.text.text_files import TextFilesDataModule

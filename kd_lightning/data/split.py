@@ -4,6 +4,9 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.hashing import random_bits
+from kd_lightning.types import UNLABELED
+
+_LABELS = 5  # salt: apart from the choice of the samples that are held out
 
 
 def stratified(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -23,6 +26,12 @@ def stratified_fraction(labels: Tensor, fraction: float, seed: int) -> tuple[Ten
     """Take a fraction of every class, rounded, but at least one sample; return positions (rest, taken)."""
     share = (torch.bincount(labels) * fraction).round().long().clamp(min=1)
     return take(labels, share, seed)
+
+
+def hide_labels(labels: Tensor, fraction: float, seed: int) -> Tensor:
+    """Return `labels` `[N]` with `UNLABELED` outside a fraction of every class, chosen by `seed`."""
+    others, _ = stratified_fraction(labels, fraction, random_bits(seed, _LABELS))
+    return labels.index_fill(0, others, UNLABELED)
 
 
 def take(labels: Tensor, share: Tensor, seed: int) -> tuple[Tensor, Tensor]:

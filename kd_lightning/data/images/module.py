@@ -8,16 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.data.hashing import random_bits
 from kd_lightning.data.images.adapter import ImageAdapter
 from kd_lightning.data.images.folder import Photos, folder_path, scan_unlabeled
 from kd_lightning.data.images.normalize import NORMALIZATIONS, Normalize
 from kd_lightning.data.module import DataModule
-from kd_lightning.data.split import stratified_fraction
+from kd_lightning.data.split import hide_labels
 from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import choice, integer, number
-
-_LABELS = 5  # salt: apart from the choice of the samples that are held out
 
 
 class ImageDataModule(DataModule):
@@ -68,8 +65,7 @@ class ImageDataModule(DataModule):
             int64 `[N + M]`.
         """
         if self.label_fraction is not None:
-            others, _ = stratified_fraction(labels, self.label_fraction, random_bits(self.split_seed, _LABELS))
-            labels = labels.index_fill(0, others, UNLABELED)
+            labels = hide_labels(labels, self.label_fraction, self.split_seed)
         labels = torch.cat([labels, labels.new_full((unlabeled,), UNLABELED)])
         known = labels != UNLABELED
         self._labelled = None if known.all() else known.nonzero().flatten()

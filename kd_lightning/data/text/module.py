@@ -1,0 +1,234 @@
+"""Base class of all data sets of sentences."""
+
+import hashlib
+import json
+from abc import abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_lightning.data.module import DataModule, Split
+from kd_lightning.data.split import hide_labels, stratified_fraction
+from kd_lightning.data.text.ragged import RaggedTokens
+from kd_lightning.data.text.table import Table, text_path
+from kd_lightning.data.text.tokens import KINDS, PADDING, Tokenize, padded
+from kd_lightning.types import UNLABELED
+from kd_lightning.utils.checks import UserError, choice, integer, number
+from kd_lightning.utils.console import say
+
+EXAMPLE = 32
+"""Tokens of a sentence on which sizes and latencies are measured."""
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class TextDataModule(DataModule):
+    """Sentences: `Batch.x` is `{"ids": int64 [B, L], "mask": bool [B, L]}`, filled up with `padding`.
+
+    Args:
+        root: Folder of the files.
+        tokenizer: `words` or `pieces`; see `Tokenize.fit`.
+        vocabulary: Most tokens, with padding and unknown; fitted on the training split alone.
+        lowercase: Make letters small and take accents off.
+        max_length: Tokens that are kept of a sentence.
+        val_size: Fraction of the training file that is held out, stratified, if there is no file for validation; 0 for
+            none.
+        test_size: Likewise for the test.
+        label_fraction: Fraction of the training sentences, stratified and chosen by `split_seed`, that keep their
+            labels; the others stay in the training split with `UNLABELED`. None for all.
+        common: Arguments of `DataModule`.
+    """
+
+    num_views = 1
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        tokenizer: str = "words",
+        vocabulary: int = 8000,
+        lowercase: bool = True,
+        max_length: int = 64,
+        val_size: float = 0.1,
+        test_size: float = 0.1,
+        label_fraction: float | None = None,
+        batch_size: int = 64,
+        **common: Any,
+    ) -> None:
+        super().__init__(batch_size=batch_size, **common)
+        self.root = text_path("data.root", root)
+        self.kind = choice("data.tokenizer", tokenizer, KINDS)
+        self.vocabulary = integer("data.vocabulary", vocabulary, ge=10)
+        if not isinstance(lowercase, bool):
+            raise UserError(f"data.lowercase must be true or false, got {lowercase!r}")
+        self.lowercase = lowercase
+        self.max_length = integer("data.max_length", max_length, ge=1)
+        self.val_size = number("data.val_size", val_size, ge=0, le=0.9)
+        self.test_size = number("data.test_size", test_size, gt=0, le=0.9)
+        if label_fraction is not None:
+            label_fraction = number("data.label_fraction", label_fraction, gt=0, le=1)
+        self.label_fraction = None if label_fraction == 1 else label_fraction
+        self._labelled: Tensor | None = None
+
+    @abstractmethod
+    def read(self) -> dict[Split, Table]:
+        """Return the files that are there, `train` at least. Raises UserError."""
+
+    @abstractmethod
+    def class_names(self, train: Table) -> dict[str, str]:
+        """Return label as it is written → name of its class, in the order of the classes. Raises UserError."""
+
+    @cached_property
+    def _tables(self) -> dict[Split, Table]:
+        tables = self.read()
+        for split, table in tables.items():
+            if table.empty:
+                say(f"{table.path}: left out {table.empty} × empty sentence", detail=True)
+            if not table.texts:
+                raise UserError(f"{table.path} has no sentences; {split} needs some")
+        return tables
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        names = self.class_names(self._tables["train"])
+        if len(names) < 2:
+            path = self._tables["train"].path
+            raise UserError(f"{path} must have two or more different labels, got {', '.join(names)}")
+        return names
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes; reads the files."""
+        return list(self._names.values())
+
+    def prepare_data(self) -> None:
+        """Read all files, so that none stops a training. Raises UserError."""
+        _ = self.classes
+
+    def setup(self, stage: str | None = None) -> None:
+        """Fill `splits` once, whatever the stage; lines tell what is held out and cut. Raises UserError."""
+        if self.splits:
+            return
+        parts = self._split()
+        self._tokenize = Tokenize.fit(parts["train"][0], self.kind, self.vocabulary, self.lowercase, self.max_length)
+        digest = hashlib.sha256(json.dumps(self._tokenize.values, sort_keys=True).encode())
+        self._tokenizer_id = digest.hexdigest()[:10]
+        splits: dict[Split, RaggedTokens] = {}
+        for split in SPLITS:
+            texts, labels = parts[split]
+            rows, cut = self._tokenize(texts)
+            if cut:
+                told = f"{cut:,} of {len(texts):,} sentences are cut at data.max_length={self.max_length} tokens"
+                say(f"{split}: {told}", detail=True)
+            digest.update(json.dumps([rows, labels.tolist()]).encode())
+            if split == "train" and self.label_fraction is not None:
+                labels = hide_labels(labels, self.label_fraction, self.split_seed)
+                self._labelled = (labels != UNLABELED).nonzero().flatten()
+            splits[split] = RaggedTokens(rows, labels, self.max_length)
+        self._content = digest.hexdigest()
+        self.splits = {**splits}
+
+    def _split(self) -> dict[Split, tuple[list[str], Tensor]]:
+        """Return texts and labels of the three splits, with no sentence of a split that is held out left in train."""
+        order = {label: i for i, label in enumerate(self._names)}
+        parts: dict[Split, tuple[list[str], Tensor]] = {
+            split: (table.texts, torch.tensor([_class(table, i, order) for i in range(len(table.texts))]))
+            for split, table in self._tables.items()
+        }
+        if not self.val_size:
+            parts.setdefault("val", ([], torch.empty(0, dtype=torch.long)))
+        wanted: dict[Split, float] = {"test": self.test_size, "val": self.val_size}
+        missing = {split: fraction for split, fraction in wanted.items() if split not in parts}
+        counts = torch.bincount(parts["train"][1], minlength=len(order))
+        if int(counts.min()) <= len(missing):
+            name = self.classes[int(counts.argmin())]
+            raise UserError(
+                f"{self._tables['train'].path}: class {name} has {int(counts.min())} sentences, but needs "
+                f"{len(missing) + 1}: one to train, and one for each split that is held out; add sentences or files"
+            )
+        for split, fraction in missing.items():
+            parts["train"], parts[split] = self._hold_out(*parts["train"], split, fraction)
+        for split in ("val", "test"):
+            if split in missing:
+                continue
+            seen = set(parts["train"][0])
+            if repeated := sum(text in seen for text in parts[split][0]):
+                say(f"{split}: {repeated:,} of {len(parts[split][0]):,} sentences are in train too", detail=True)
+        return parts
+
+    def _hold_out(
+        self, texts: list[str], labels: Tensor, split: Split, fraction: float
+    ) -> tuple[tuple[list[str], Tensor], tuple[list[str], Tensor]]:
+        rest, taken = stratified_fraction(labels, fraction, self.split_seed)
+        held = [texts[i] for i in taken.tolist()]
+        copies = set(held)
+        keep = torch.tensor([i for i in rest.tolist() if texts[i] not in copies], dtype=torch.long)
+        gone = len(rest) - len(keep)
+        also = f"; left out {gone} × copy of one of them in train" if gone else ""
+        say(
+            f"{split}: held out {len(held):,} of {len(texts):,} training sentences "
+            f"(data.{split}_size={fraction}, data.split_seed={self.split_seed}){also}",
+            detail=True,
+        )
+        if not torch.bincount(labels[keep], minlength=self.num_classes).all():
+            raise UserError(
+                f"{self._tables['train'].path}: a class would have no sentence left to train; add other sentences, or "
+                f"a file {split}"
+            )
+        return ([texts[i] for i in keep.tolist()], labels[keep]), (held, labels[taken])
+
+    @property
+    def tokenize(self) -> Tokenize:
+        """The fitted tokenizer; reads the files."""
+        self.setup()
+        return self._tokenize
+
+    @property
+    def labelled(self) -> Tensor | None:
+        self.setup()
+        return self._labelled
+
+    def label_identity(self) -> float | None:
+        return self.label_fraction
+
+    def epoch_views(self, epoch: int) -> Tensor:
+        return torch.zeros(self.sizes["train"], dtype=torch.long)
+
+    def example(self, count: int) -> dict[str, Tensor]:
+        """Return sentences of 32 tokens, or `max_length` if that is less."""
+        width = padded(min(EXAMPLE, self.max_length), self.max_length)
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(PADDING + 1, self.tokenize.vocabulary, (count, width), generator=generator)
+        return {"ids": ids, "mask": torch.ones(count, width, dtype=torch.bool)}
+
+    def model_kwargs(self) -> dict[str, Any]:
+        """Return what networks depend on; `tokenizer` names it, so that no student is given another one's ids."""
+        return super().model_kwargs() | {
+            "vocabulary": self.tokenize.vocabulary,
+            "max_length": self.max_length,
+            "padding": PADDING,
+            "tokenizer": self._tokenizer_id,
+        }
+
+    def preprocessing(self) -> dict[str, Any]:
+        return self.tokenize.card()
+
+    def identity(self) -> dict[str, Any]:
+        """Return the identity of the data set; reads the files."""
+        self.setup()
+        return {
+            "name": self.name,
+            "split_seed": self.split_seed,
+            "max_length": self.max_length,
+            "content": self._content,
+        }
+
+
+def _class(table: Table, i: int, order: dict[str, int]) -> int:
+    label = table.labels[i]
+    if label not in order:
+        known = ", ".join(list(order)[:10]) + (" …" if len(order) > 10 else "")
+        raise UserError(f"{table.path}, line {table.lines[i]}: label {label!r} is none of the classes {known}")
+    return order[label]

@@ -1,0 +1,134 @@
+"""Files of labelled sentences: tables (TSV, CSV) and JSON lines, in UTF-8."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kd_lightning.utils.checks import UserError, did_you_mean
+
+SUFFIXES = (".tsv", ".csv", ".jsonl")
+
+
+@dataclass
+class Table:
+    """Sentences of one split with their labels as they are written."""
+
+    path: Path
+    texts: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    """Line of each in the file, from 1."""
+    empty: int = 0
+    """Number of samples that were left out, as their sentence is empty."""
+
+    def add(self, line: int, text: str, label: str) -> None:
+        """Add a sample, unless its sentence is blank."""
+        if not text.strip():
+            self.empty += 1
+            return
+        self.texts.append(text)
+        self.labels.append(label.strip())
+        self.lines.append(line)
+
+
+def text_path(key: str, value: Any) -> Path:
+    """Return the folder that the user gave as `key`. Raises UserError if it is not a path."""
+    if not isinstance(value, str | Path):
+        raise UserError(f"{key} must be a folder, got {value!r}")
+    return Path(value).expanduser()
+
+
+def read_text(path: Path) -> str:
+    """Return the content of a file in UTF-8, with or without a byte order mark. Raises UserError."""
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = content[: e.start].count(b"\n") + 1
+        raise UserError(f"{path}, line {line}: not UTF-8; save the file in UTF-8") from e
+
+
+def read_pairs(path: Path) -> Table:
+    """Read lines of `sentence<TAB>label` without a header. Raises UserError."""
+    table = Table(path)
+    for number, line in _lines(path):
+        text, tab, label = line.rpartition("\t")
+        if not tab:
+            raise UserError(f"{path}, line {number}: there is no tab; each line is sentence<TAB>label")
+        table.add(number, text, label)
+    return table
+
+
+def read_table(path: Path, text: str, label: str) -> Table:
+    """Read a table with a header (.tsv, .csv) or JSON lines (.jsonl).
+
+    Args:
+        path: The file.
+        text: Column of the sentence.
+        label: Column of the label.
+
+    Raises:
+        UserError: If it cannot be read or has no such columns; the message names the line.
+    """
+    return _read_json_lines(path, text, label) if path.suffix == ".jsonl" else _read_columns(path, text, label)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number, line) of those that are not blank."""
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            yield number, line.rstrip("\r")
+
+
+def _read_columns(path: Path, text: str, label: str) -> Table:
+    content = io.StringIO(read_text(path), newline="")
+    if path.suffix == ".tsv":
+        reader = csv.reader(content, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(content, strict=True)
+    table, header = Table(path), None
+    try:
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            if header is None:
+                header = [cell.strip() for cell in row]
+                where = [_column(path, header, key, name) for key, name in (("text", text), ("label", label))]
+            elif len(row) != len(header):
+                raise UserError(f"{path}, line {reader.line_num}: {len(row)} columns, but the header has {len(header)}")
+            else:
+                table.add(reader.line_num, *(row[i] for i in where))
+    except csv.Error as e:
+        raise UserError(f"{path}, line {reader.line_num}: {e}") from e
+    return table
+
+
+def _column(path: Path, header: list[str], key: str, name: str) -> int:
+    if header.count(name) != 1:
+        what = "twice" if name in header else f"not{did_you_mean(name, header)}"
+        raise UserError(f"data.{key}_column={name}: {path} has it {what}; its header is {', '.join(header)[:200]}")
+    return header.index(name)
+
+
+def _read_json_lines(path: Path, text: str, label: str) -> Table:
+    table = Table(path)
+    for number, line in _lines(path):
+        try:
+            values = json.loads(line)
+        except ValueError as e:
+            raise UserError(f"{path}, line {number}: not JSON ({e})") from e
+        for key, name in (("text", text), ("label", label)):
+            if not isinstance(values, dict) or name not in values:
+                has = ", ".join(values) if isinstance(values, dict) else type(values).__name__
+                raise UserError(f"data.{key}_column={name}: {path}, line {number}, has it not; it has {has[:200]}")
+        if not isinstance(values[text], str) or not isinstance(values[label], str | int):
+            raise UserError(f"{path}, line {number}: {text} must be a string, and {label} a string or a whole number")
+        table.add(number, values[text], str(values[label]))
+    return table
