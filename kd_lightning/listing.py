@@ -1,4 +1,4 @@
-"""What there is to choose from, one line each: networks by `model.student`, losses by `loss`."""
+"""Lists of the networks for `model.student` and the losses for `loss`, one line each."""
 
 import inspect
 import shutil

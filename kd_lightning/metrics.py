@@ -32,7 +32,7 @@ class Scores(nn.Module):
         self.teacher = self.student.clone()
         self.fidelity = MetricCollection({"agreement": Mean(_agrees), "kl": Mean(_kl)}, compute_groups=False)
         self.detail: dict[str, dict[str, Any]] = {}
-        """Of the last evaluation: model → `confusion`, counts `[C][C]` (rows are true classes, columns predicted ones),
+        """Details of the last evaluation: model → `confusion`, counts `[C][C]` (rows are true classes, columns predicted ones),
         `reliability` (fields of `Reliability`) and `ece`."""
 
     @torch.no_grad()

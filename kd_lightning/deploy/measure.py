@@ -40,13 +40,13 @@ class Row:
     """On test samples, in [0, 1], of the runtime's own answers."""
     parameters: int
     macs: int
-    """Of one sample."""
+    """Multiply-accumulates of one sample."""
     bytes: int
     """Size of the file; for eager and compiled, of the weights in safetensors."""
     memory: int | None
     """Peak bytes of a process that answers single samples; None if unknown."""
     median_ms: float
-    """Of batches of one."""
+    """Milliseconds of a batch of one sample."""
     p95_ms: float
     samples_per_second: float
     """In batches of BATCH."""

@@ -1,4 +1,4 @@
-"""What a command may change in the configuration of a finished run."""
+"""Changes that a command may make in the configuration of a finished run."""
 
 from omegaconf import DictConfig
 
@@ -14,7 +14,7 @@ CHANGEABLE = (
     "teacher_stage.dir",
     "trainer.accelerator",
 )
-"""Where things lie and how fast they are read; any other key would make another experiment of it."""
+"""Keys of places and of reading speed; any other key would make it another experiment."""
 
 
 def overridden(config: DictConfig, overrides: list[str]) -> DictConfig:

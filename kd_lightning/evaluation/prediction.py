@@ -55,7 +55,7 @@ class Predictor:
         self.classes = card.classes
         self.preprocess = Preprocess.parse(card.preprocessing)
         self.temperature = 1.0 if raw else float(card.extra.get("temperature", 1.0))
-        """Of the student's probabilities; 1 leaves them as they are."""
+        """Temperature of the student's probabilities; 1 leaves them as they are."""
         inference = Inference("cpu", "32-true")  # a few images do not pay for a transfer
         self._answers: dict[str, tuple[Answer, float]] = {
             "student": (inference.student(opened.student), self.temperature)

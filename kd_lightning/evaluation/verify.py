@@ -29,7 +29,7 @@ class Check(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether it is the same within the tolerance."""
+        """True if it is the same within the tolerance."""
         return abs(self.now - self.recorded) <= self.tolerance
 
 
@@ -43,7 +43,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether every number is the same."""
+        """True if every number is the same."""
         return all(check.ok for check in self.checks)
 
     @property

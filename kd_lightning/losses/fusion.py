@@ -47,7 +47,7 @@ class Fusion(nn.Module):
 
     @property
     def reads_labels(self) -> bool:
-        """Whether the weights of the teachers depend on the labels."""
+        """True if the weights of the teachers depend on the labels."""
         return self.fusion == "confidence" or self.learned
 
     def weights(self, teacher: Outputs, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a sweep says before it starts and when it ends. Named in conf/train.yaml, so its imports are small."""
+"""Messages of a sweep before it starts and when it ends. Named in conf/train.yaml, so its imports are small."""
 
 from contextlib import suppress
 from pathlib import Path

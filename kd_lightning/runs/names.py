@@ -117,9 +117,9 @@ class Sweep:
     """The sweep that this process runs."""
 
     keys: tuple[str, ...]
-    """What differs between its runs."""
+    """Keys that differ between its runs."""
     runs: int | None
-    """How many there are; None for a sweeper that decides as it goes."""
+    """Number of runs; None for a sweeper that decides as it goes."""
 
 
 sweep: list[Sweep] = []

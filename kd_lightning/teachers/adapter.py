@@ -1,4 +1,4 @@
-"""What lies between the data and a teacher that was trained elsewhere."""
+"""An adapter between the data and a teacher that was trained elsewhere."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the user adds to a training beside our own: loggers and callbacks, by their groups of the configuration."""
+"""Loggers and callbacks that the user adds to our own, from their groups of the configuration."""
 
 import importlib.util
 import inspect

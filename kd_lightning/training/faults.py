@@ -1,4 +1,4 @@
-"""What goes wrong around a training without being its own fault: memory, pictures, files left open."""
+"""Faults around a training that are not its own: memory, pictures, files left open."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

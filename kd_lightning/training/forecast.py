@@ -1,4 +1,4 @@
-"""How long a training will take here, told after its first few steps, before it costs."""
+"""A forecast of how long a training takes on this machine, told after its first few steps."""
 
 import time
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ class Forecast(pl.Callback):
         self.later = _later.get() / work if work else 0.0
         """Work of the stages that follow, as a multiple of this one's."""
         self.seconds: float | None = None
-        """Of the whole stage from its first step on; None before it was measured."""
+        """Seconds of the whole stage from its first step on; None before it was measured."""
         self._since, self._steps, self._first = 0.0, -1, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

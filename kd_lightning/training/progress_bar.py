@@ -51,7 +51,7 @@ class Bar(RichProgressBar):
         return metrics | {"left": self._time_left(trainer)}
 
     def _time_left(self, trainer: pl.Trainer) -> str:
-        """Of the whole job at the pace so far: this training, its validations, and a student that follows a teacher."""
+        """Time left of the whole job at the pace so far: this training, its validations, and a student that follows."""
         first, since = self._started
         done, total = trainer.global_step - first, trainer.estimated_stepping_batches - first
         if not done:

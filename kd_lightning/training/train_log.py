@@ -1,4 +1,4 @@
-"""What a training logs: means of its terms over all processes, the learning rate, images per second."""
+"""The log of a training: means of its terms over all processes, the learning rate, samples per second."""
 
 import math
 import time
@@ -29,11 +29,11 @@ class TrainLog(pl.Callback):
         self._since = 0.0
         self._before, self._fitting_since = 0.0, math.nan
         self.parts = 1
-        """How often the training began or went on."""
+        """Number of times the training was started or resumed."""
 
     @property
     def seconds(self) -> float:
-        """Of training and its validations up to now; of one that was interrupted, all that led to its result."""
+        """Seconds of training and validation up to now, those before an interruption included."""
         if math.isnan(self._fitting_since):  # nothing was trained
             return self._before
         return self._before + time.perf_counter() - self._fitting_since

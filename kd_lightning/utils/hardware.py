@@ -62,7 +62,7 @@ def resolve_precision(precision: Any, accelerator: str) -> str:
 
 
 def fast_bf16(accelerator: str) -> bool:
-    """Whether bf16 arithmetic runs at full speed: GPUs from Ampere on, CPUs with avx512_bf16 or AMX."""
+    """Return whether bf16 arithmetic runs at full speed: GPUs from Ampere on, CPUs with avx512_bf16 or AMX."""
     if accelerator == "gpu":
         return torch.cuda.get_device_capability()[0] >= 8
     cpuinfo = Path("/proc/cpuinfo")
@@ -71,7 +71,7 @@ def fast_bf16(accelerator: str) -> bool:
 
 
 def resolve_compile(wanted: Any, accelerator: str, steps: float) -> bool:
-    """Whether to compile for a training of so many `steps`; `auto`: on a GPU, if it is long. Raises UserError."""
+    """Return whether to compile for a training of `steps`; `auto`: on a GPU, if it is long. Raises UserError."""
     choice("compile", wanted, ("auto", True, False))
     return accelerator == "gpu" and steps >= LONG_TRAINING if wanted == "auto" else bool(wanted)
 

@@ -1,7 +1,7 @@
 """Names for files, folders and commands."""
 
 PREFIX = ["python -m kd_lightning."]
-"""What a command's name follows; `kd` puts its own here."""
+"""Words before a command's name in its help; `kd` sets its own."""
 
 
 def program(command: str) -> str:

@@ -1,4 +1,4 @@
-"""What Lightning says that no one needs to read in a run of ours; everything else is shown."""
+"""Filters for messages of Lightning that say nothing new about our runs; all others are shown."""
 
 import logging
 import warnings

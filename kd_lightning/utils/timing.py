@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: data, student, teacher, optimizer."""
+"""Shares of a training step's time: data, student, teacher, optimizer."""
 
 import time
 
@@ -22,7 +22,7 @@ class Stopwatch:
         self._since = None
 
     def lap(self, name: str) -> None:
-        """What has passed since the last lap went to `name`."""
+        """Add the time since the last lap to `name`."""
         if self._since is None:
             return
         now = _now()

@@ -1,4 +1,4 @@
-"""Where the pixels of a data set lie during a training: `data.device`."""
+"""The device on which the pixels of a data set lie during a training: `data.device`."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Where the answers of a teacher are kept, in which type, and whether there is room for them."""
+"""Storage of a teacher's answers: the place, the type, and a check that there is room."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ SHARE = 0.9  # of the free disk or memory that a full table may take
 
 @dataclass(frozen=True)
 class CacheSpec:
-    """Where a teacher's answers are kept. Raises UserError for an unknown type."""
+    """Place and type of the stored answers. Raises UserError for an unknown type."""
 
     place: str
     """`auto`, `off`, `memory`, or a folder: `model.teacher_cache`."""
