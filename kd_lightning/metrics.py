@@ -32,8 +32,8 @@ class Scores(nn.Module):
         self.teacher = self.student.clone()
         self.fidelity = MetricCollection({"agreement": Mean(_agrees), "kl": Mean(_kl)}, compute_groups=False)
         self.detail: dict[str, dict[str, Any]] = {}
-        """Details of the last evaluation: model → `confusion`, counts `[C][C]` (rows are true classes, columns predicted
-        ones), `reliability` (fields of `Reliability`) and `ece`."""
+        """Details of the last evaluation: model → `confusion`, counts `[C][C]` (rows are true classes, columns are
+        predicted ones), `reliability` (fields of `Reliability`) and `ece`."""
 
     @torch.no_grad()
     def update(self, student: Tensor, teacher: Tensor | None, y: Tensor) -> None:

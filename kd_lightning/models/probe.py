@@ -58,7 +58,7 @@ class Probe:
         raise UserError(f"{key} must be all, last, pooled, a stage's number, a layer's name or a list, got {wanted!r}")
 
     def _before_relu(self, name: str) -> str:
-        """Return the stage before its ReLU, or the BatchNorm that follows it (WRN), or the stage itself (MobileNetV2)."""
+        """Return the stage before its ReLU, the BatchNorm that follows it (WRN), or the stage itself (MobileNetV2)."""
         try:
             self.shapes((name + BEFORE_RELU,))
         except UserError:
