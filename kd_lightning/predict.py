@@ -1,26 +1,33 @@
-"""Predict the classes of images with a run's student. `python -m kd_lightning.predict RUN IMAGE… --sheet out.png`.
+"""Predict the classes of images or sentences with a run's student. `python -m kd_lightning.predict RUN IMAGE…`.
 
-An image of any size and format is read as in the evaluation of the run: turned as its EXIF says, made RGB, its shorter
-side resized and the middle cut out. Modules are imported where they are needed: torch takes seconds.
+With a student of text: `python -m kd_lightning.predict RUN "a sentence" lines.txt`. An image of any size and format is
+read as in the evaluation of the run: turned as its EXIF says, made RGB, its shorter side resized and the middle cut
+out. Modules are imported where they are needed: torch takes seconds.
 """
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kd_lightning.utils.names import program
+
+if TYPE_CHECKING:
+    from kd_lightning.evaluation.opened import OpenedRun
 
 ON_SHEET = 30  # images
 
 
 def main() -> None:
-    """Exit with 0; 1 if an image could not be read, the others are done; 2 if nothing could be."""
+    """Exit with 0; 1 if a sample could not be read, the others are done; 2 if nothing could be."""
     parser = argparse.ArgumentParser(prog=program("predict"), description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them; also data.root=…")
+    what = "image files, or folders of them; sentences, or .txt files with one in each line; also data.root=…"
+    parser.add_argument("samples", nargs="+", metavar="SAMPLE", help=what)
     parser.add_argument("--teacher", action="store_true", help="the teacher's answer beside the student's")
     parser.add_argument("--raw", action="store_true", help="the student's probabilities without calibration")
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each image instead of a table")
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each sample instead of a table")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default %(default)s)")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help=f"a picture sheet of the first {ON_SHEET} images")
     parser.add_argument("--trust", action="store_true", help="import code that the run's files name")
@@ -36,18 +43,20 @@ def main() -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from kd_lightning.evaluation.prediction import Predictor, as_json, find_images, predict, predictions_table
+    from kd_lightning.evaluation.answers import as_json, predictions_table
+    from kd_lightning.evaluation.opened import open_run
     from kd_lightning.utils.checks import UserError, integer
     from kd_lightning.utils.console import say
 
     integer("--top", args.top, ge=1)
     if args.sheet and not args.sheet.parent.is_dir():
         raise UserError(f"--sheet: there is no folder {args.sheet.parent}")
-    overrides = [word for word in args.images if "=" in word and not Path(word).exists()]
-    paths = find_images([Path(word) for word in args.images if word not in overrides])
-    predictor = Predictor(args.run, args.teacher, overrides, args.raw)
+    overrides = [word for word in args.samples if _is_override(word)]
+    opened = open_run(args.run, overrides)
+    words = [word for word in args.samples if word not in overrides]
+    predictor, predictions = _opened(opened, words, args)
     status, done = 0, []
-    for answer in predict(predictor, paths, args.top):
+    for answer in predictions:
         if isinstance(answer, UserError):
             print(f"error: {answer}", file=sys.stderr)
             status = 1
@@ -57,6 +66,8 @@ def _run(args: argparse.Namespace) -> int:
             print(as_json(answer, predictor.temperature), flush=True)
     if done and not args.json:
         say(predictions_table(done))
+        if cut := sum("cut" in answer.told for answer in done):
+            say(f"{cut} of {len(done)} are longer than {predictor.tokenize.max_length} tokens; the rest was not read.")
         if (t := predictor.temperature) != 1:
             say(f"The student's probabilities are calibrated (T = {t:.3g}; --raw leaves it out).")
     if done and args.sheet:
@@ -69,6 +80,31 @@ def _run(args: argparse.Namespace) -> int:
         except OSError as e:
             raise UserError(f"--sheet: cannot write {args.sheet}: {e.strerror}") from e
     return status if done else 2
+
+
+def _is_override(word: str) -> bool:
+    """Return whether a word is `key=value`, not a file or a sentence with such a sign in it."""
+    key, equals, _ = word.partition("=")
+    return bool(equals) and not key[-1:].isspace() and len(key.split()) == 1 and not Path(word).exists()
+
+
+def _opened(opened: "OpenedRun", words: list[str], args: argparse.Namespace) -> tuple[Any, Iterator[Any]]:
+    """Return what predicts the run's kind of data, and its predictions."""
+    from kd_lightning.evaluation import prediction, sentences
+    from kd_lightning.utils.checks import UserError
+
+    kind = opened.card.preprocessing.get("kind")
+    if kind == "images":
+        images = prediction.find_images([Path(word) for word in words])
+        predictor = prediction.Predictor(opened, args.teacher, args.raw)
+        return predictor, prediction.predict(predictor, images, args.top)
+    if kind != "text":
+        raise UserError(f"predict: the run's data is {kind!r}; predict is for images and text")
+    if args.sheet:
+        raise UserError("--sheet is for images; the run is of text")
+    found = sentences.find_sentences(words)
+    reader = sentences.SentencePredictor(opened, args.teacher, args.raw)
+    return reader, sentences.predict(reader, found, args.top)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A run directory or an exported file as a model that answers raw samples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from kd_lightning import runs
 from kd_lightning.data.images.decode import Preprocess
-from kd_lightning.deploy.files.card import PIXELS, is_images
+from kd_lightning.data.text.tokens import Tokenize
+from kd_lightning.deploy.files.card import PIXELS, is_images, is_text
 from kd_lightning.deploy.files.formats import open_file
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.runs.students import load_student
@@ -42,17 +43,22 @@ class Model:
         self.card, self.classes = card, list(card.classes)
         self._answer = answer
         self._preprocess = Preprocess.parse(card.preprocessing) if is_images(card) else None
+        self._tokenize = Tokenize.parse(card.preprocessing) if is_text(card) else None
         self._takes_pixels = card.extra.get("input") == PIXELS
         # A file may have divided its logits already.
         self._factor = 1 / card.extra.get("temperature", 1.0) if calibrated else card.extra.get("divided_by", 1.0)
 
     def __call__(self, samples: Any) -> Answer:
-        """Answer one image or several, or inputs of another kind; see `kd_lightning.load`.
+        """Answer one image or sentence or several, or inputs of another kind; see `kd_lightning.load`.
 
         Raises:
             UserError: If the samples are nothing of that kind.
         """
-        x = samples if self._preprocess is None else self._inputs(samples, self._preprocess)
+        x = samples
+        if self._preprocess is not None:
+            x = self._inputs(samples, self._preprocess)
+        elif self._tokenize is not None and not isinstance(samples, Mapping):
+            x = self._tokenize.inputs(_each(samples))
         with torch.no_grad():
             probabilities = (self._factor * self._answer(x).float()).softmax(1)
         return Answer([self.classes[k] for k in probabilities.argmax(1).tolist()], probabilities)

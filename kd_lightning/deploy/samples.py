@@ -14,14 +14,27 @@ BATCH = 256
 def samples(data: DataModule, split: Split, count: int | None = None) -> tuple[Any, Tensor]:
     """Return inputs and labels `[N]` of `count` samples, spread over a split; None for all.
 
-    Training samples are those of the first epoch. All samples must have the same shape.
+    Training samples are those of the first epoch. Batches whose second dimension differs, as that of sentences does,
+    are filled up with zeros to the largest one.
     """
     source = data.splits[split]
     n = len(source)
     order = torch.linspace(0, n - 1, min(count or n, n), dtype=torch.float64).round().long()
     batches = list(source.batches(order, BATCH, data.seed, 0, torch.device("cpu")))
-    inputs = tree_map(lambda *parts: torch.cat(parts).contiguous(), *(batch.x for batch in batches))
+    inputs = tree_map(_joined, *(batch.x for batch in batches))
     return inputs, torch.cat([batch.y for batch in batches])
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    if parts[0].dim() > 1:
+        width = max(part.shape[1] for part in parts)
+        parts = tuple(_wider(part, width) for part in parts)
+    return torch.cat(parts).contiguous()
+
+
+def _wider(part: Tensor, width: int) -> Tensor:
+    missing = width - part.shape[1]
+    return torch.cat([part, part.new_zeros(len(part), missing, *part.shape[2:])], 1) if missing else part
 
 
 def size(inputs: Any) -> int:

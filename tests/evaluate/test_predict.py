@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from kd_lightning import predict, runs
+from kd_lightning.evaluation.opened import open_run
 from kd_lightning.evaluation.prediction import Prediction, Predictor
 from kd_lightning.evaluation.prediction import predict as predictions
 from kd_lightning.runs.students import load_student, save_student
@@ -56,13 +57,13 @@ def test_json_lines_hold_the_top_classes_of_every_image(distilled: Path, images:
 
 
 def test_a_picture_turned_by_exif_is_seen_upright(distilled: Path, images: Path) -> None:
-    predictor = Predictor(distilled)
+    predictor = Predictor(open_run(distilled))
     Image.fromarray(np.round(load_digits().images[6] * 15.9375).astype(np.uint8)).save(images / "upright.png")
     assert (predictor.preprocess.read(images / "6.png") == predictor.preprocess.read(images / "upright.png")).all()
 
 
 def test_predictions_are_what_the_student_says_of_its_test_set(distilled: Path, images: Path) -> None:
-    predictor = Predictor(distilled)
+    predictor = Predictor(open_run(distilled))
     path = images / "0.png"
     (told,) = predictions(predictor, [path], 10)
     assert isinstance(told, Prediction)

@@ -3,7 +3,7 @@
 It is JSON in the file's metadata, under the key `kd_lightning`; `extra` then has
 
 - input: `float32 NCHW` for normalized images, `uint8 NHWC` for pixels as they are, `float32 [N, 40]` for another
-  tensor, or such a description of each entry of a dictionary
+  tensor, or such a description of each entry of a dictionary; of text `int64 [N, L]`, with any L up to `max_length`
 - precision: `fp32`, `fp16` or `int8`; inputs and logits are not affected
 - batch: null for any number of samples, or 1
 - versions: of kd_lightning and torch
@@ -16,7 +16,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from kd_lightning.types import StudentCard
 from kd_lightning.utils import hardware
@@ -29,6 +31,19 @@ INPUT, OUTPUT = "images", "logits"
 def is_images(card: StudentCard) -> bool:
     """Return whether the student takes images."""
     return card.preprocessing.get("kind") == "images"
+
+
+def is_text(card: StudentCard) -> bool:
+    """Return whether the student takes token ids and mask."""
+    return card.preprocessing.get("kind") == "text"
+
+
+def dynamic_shapes(card: StudentCard, example: Any) -> Any:
+    """Return which dimensions of the inputs of a file may differ from `example`, for `torch.export`; None for none."""
+    dims: dict[int, Any] = {} if card.extra["batch"] else {0: torch.export.Dim("batch")}
+    if is_text(card) and int(card.preprocessing["max_length"]) > 1:
+        dims[1] = torch.export.Dim("length", min=1, max=int(card.preprocessing["max_length"]))
+    return tree_map(lambda _: dims, example) if dims else None
 
 
 def input_name(card: StudentCard) -> str:
@@ -71,12 +86,13 @@ def _described(card: StudentCard, example: Any, preprocessing: bool) -> Any:
     if is_images(card):
         return PIXELS if preprocessing else FLOAT
     if isinstance(example, Mapping):
-        return {name: _tensor(value) for name, value in example.items()}
+        return {name: _tensor(value, is_text(card)) for name, value in example.items()}
     return _tensor(example)
 
 
-def _tensor(x: Tensor) -> str:
-    return f"{str(x.dtype).removeprefix('torch.')} [{', '.join(['N', *map(str, x.shape[1:])])}]"
+def _tensor(x: Tensor, any_length: bool = False) -> str:
+    shape = ["N", *(["L"] if any_length else map(str, x.shape[1:]))]
+    return f"{str(x.dtype).removeprefix('torch.')} [{', '.join(shape)}]"
 
 
 def dump(card: StudentCard) -> str:

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
-from kd_lightning.deploy.files.card import OUTPUT, dump, input_name
+from kd_lightning.deploy.files.card import OUTPUT, dump, dynamic_shapes, input_name
 from kd_lightning.runs.students import KEY
 from kd_lightning.types import StudentCard
 
@@ -27,13 +26,13 @@ def write(network: nn.Module, card: StudentCard, example: Any, path: Path) -> No
     Raises:
         Exception: Whatever torch.onnx raises about an operation that it cannot export.
     """
-    shapes = tree_map(lambda _: {0: torch.export.Dim("batch")}, example)
+    shapes = dynamic_shapes(card, example)
     with torch.no_grad():
         program: Any = torch.onnx.export(
             network,
             (example, {}),  # torch.onnx takes a dictionary at the end for keyword arguments
             dynamo=True,
-            dynamic_shapes=None if card.extra["batch"] else (shapes,),
+            dynamic_shapes=None if shapes is None else (shapes,),
             input_names=list(example) if isinstance(example, Mapping) else [input_name(card)],
             output_names=[OUTPUT],
             custom_translation_table=_translations(),

@@ -8,9 +8,8 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
-from kd_lightning.deploy.files.card import dump, parse
+from kd_lightning.deploy.files.card import dump, dynamic_shapes, parse
 from kd_lightning.deploy.files.network import Network
 from kd_lightning.models.checkpoints import load_weights
 from kd_lightning.runs.students import KEY, build_student
@@ -21,10 +20,10 @@ Answer = Callable[[Any], Tensor]
 
 def write_pt2(network: nn.Module, card: StudentCard, example: Any, path: Path) -> None:
     """Write an exported program; see `onnx_file.write`."""
-    shapes = tree_map(lambda _: {0: torch.export.Dim("batch")}, example)
+    shapes = dynamic_shapes(card, example)
     with torch.no_grad():
         program = torch.export.export(
-            network, (example,), dynamic_shapes=None if card.extra["batch"] else (shapes,), strict=False
+            network, (example,), dynamic_shapes=None if shapes is None else (shapes,), strict=False
         )
     with open(path, "wb") as file:
         torch.export.save(program, file, extra_files={KEY: dump(card)})

@@ -1,0 +1,89 @@
+"""The most probable classes of raw samples, as the models of a run see them, and how they are told."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from rich.table import Table
+
+from kd_lightning.evaluation.inference import Answer, Inference
+from kd_lightning.evaluation.opened import OpenedRun
+from kd_lightning.types import Batch
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.tables import Column, terminal
+
+Top = dict[str, list[tuple[str, float]]]
+"""Model → its classes with the largest probabilities, largest first."""
+LONGEST = 200
+"""Characters of a sample's name in a table."""
+
+
+class Told(Protocol):
+    """A prediction for one sample of any kind."""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Plain values for JSON: the kind of sample → its name first."""
+
+    @property
+    def top(self) -> Top:
+        """The answers."""
+
+
+class Answers:
+    """The deployed student of a run, and its teacher on demand.
+
+    Args:
+        opened: The run; its data need not be there.
+        teacher: Ask the teacher too.
+        raw: Give the student's probabilities as it was trained, not calibrated by the temperature of its card.
+
+    Raises:
+        UserError: If the run has no teacher.
+    """
+
+    def __init__(self, opened: OpenedRun, teacher: bool = False, raw: bool = False):
+        if teacher and not opened.has_teacher:
+            raise UserError(f"--teacher: the run in {opened.path} had no teacher (loss {opened.config.loss._target_})")
+        self.classes = opened.card.classes
+        self.temperature = 1.0 if raw else float(opened.card.extra.get("temperature", 1.0))
+        """Of the student's probabilities; 1 leaves them as they are."""
+        inference = Inference("cpu", "32-true")  # a few samples do not pay for a transfer
+        self._answers: dict[str, tuple[Answer, float]] = {
+            "student": (inference.student(opened.student), self.temperature)
+        }
+        if teacher:
+            self._answers["teacher"] = inference.teacher(opened.find_teacher().teacher), 1.0
+
+    @torch.no_grad()
+    def __call__(self, x: Any, count: int, top: int) -> list[Top]:
+        """Return the `top` classes of each of the `count` samples whose inputs are `x`."""
+        nothing = torch.empty(0, dtype=torch.long)
+        found: list[Top] = [{} for _ in range(count)]
+        for name, (answer, temperature) in self._answers.items():
+            z = answer(Batch(x, nothing, nothing)).float() / temperature
+            p, c = z.softmax(1).topk(min(top, len(self.classes)))
+            for one, *row in zip(found, c.tolist(), p.tolist(), strict=True):
+                one[name] = [(self.classes[k], v) for k, v in zip(*row, strict=True)]
+        return found
+
+
+def as_json(prediction: Told, temperature: float) -> str:
+    """Return `{"image": …, "temperature": …, "student": [{"class": …, "probability": …}, …]}` in one line."""
+    values = prediction.told | {"temperature": round(temperature, 6)}
+    for name, best in prediction.top.items():
+        values[name] = [{"class": c, "probability": round(p, 6)} for c, p in best]
+    return json.dumps(values, ensure_ascii=False)
+
+
+def predictions_table(predictions: Sequence[Told]) -> Table:
+    """Return a table with a row for each sample and a column for each model."""
+    kind = next(iter(predictions[0].told))
+    rows = []
+    for prediction in predictions:
+        cells = {name: "\n".join(f"{p:6.1%}  {c}" for c, p in best) for name, best in prediction.top.items()}
+        name = str(prediction.told[kind])
+        rows += [{kind: name if len(name) <= LONGEST else f"{name[:LONGEST]} …"} | cells, {}]
+    columns = [Column(kind, kind), *(Column(name, name) for name in predictions[0].top)]
+    return terminal(columns, rows[:-1])

@@ -1,0 +1,76 @@
+"""Predictions for sentences: the classes that a run's models see in them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kd_lightning.data.text.table import read_text
+from kd_lightning.data.text.tokens import Tokenize
+from kd_lightning.evaluation.answers import Answers, Top
+from kd_lightning.evaluation.opened import OpenedRun
+from kd_lightning.utils.checks import UserError
+
+BATCH = 64
+
+
+class Sentence(NamedTuple):
+    """One sentence, and where it was given."""
+
+    text: str
+    where: str
+
+
+class SentencePrediction(NamedTuple):
+    """One sentence and what each model predicts."""
+
+    text: str
+    cut: bool
+    """Whether it is longer than what the models read."""
+    top: Top
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"text": self.text} | ({"cut": True} if self.cut else {})
+
+
+class SentencePredictor:
+    """The deployed student of a run of text, and its teacher on demand; see `Predictor`."""
+
+    def __init__(self, opened: OpenedRun, teacher: bool = False, raw: bool = False):
+        self.tokenize = Tokenize.parse(opened.card.preprocessing)
+        self._answers = Answers(opened, teacher, raw)
+        self.temperature = self._answers.temperature
+
+    def __call__(self, texts: Sequence[str], top: int) -> Iterator[SentencePrediction]:
+        """Yield the `top` classes of each sentence of one batch."""
+        best = self._answers(self.tokenize.inputs(texts), len(texts), top)
+        for text, found in zip(texts, best, strict=True):
+            yield SentencePrediction(text, self.tokenize([text])[1] > 0, found)
+
+
+def find_sentences(words: Sequence[str]) -> list[Sentence]:
+    """Return each word as a sentence, and the lines of each `.txt` file. Raises UserError if one cannot be read."""
+    found: list[Sentence] = []
+    for word in words:
+        if not word.endswith(".txt") or len(word.split()) > 1:
+            found.append(Sentence(word, "a sentence"))
+            continue
+        lines = read_text(Path(word)).splitlines()
+        if not lines:
+            raise UserError(f"no sentences in {word}")
+        found += [Sentence(line, f"{word}, line {number}") for number, line in enumerate(lines, 1)]
+    return found
+
+
+def predict(
+    predictor: SentencePredictor, sentences: Sequence[Sentence], top: int
+) -> Iterator[SentencePrediction | UserError]:
+    """Yield a prediction for each sentence, or why there is none; within a batch, the latter come first."""
+    for start in range(0, len(sentences), BATCH):
+        part = sentences[start : start + BATCH]
+        for text, where in part:
+            if not text.strip():
+                yield UserError(f"{where} is empty")
+        if texts := [text for text, _ in part if text.strip()]:
+            yield from predictor(texts, top)
