@@ -1,6 +1,8 @@
-"""Fill the teacher cache ahead of a sweep: `python -m kd_lightning.cache model.teacher=resnet50 [data=… …]`."""
+"""Ask a teacher ahead of a sweep, into its cache or a file: `python -m kd_lightning.cache model.teacher=resnet50 …`."""
 
+import argparse
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -15,21 +17,33 @@ from kd_lightning.utils.trust import trusting
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
 def _main(cfg: DictConfig) -> None:
     try:
-        from kd_lightning.training.fill import fill  # torch takes seconds to import
+        from kd_lightning.training.fill import export, fill  # torch takes seconds to import
 
         with trusting():  # the user typed it all
-            fill(cfg)
+            if _asked.export is None:
+                fill(cfg)
+            else:
+                export(cfg, Path(_asked.export), _asked.top_k)
     except UserError as e:
         raise SystemExit(fail(e)) from e
 
 
-HELP = """usage: {program} [KEY=VALUE …]
+_asked = argparse.Namespace(export=None, top_k=None)
+"""What was typed beside keys."""
+
+HELP = """usage: {program} [--export FILE [--top-k K]] [KEY=VALUE …]
 
 Fill the teacher cache ahead of a sweep: every teacher is asked for what its table lacks, and no student is trained.
 A teacher that is not kept yet is trained first.
 
   {program} model.teacher=resnet50 data=cifar10
   {program} 'model.teacher=[resnet50,wrn_40_2]' model.teacher_cache=my_cache
+
+With --export nothing is filled: the teacher's answers to all training samples as they are, without augmentation, go to
+a file FILE.safetensors or FILE.npz, which serves as model.teacher=stored model.teacher_weights=FILE.
+
+  {program} --export answers.safetensors model.teacher=resnet50
+  --top-k K                  keep the K largest answers of each sample, and the mass that is left
 
 Keys and groups are those of {train}; give the same data, seed, augmentation and teacher as the sweep will have.
   model.teacher_cache        folder of the tables; auto: outputs/teacher_cache
@@ -45,6 +59,17 @@ def main() -> None:
         print(HELP.format(program=program("cache"), train=program("train")), end="")
         return
     with clear_errors():
+        _asked.export = _asked.top_k = None
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        parser.add_argument("--export")
+        parser.add_argument("--top-k", type=int)
+        try:
+            _, words = parser.parse_known_args(sys.argv[1:], _asked)
+        except argparse.ArgumentError as e:
+            raise UserError(str(e).replace("argument ", "")) from e
+        if _asked.top_k is not None and _asked.export is None:
+            raise UserError("--top-k is for --export FILE")
+        sys.argv[1:] = words
         sys.argv += ["hydra.run.dir=.", "hydra/job_logging=none"]  # this is not a run
         _main()
 

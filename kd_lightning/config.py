@@ -33,6 +33,7 @@ class ModelConfig:
     teacher_normalize: Any = None
     teacher_input_size: Any = None
     teacher_classes: Any = None
+    teacher_views: Any = None
     teacher_weighting: Any = None
     teacher_calibration: Any = None
 

@@ -80,7 +80,7 @@ class Distiller(pl.LightningModule):
         self.log_terms = True
         """False if a callback logs what `training_step` returns."""
         self.kd_over_ce: Tensor | None = None
-        """Of the epoch's first batch, see `losses.balance`."""
+        """Ratio of both gradients in the epoch's first batch, see `losses.balance`."""
         self._teacher = _Hidden((teacher,))
         self._extract = FeatureExtractor(self.student, loss.student_layers)
         self._optimizer, self._schedule = optimizer or torch.optim.AdamW, schedule or cosine
@@ -132,7 +132,7 @@ class Distiller(pl.LightningModule):
 
     def _teacher_logits(self, stage: str, batch: Batch, i: int) -> Tensor | None:
         """Return the teacher's answer, asked once for a batch that comes every epoch."""
-        if self.teacher is None:
+        if self.teacher is None or not self.teacher.evaluates:
             return None
         index, logits = self._known.get((stage, i), (None, None))
         if index is None or not torch.equal(index, batch.index):

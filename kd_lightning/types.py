@@ -56,6 +56,8 @@ class Teacher(Protocol):
     """The teachers of an ensemble; empty for a single one."""
     fixed: bool
     """True if its answer to an evaluation batch never changes, so that it may be asked once."""
+    evaluates: bool = True
+    """False if it has answers to training samples only; then it has no scores."""
 
     def start_epoch(self, epoch: int) -> None:
         """Prepare for an epoch; called before its first training batch."""

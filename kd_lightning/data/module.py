@@ -171,6 +171,22 @@ class DataModule(LightningDataModule):
         """Return 16 hex digits: equal if and only if (split, index, view) means the same sample, whatever `seed`."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
 
+    def samples_identity(self) -> dict[str, Any]:
+        """Return the part of `identity` that determines the samples and their order, whatever is made of them."""
+        return self.identity()
+
+    def samples_fingerprint(self) -> str:
+        """Return 16 hex digits: equal if and only if (split, index) means the same sample, whatever its views."""
+        return hashlib.sha256(json.dumps(self.samples_identity(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def sample_names(self) -> list[str] | None:
+        """Return a name of each training sample, such as its file below `data.root`; None if they have none."""
+        return None
+
+    def plain_train(self) -> Source:
+        """Return the training split as an evaluation would show it; to be overridden if training samples vary."""
+        return self.splits["train"]
+
     def loader(self, split: Split) -> Loader:
         """Return a new loader of a split, shuffled if it is "train". Raises UserError if no batch can be made of it."""
         train = split == "train"

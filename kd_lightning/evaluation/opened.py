@@ -61,7 +61,7 @@ class OpenedRun:
 
     @property
     def has_teacher(self) -> bool:
-        """Whether the run had a teacher."""
+        """True if the run had a teacher."""
         return "teacher" in self.run.metrics
 
     def find_teacher(self) -> FoundTeacher:
@@ -72,6 +72,8 @@ class OpenedRun:
 
     def teacher_if_found(self) -> tuple[FoundTeacher | None, str | None]:
         """Return the teacher, or why there is none although the run had one."""
+        if "stored_teacher" in self.run.metrics:
+            return None, "the teacher's stored answers are of training samples only; the student is evaluated alone"
         if not self.has_teacher:
             return None, None
         try:

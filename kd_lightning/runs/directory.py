@@ -46,6 +46,7 @@ INCIDENTAL = (
 )
 """Keys that change none of the numbers that a run ends with."""
 _NEUTRAL: dict[str, Any] = {
+    "model.teacher_views": None,
     "loss.label_smoothing": 0,
     "trainer.fast_dev_run": False,
     "trainer.overfit_batches": 0,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from kd_lightning.teachers.cache.storage import CacheSpec, with_cache
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.teachers.live import LiveTeacher
 from kd_lightning.teachers.scaled import ScaledTeacher
+from kd_lightning.teachers.stored import NAME, SUFFIXES, StoredAnswers, StoredTeacher, read_stored
 from kd_lightning.types import Teacher
 from kd_lightning.utils.checks import UserError, did_you_mean
 
@@ -32,12 +34,14 @@ class TeacherSpec:
     input_size: Any = None
     classes: tuple[str, ...] | None = None
     """Class names in the order of its outputs; None for the order of the data."""
+    views: Any = None
+    """`center` if stored answers are given to all views of a sample."""
     suffix: str = ""
     """Appended to its keys in messages, such as `[1]`."""
 
     @property
     def is_trained_here(self) -> bool:
-        """Whether its weights come from the teacher stage."""
+        """True if its weights come from the teacher stage."""
         return self.weights in ("auto", "imagenet")
 
 
@@ -48,6 +52,11 @@ class OpenedTeacher:
     spec: TeacherSpec
     model: nn.Module
     adapter: TeacherAdapter | None
+
+    @property
+    def has_network(self) -> bool:
+        """True if it can answer any inputs; stored answers cannot."""
+        return not isinstance(self.model, StoredAnswers)
 
     def example(self, data: DataModule, count: int) -> Any:
         """Return inputs of `count` samples as the network takes them."""
@@ -61,6 +70,8 @@ def open_teacher(spec: TeacherSpec, data: DataModule) -> OpenedTeacher:
     Raises:
         UserError: If the network or its weights do not exist or do not fit the classes of the data.
     """
+    if spec.name == NAME:
+        return OpenedTeacher(spec, _stored(spec, data), None)
     translate, facts = data.teacher_inputs(spec.normalize, spec.input_size, spec.suffix)
     order = None if spec.classes is None else _order(spec, data.classes)
     if spec.classes is not None:
@@ -104,6 +115,9 @@ def build_teacher(
     """
     members: list[Teacher] = []
     for one in opened:
+        if isinstance(one.model, StoredAnswers):
+            members.append(StoredTeacher(one.model))
+            continue
         teacher = LiveTeacher(one.model, layers, one.adapter)
         if layers:
             members.append(teacher)
@@ -113,6 +127,17 @@ def build_teacher(
     if temperatures is not None:
         members = [ScaledTeacher(member, t) for member, t in zip(members, temperatures, strict=True)]
     return members[0] if len(members) == 1 else Ensemble(members, fusion or Fusion(teachers=len(members)))
+
+
+def _stored(spec: TeacherSpec, data: DataModule) -> StoredAnswers:
+    """Return the answers that the teacher `spec` is made of. Raises UserError."""
+    key = f"model.teacher_weights{spec.suffix}"
+    if spec.is_trained_here:
+        raise UserError(f"{key}: model.teacher=stored needs a file of answers, {' or '.join(SUFFIXES)}")
+    for name, value in (("normalize", spec.normalize), ("input_size", spec.input_size), ("kwargs", spec.kwargs)):
+        if value:
+            raise UserError(f"model.teacher_{name}{spec.suffix} is for a network; model.teacher=stored runs none")
+    return read_stored(Path(spec.weights), data, key, spec.classes, spec.views)
 
 
 def _order(spec: TeacherSpec, classes: Sequence[str]) -> list[int]:

@@ -17,6 +17,7 @@ class Ensemble(Teacher):
         self.fusion = fusion
         self.models: list[nn.Module] = [model for member in members for model in member.models]
         self.fixed = not fusion.learned
+        self.evaluates = all(member.evaluates for member in members)
         self.forget_agreement()
 
     def __call__(self, batch: Batch) -> Outputs:

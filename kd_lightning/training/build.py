@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from kd_lightning.config import build
@@ -20,6 +20,7 @@ from kd_lightning.models.hooks import logits_of
 from kd_lightning.runs.students import weights_file
 from kd_lightning.teachers.build import OpenedTeacher, open_teacher
 from kd_lightning.teachers.cache.storage import CacheSpec
+from kd_lightning.teachers.stored import NAME
 from kd_lightning.training.extras import check_extras
 from kd_lightning.training.objective import build_loss, prepare_loss
 from kd_lightning.training.optimizer import build_optimizer
@@ -123,6 +124,12 @@ def _calibrates(model: DictConfig, data: DataModule) -> bool:
     choice("model.teacher_calibration", model.teacher_calibration, (None, "temperature"))
     if model.teacher_calibration and not data.sizes["val"]:
         raise UserError("model.teacher_calibration=temperature is fitted on validation samples; set data.val_size")
+    names = model.teacher if isinstance(model.teacher, ListConfig) else [model.teacher]
+    if model.teacher_calibration and NAME in names:
+        raise UserError(
+            "model.teacher_calibration=temperature is fitted on validation samples, and model.teacher=stored has no "
+            "answers to them; leave it out"
+        )
     return model.teacher_calibration is not None
 
 

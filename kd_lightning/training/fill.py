@@ -2,20 +2,25 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from omegaconf import DictConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kd_lightning import runs
 from kd_lightning.data.images.resident import ResidentImages
 from kd_lightning.data.module import DataModule
+from kd_lightning.runs.names import override, teacher_name
 from kd_lightning.teachers.cache.cached import CachedTeacher
+from kd_lightning.teachers.stored import NAME, check_suffix, write_stored
 from kd_lightning.training.build import build_experiment
 from kd_lightning.training.run import get_teacher
 from kd_lightning.types import Batch, Teacher
 from kd_lightning.utils import hardware
-from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.checks import UserError, integer
 from kd_lightning.utils.console import say
 from kd_lightning.utils.quiet import quiet
 
@@ -52,12 +57,64 @@ def fill(cfg: DictConfig) -> None:
         batches = _every_epoch(data, teacher, node.max_epochs, fabric.device)
         total = node.max_epochs * -(-samples // data.eval_batch_size)
         what = f"{node.max_epochs} epochs of {samples:,} samples with seed {data.seed}"
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with bar, fabric.autocast():
+    with _bar() as bar, fabric.autocast():
         for batch in bar.track(batches, total=total, description="filling, in batches"):
             for one in cached:
                 one.look_up(batch)
     say(f"in the teacher cache: {what}")
+
+
+def export(cfg: DictConfig, path: Path, top_k: int | None = None) -> None:
+    """Write what the teacher of `cfg` says to every training sample as it is, without augmentation, into a file.
+
+    Several teachers are written as the one that they make together.
+
+    Args:
+        cfg: The configuration.
+        path: The file; it must not exist.
+        top_k: Number of the largest answers to keep for each sample; None for all.
+
+    Raises:
+        UserError: If the file cannot be written, or the configuration is wrong.
+    """
+    quiet()
+    check_suffix(path, "--export")
+    if path.exists():
+        raise UserError(f"--export: {path} exists; give another name")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--export: there is no folder {path.absolute().parent}")
+    built = build_experiment(cfg)
+    if top_k is not None:
+        integer("--top-k", top_k, ge=1, le=built.data.num_classes)
+    run = replace(built, calibrate_teacher=False, cache=replace(built.cache, place="off"))
+    data, node = run.data, run.trainer
+    if node.accelerator == "gpu":
+        hardware.use_tf32()
+    teacher, _ = get_teacher(cfg, run)
+    if teacher is None:
+        raise UserError("loss: this loss has no teacher, so there is nothing to export; use loss=kd")
+    fabric = Fabric(accelerator=node.accelerator, devices=1, precision=node.precision)
+    teacher.apply_(lambda tensor: tensor.to(fabric.device))
+    everyone, logits = torch.arange(data.sizes["train"]), []
+    batches = data.plain_train().batches(everyone, data.eval_batch_size, data.seed, 0, fabric.device)
+    steps = -(-len(everyone) // data.eval_batch_size)
+    with _bar() as bar, fabric.autocast(), torch.no_grad():
+        for batch in bar.track(batches, total=steps, description="asking, in batches"):
+            answer = teacher.evaluate(batch) if teacher.evaluates else teacher(batch)
+            logits.append(answer.logits.float().cpu())
+    facts: dict[str, Any] = {"classes": list(data.classes), "fingerprint": data.samples_fingerprint()}
+    facts["teacher"] = teacher_name(cfg)
+    if (names := data.sample_names()) is not None:
+        facts["names"] = names
+    runs.write_whole(path, lambda partial: write_stored(partial, torch.cat(logits), facts, top_k, path.suffix))
+    say(
+        f"{path}: answers to {len(everyone):,} training samples; use them with "
+        f"model.teacher={NAME} {override('model.teacher_weights', path)} model.teacher_views=center"
+    )
+
+
+def _bar() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 def _every_view(images: ResidentImages, data: DataModule, views: int, device: torch.device) -> Iterator[Batch]:

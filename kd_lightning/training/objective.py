@@ -1,5 +1,7 @@
 """The loss of a run: built from its configuration, and told about the networks before they are trained."""
 
+from typing import Any
+
 import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -64,6 +66,8 @@ def prepare_loss(
     probe = Probe(student, x)
     check_logits(probe, data.num_classes, "model.student")
     for one in teachers:
+        if not one.has_network:
+            continue  # no network; `StoredAnswers` says so to a loss that wants one
         classes = data.num_classes if one.spec.classes is None else len(one.spec.classes)
         check_logits(Probe(one.model, one.example(data, 2)), classes, f"model.teacher{one.spec.suffix}")
 
@@ -82,13 +86,30 @@ def prepare_loss(
         loss.some_unlabeled = True
         if loss.needs_teacher:
             check_unlabeled(loss, len(data.labelled), data.sizes["train"])
-    teacher = Probe(teachers[0].model, teachers[0].example(data, 2)) if teachers else None
+    teacher = _probe(teachers[0], data) if teachers else None
     pl.seed_everything(seed, workers=True, verbose=False)  # whatever the teacher's initial weights drew
     loss.prepare(Networks(probe, teacher, data.sizes["train"], new_student, card))
     if loss.teacher_layers and len(teachers) > 1:
         raise UserError(
             f"model.teacher: a loss of features needs exactly one teacher, got {len(teachers)}; use one of logits"
         )
+
+
+def _probe(one: OpenedTeacher, data: DataModule) -> Probe:
+    return (Probe if one.has_network else NoNetwork)(one.model, one.example(data, 2))
+
+
+class NoNetwork(Probe):
+    """Stored answers, as a loss sees them: it cannot ask for anything but logits. Raises UserError."""
+
+    @property
+    def head_name(self) -> str:
+        self.model(self.x)
+        return ""
+
+    def layers(self, wanted: Any, key: str) -> tuple[str, ...]:
+        self.model(self.x)
+        return ()
 
 
 def check_unlabeled(loss: Distillation, labelled: int, samples: int) -> None:

@@ -104,7 +104,9 @@ def _fit_and_test(
 
     metrics = test(trainer, distiller, run.data, out, run.select)
     metrics["student"] |= model_size([distiller.student], [run.data.example(1)])
-    if teacher is not None:
+    if teacher is not None and not teacher.evaluates:
+        metrics["stored_teacher"] = {"train": teacher_views, "weights": [_seen_from(out, path) for path in weights]}
+    elif teacher is not None:
         metrics["teacher"] |= model_size(teacher.models, [one.example(run.data, 1) for one in run.teachers])
         metrics["teacher"]["train_views"] = teacher_views
         metrics["teacher"] |= {"temperatures": temperatures} if temperatures else {}

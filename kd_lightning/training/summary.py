@@ -33,7 +33,9 @@ def model_size(models: Sequence[nn.Module], inputs: Sequence[Any]) -> dict[str, 
 def work(run: Experiment) -> float:
     """Return multiply-accumulates of a whole training: three passes of the student, one of each teacher."""
     one = 3 * count_macs(run.student, run.data.example(1))
-    one += sum(count_macs(teacher.model, teacher.example(run.data, 1)) for teacher in run.teachers)
+    one += sum(
+        count_macs(teacher.model, teacher.example(run.data, 1)) for teacher in run.teachers if teacher.has_network
+    )
     return float(one) * run.data.sizes["train"] * run.trainer.max_epochs
 
 

@@ -2,6 +2,7 @@
 
 import math
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,11 +11,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from kd_lightning.config import check_given
+from kd_lightning.data.loader import train_order
 from kd_lightning.data.module import DataModule
 from kd_lightning.distiller import Distiller
+from kd_lightning.metrics import Scores
 from kd_lightning.runs.students import weights_file
 from kd_lightning.teachers.build import TeacherSpec
 from kd_lightning.teachers.ensemble import Ensemble
+from kd_lightning.teachers.stored import NAME, StoredTeacher
+from kd_lightning.types import Teacher
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 
@@ -27,7 +32,7 @@ NEARLY_ONE_HOT = (
     "         A higher temperature and more weight on the teacher help: loss=kd_cifar (T 4, 0.9 of the loss);\n"
     "         what that gained on CIFAR-10: docs/results.md"
 )
-PER_TEACHER = ("kwargs", "weights", "normalize", "input_size", "classes")
+PER_TEACHER = ("kwargs", "weights", "normalize", "input_size", "classes", "views")
 """Keys `model.teacher_*` that take one value for all teachers, or a list with one for each."""
 
 
@@ -45,7 +50,9 @@ def teacher_specs(model: DictConfig) -> tuple[TeacherSpec, ...]:
             f"model.teacher must be the name of a model or a list of them, got {model.teacher!r}; "
             "only loss=ce needs none"
         )
-    values = {key: _each(f"model.teacher_{key}", model[f"teacher_{key}"], len(names), several) for key in PER_TEACHER}
+    values = {
+        key: _each(f"model.teacher_{key}", model.get(f"teacher_{key}"), len(names), several) for key in PER_TEACHER
+    }
     specs = []
     for k, name in enumerate(names):
         suffix = f"[{k}]" if several else ""
@@ -53,9 +60,19 @@ def teacher_specs(model: DictConfig) -> tuple[TeacherSpec, ...]:
         weights = str(own["weights"])
         if weights not in ("auto", "imagenet"):
             weights = str(weights_file(weights, f"model.teacher_weights{suffix}"))
+        if Path(weights).suffix == ".npz" and name != NAME:
+            raise UserError(f"model.teacher_weights{suffix}: {weights} holds stored answers; say model.teacher={NAME}")
         classes = None if own["classes"] is None else tuple(str(c) for c in own["classes"])
+        views = own["views"] if name == NAME else None
         specs.append(
-            TeacherSpec(name, own["kwargs"] or {}, weights, own["normalize"], own["input_size"], classes, suffix=suffix)
+            TeacherSpec(
+                name, own["kwargs"] or {}, weights, own["normalize"], own["input_size"], classes, views, suffix=suffix
+            )
+        )
+    if model.get("teacher_views") is not None and NAME not in names:
+        raise UserError(
+            f"model.teacher_views={model.teacher_views} is for stored answers; model.teacher={model.teacher} sees the "
+            "same views as the student"
         )
     return tuple(specs)
 
@@ -90,6 +107,8 @@ def check_teacher(
     Raises:
         UserError: If it knows no more than chance.
     """
+    if distiller.teacher is not None and not distiller.teacher.evaluates:
+        return check_stored(distiller.teacher, data, any_will_do)
     data.trainer = trainer  # so that its loaders know their rank and device
     few: Any = [
         batch._replace(index=torch.full_like(batch.index, -1))  # of another split: not to be taken for validation's
@@ -111,7 +130,7 @@ def check_teacher(
     if isinstance(distiller.teacher, Ensemble):
         say(_diversity(distiller.teacher, float(trainer.callback_metrics["val/teacher_ece"])), detail=True)
     chance = 1 / data.num_classes
-    if not any_will_do and accuracy < chance + min(3 * (chance * (1 - chance) / count) ** 0.5, (1 - chance) / 2):
+    if not any_will_do and accuracy < least_accuracy(data.num_classes, count):
         raise UserError(
             f"model.teacher_weights: the teacher is right on {accuracy:.1%} of the {split}, and chance is "
             f"{chance:.1%}; check its weights, model.teacher_normalize and the order of its classes"
@@ -121,6 +140,46 @@ def check_teacher(
     if views["entropy"] < ONE_HOT * math.log(data.num_classes) and not softened:
         say(NEARLY_ONE_HOT, detail=True)
     return views
+
+
+def check_stored(teacher: Teacher, data: DataModule, any_will_do: bool = False) -> dict[str, float]:
+    """Measure stored answers on training samples, the only ones that they are of, and tell the result.
+
+    Returns:
+        Accuracy, entropy (nats) and ECE of the answers; of several files, of the last one.
+
+    Raises:
+        UserError: If a file knows no more than chance, or the pictures that will be shown have no answer.
+    """
+    scores, told = Scores(data.num_classes), {}
+    order = train_order(data.sizes["train"], data.batch_size, data.seed, 0)[: BATCHES * data.batch_size]
+    few = list(data.splits["train"].batches(order, data.batch_size, data.seed, 0, torch.device("cpu")))
+    labels = torch.cat([batch.y.cpu() for batch in few])
+    count = int((labels >= 0).sum())
+    for one in teacher.members or [teacher]:
+        if not isinstance(one, StoredTeacher):
+            continue
+        scores.update(torch.cat([one(batch).logits.cpu() for batch in few]), None, labels)
+        told = {name: value for name, value in scores.compute().items() if name in ("accuracy", "entropy", "ece")}
+        say(
+            f"teacher: stored answers, {told['accuracy']:.2%} right on training samples; their entropy is "
+            f"{told['entropy']:.3f} nats, their ECE {told['ece']:.3f}\n"
+            "         They are of training samples only: the teacher has no scores on validation and test",
+            detail=True,
+        )
+        if not any_will_do and count and told["accuracy"] < least_accuracy(data.num_classes, count):
+            raise UserError(
+                f"model.teacher_weights: the stored answers are right on {told['accuracy']:.1%} of the training "
+                f"samples, and chance is {1 / data.num_classes:.1%}; check the order of their rows (index) and of "
+                "their classes (model.teacher_classes)"
+            )
+    return told
+
+
+def least_accuracy(classes: int, count: int) -> float:
+    """Return the accuracy on `count` samples below which a teacher may know nothing."""
+    chance = 1 / classes
+    return chance + min(3 * (chance * (1 - chance) / count) ** 0.5, (1 - chance) / 2)
 
 
 def _diversity(teachers: Ensemble, ece: float) -> str:

@@ -35,7 +35,8 @@ def test(trainer: pl.Trainer, distiller: Distiller, data: DataModule, out: Path,
         trainer.test(distiller, data, verbose=False)
         student[name]["test"], teacher["test"] = _scores(trainer, "test/")
     student = {name: student[name] for name in files if name in student}
-    return {"student": student} | ({} if distiller.teacher is None else {"teacher": teacher})
+    evaluated = distiller.teacher is not None and distiller.teacher.evaluates
+    return {"student": student} | ({"teacher": teacher} if evaluated else {})
 
 
 def _scores(trainer: pl.Trainer, prefix: str) -> tuple[dict[str, float], dict[str, float]]:

@@ -176,6 +176,23 @@ class ImageFolderDataModule(ImageDataModule):
             f"choose a checkpoint or to check a teacher; {way}"
         )
 
+    def sample_names(self) -> list[str]:
+        """Return each file of the training split below `root`, or below `unlabeled_root`."""
+        roots = [root for root in (self.root, self.unlabeled_root) if root is not None]
+        names = []
+        for path in self._train_photos().paths():
+            root = next(root for root in roots if path.is_relative_to(root))
+            names.append(path.relative_to(root).as_posix())
+        return names
+
+    def plain_train(self) -> StreamedImages:
+        return self._source("val", self._train_photos())
+
+    def _train_photos(self) -> Photos:
+        train = self.splits["train"]
+        assert isinstance(train, StreamedImages)
+        return train.photos
+
     def identity(self) -> dict[str, Any]:
         """Return the identity of the data set; reads every photo once."""
         return super().identity() | {

@@ -87,6 +87,10 @@ class ImageDataModule(DataModule):
             identity["unlabeled"] = self.unlabeled.fingerprint(self.unlabeled_root)
         return identity
 
+    def samples_identity(self) -> dict[str, Any]:
+        made = ("normalize", "augment", "image_size")
+        return {name: value for name, value in self.identity().items() if name not in made}
+
     def label_identity(self) -> float | None:
         return self.label_fraction
 

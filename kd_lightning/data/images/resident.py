@@ -43,6 +43,13 @@ class ResidentImages:
         self.padded, self.labels = self.padded.to(device), self.labels.to(device)
         return self
 
+    def plain(self) -> "ResidentImages":
+        """Return a copy of the split without augmentation."""
+        inside = slice(self.augment.pad, self.augment.pad + self.size)
+        return ResidentImages(
+            self.padded[:, inside, inside], self.labels, self.normalize, Augment(), self.placement.wanted
+        )
+
     def pixels(self, index: Tensor, view: Tensor) -> Tensor:
         """Return the given views `[B]` of the samples `index` `[B]`: uint8 `[B, H, W, 3]`."""
         rows, cols = self.augment.source(view, self.size)

@@ -100,6 +100,11 @@ class ResidentDataModule(ImageDataModule):
     def epoch_views(self, epoch: int) -> Tensor:
         return self.augment.view(self.seed, epoch, torch.arange(self.sizes["train"]))
 
+    def plain_train(self) -> ResidentImages:
+        train = self.splits["train"]
+        assert isinstance(train, ResidentImages)
+        return train.plain()
+
     def identity(self) -> dict[str, Any]:
         return super().identity() | {
             "augment": asdict(self.augment),
