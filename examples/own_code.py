@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset, random_split
 
 from kd_lightning import CE, KD, Distiller
 
+lightning.seed_everything(0, verbose=False)
 x, y = (torch.tensor(values) for values in load_digits(return_X_y=True))
 digits = TensorDataset(x.float() / 16, y)
 train, test = random_split(digits, [1437, 360], torch.Generator().manual_seed(0))
@@ -18,7 +19,7 @@ def make_net(width: int) -> nn.Module:
 
 
 def fit(distiller: Distiller) -> None:
-    trainer = lightning.Trainer(max_epochs=20, accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer = lightning.Trainer(max_epochs=40, accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.fit(distiller, DataLoader(train, batch_size=64, shuffle=True))
     trainer.test(distiller, DataLoader(test, batch_size=360))
 
