@@ -28,9 +28,15 @@ def student_name(name: str, kwargs: Any) -> str:
 
 
 def teacher_name(config: DictConfig) -> str:
-    """Return `resnet50`, or `resnet50 + wrn_40_2` for several teachers."""
-    teacher = config.model.teacher
-    return " + ".join(teacher) if isinstance(teacher, ListConfig) else str(teacher)
+    """Return `resnet50`, or `resnet50 + wrn_40_2` for several teachers; of an exported file its name."""
+    teacher, weights = config.model.teacher, config.model.get("teacher_weights")
+    names = list(teacher) if isinstance(teacher, ListConfig) else [teacher]
+    files = list(weights) if isinstance(weights, ListConfig) else [weights] * len(names)
+    files += [None] * (len(names) - len(files))
+    return " + ".join(
+        Path(str(file)).name if str(file).endswith((".onnx", ".pt2")) else str(name)
+        for name, file in zip(names, files, strict=False)
+    )
 
 
 def with_student_name(config: DictConfig) -> DictConfig:

@@ -1,7 +1,7 @@
 """From a description of teachers to a teacher whose weights are never random by accident."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from kd_lightning.data.module import DataModule
 from kd_lightning.losses.fusion import Fusion
 from kd_lightning.models import create_model
 from kd_lightning.models.checkpoints import load_weights
+from kd_lightning.teachers import exported
 from kd_lightning.teachers.adapter import TeacherAdapter
 from kd_lightning.teachers.cache.storage import CacheSpec, with_cache
 from kd_lightning.teachers.ensemble import Ensemble
@@ -58,6 +59,11 @@ class OpenedTeacher:
         """True if it can answer any inputs; stored answers cannot."""
         return not isinstance(self.model, StoredAnswers)
 
+    @property
+    def has_layers(self) -> bool:
+        """True if a loss may read layers of it; an exported file gives logits only."""
+        return not isinstance(self.model, StoredAnswers | exported.Exported)
+
     def example(self, data: DataModule, count: int) -> Any:
         """Return inputs of `count` samples as the network takes them."""
         x = data.example(count)
@@ -72,6 +78,8 @@ def open_teacher(spec: TeacherSpec, data: DataModule) -> OpenedTeacher:
     """
     if spec.name == NAME:
         return OpenedTeacher(spec, _stored(spec, data), None)
+    if spec.name == exported.NAME:
+        return _exported(spec, data)
     translate, facts = data.teacher_inputs(spec.normalize, spec.input_size, spec.suffix)
     order = None if spec.classes is None else _order(spec, data.classes)
     if spec.classes is not None:
@@ -138,6 +146,32 @@ def _stored(spec: TeacherSpec, data: DataModule) -> StoredAnswers:
         if value:
             raise UserError(f"model.teacher_{name}{spec.suffix} is for a network; model.teacher=stored runs none")
     return read_stored(Path(spec.weights), data, key, spec.classes, spec.views)
+
+
+def _exported(spec: TeacherSpec, data: DataModule) -> OpenedTeacher:
+    """Return the network in an exported file; where ours says how it wants its inputs, so it gets them."""
+    key = f"model.teacher_weights{spec.suffix}"
+    if spec.is_trained_here:
+        raise UserError(f"{key}: model.teacher=file needs an exported file, {' or '.join(exported.SUFFIXES)}")
+    if spec.kwargs:
+        raise UserError(f"model.teacher_kwargs{spec.suffix}: an exported file takes none; leave them out")
+    network, card = exported.open_exported(Path(spec.weights), key)
+    if card is not None:
+        own = card.preprocessing
+        spec = replace(
+            spec,
+            normalize=own.get("normalize") if spec.normalize is None else spec.normalize,
+            input_size=own.get("image_size") if spec.input_size is None else spec.input_size,
+            classes=tuple(card.classes) if spec.classes is None else spec.classes,
+        )
+    takes_pixels = card is not None and card.extra.get("input") == exported.PIXELS
+    exported.as_data_wants(network, card, data, key)
+    translate, _ = data.teacher_inputs(None if takes_pixels else spec.normalize, spec.input_size, spec.suffix)
+    if spec.classes is not None and list(spec.classes) == list(data.classes):
+        spec = replace(spec, classes=None)
+    order = None if spec.classes is None else _order(spec, data.classes)
+    adapter = TeacherAdapter(translate, order) if translate is not None or order is not None else None
+    return OpenedTeacher(spec, network, adapter)
 
 
 def _order(spec: TeacherSpec, classes: Sequence[str]) -> list[int]:

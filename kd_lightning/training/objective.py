@@ -67,7 +67,7 @@ def prepare_loss(
     check_logits(probe, data.num_classes, "model.student")
     for one in teachers:
         if not one.has_network:
-            continue  # no network; `StoredAnswers` says so to a loss that wants one
+            continue
         classes = data.num_classes if one.spec.classes is None else len(one.spec.classes)
         check_logits(Probe(one.model, one.example(data, 2)), classes, f"model.teacher{one.spec.suffix}")
 
@@ -96,20 +96,22 @@ def prepare_loss(
 
 
 def _probe(one: OpenedTeacher, data: DataModule) -> Probe:
-    return (Probe if one.has_network else NoNetwork)(one.model, one.example(data, 2))
+    return (Probe if one.has_layers else LogitsOnly)(one.model, one.example(data, 2))
 
 
-class NoNetwork(Probe):
-    """Stored answers, as a loss sees them: it cannot ask for anything but logits. Raises UserError."""
+class LogitsOnly(Probe):
+    """Stored answers or an exported file, as a loss sees them. Raises UserError if it asks for layers."""
 
     @property
     def head_name(self) -> str:
-        self.model(self.x)
-        return ""
+        raise UserError(
+            "loss: it reads layers of the teacher, and stored answers and exported files give logits only; "
+            "use a loss of logits such as loss=kd"
+        )
 
     def layers(self, wanted: Any, key: str) -> tuple[str, ...]:
-        self.model(self.x)
-        return ()
+        """Raise UserError: there are none."""
+        return (self.head_name,)
 
 
 def check_unlabeled(loss: Distillation, labelled: int, samples: int) -> None:

@@ -101,9 +101,10 @@ def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, 
     if teacher:
         gap = 100 * (deployed["test"]["accuracy"] - teacher["test"]["accuracy"])
         fewer, cheaper = teacher["parameters"] / student["parameters"], teacher["macs"] / student["macs"]
+        size = f"has {fewer:.1f}× fewer parameters and {cheaper:.1f}× fewer MACs, " if teacher["parameters"] else ""
         where = "above" if gap > 0 else "below"
         lines.append(
-            f"The student has {fewer:.1f}× fewer parameters and {cheaper:.1f}× fewer MACs, is {abs(gap):.2f} points "
+            f"The student {size}is {abs(gap):.2f} points "
             f"{where} its teacher and agrees with it on {deployed['test']['agreement']:.1%} of the test samples. "
             "What distilling gained is told by the same command with loss=ce."
         )

@@ -16,6 +16,7 @@ from kd_lightning.data.module import DataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.metrics import Scores
 from kd_lightning.runs.students import weights_file
+from kd_lightning.teachers import exported
 from kd_lightning.teachers.build import TeacherSpec
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.teachers.stored import NAME, StoredTeacher
@@ -60,6 +61,8 @@ def teacher_specs(model: DictConfig) -> tuple[TeacherSpec, ...]:
         weights = str(own["weights"])
         if weights not in ("auto", "imagenet"):
             weights = str(weights_file(weights, f"model.teacher_weights{suffix}"))
+        if Path(weights).suffix in exported.SUFFIXES:
+            name = exported.NAME
         if Path(weights).suffix == ".npz" and name != NAME:
             raise UserError(f"model.teacher_weights{suffix}: {weights} holds stored answers; say model.teacher={NAME}")
         classes = None if own["classes"] is None else tuple(str(c) for c in own["classes"])

@@ -73,6 +73,9 @@ def names_own_code(config: Mapping[str, Any]) -> bool:
     """Return whether a whole run configuration, as plain values, names code that `trusting` must allow."""
     model = config["model"]
     teacher = model["teacher"]
+    weights = model.get("teacher_weights")
+    if any(str(file).endswith(".pt2") for file in (weights if isinstance(weights, list) else [weights])):
+        return True  # a program: see `teachers.exported`
     names = [model["student"], *(teacher if isinstance(teacher, list) else [teacher])]
     with trusting(False):
         try:
