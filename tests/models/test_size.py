@@ -19,6 +19,15 @@ def test_macs_of_one_convolution() -> None:
     assert count_macs(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 10, 10)) == 3 * 8 * 9 * 10 * 10
 
 
+def test_macs_of_an_lstm() -> None:
+    class Last(nn.LSTM):
+        def forward(self, x):
+            return super().forward(x)[0][:, -1]
+
+    net = Last(5, 7, batch_first=True)
+    assert count_macs(net, torch.zeros(2, 3, 5)) == 2 * 3 * 4 * 7 * (5 + 7)
+
+
 def test_counting_leaves_modes_and_statistics_as_they_were() -> None:
     model = create_model("resnet8", 10)
     model.get_submodule("bn1").eval()

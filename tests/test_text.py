@@ -1,0 +1,235 @@
+"""Text goes every way through the house: trained, distilled, cached, evaluated, predicted, exported, made smaller."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import kd_lightning
+from kd_lightning import compare, compress, export, measure, predict, runs
+from kd_lightning.evaluation.opened import open_run
+from kd_lightning.evaluation.record import evaluate
+from kd_lightning.models.text import TEXT
+from kd_lightning.runs.students import load_student
+from kd_lightning.training.fill import fill
+from kd_lightning.training.run import train
+from kd_lightning.utils import latency
+from kd_lightning.utils.checks import UserError
+from tests.conftest import Finished, compose
+from tests.data.test_sentences import lines, write
+
+Command = Callable[..., Finished]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    for name, count, shift in (("train", 240, 0), ("val", 40, 240), ("test", 80, 280)):
+        write(folder / "data" / f"{name}.tsv", lines(count, shift))
+    return folder
+
+
+def composed(place: Path, *overrides: str) -> Any:
+    cfg = compose(
+        *("optimizer=adamw", "teacher_stage=adamw", "optimizer.lr=0.01", "trainer.max_epochs=3"),
+        *("teacher_stage.max_epochs=3", "teacher_stage.optimizer.lr=0.005", "model.student=text_bag"),
+        *("model.teacher=text_transformer", "+model.teacher_kwargs={width: 16, depth: 2, heads: 2}"),
+        *(f"teacher_stage.dir={place / 'teachers'}", f"model.teacher_cache={place / 'cache'}"),
+        *overrides,
+    )
+    target = "kd_lightning.data.TextFilesDataModule"
+    cfg.data = {"_target_": target, "root": str(place / "data"), "batch_size": 16, "max_length": 24, "seed": cfg.seed}
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def distilled(place: Path) -> Path:
+    train(composed(place), place / "runs" / "kd")
+    return place / "runs" / "kd"
+
+
+def test_a_run_trains_its_teacher_learns_from_it_and_is_rebuilt(distilled: Path, place: Path) -> None:
+    metrics = runs.read(distilled).metrics
+    assert metrics["teacher"]["test"]["accuracy"] > 0.9 and metrics["student"]["last"]["test"]["accuracy"] > 0.9
+    model, card = load_student(distilled)
+    assert (
+        card.preprocessing["kind"] == "text"
+        and card.inputs["vocabulary"] == model.get_submodule("embed").num_embeddings
+    )
+    (table,) = (place / "cache").rglob("*.bin")  # one row a sample
+    assert table.stat().st_size < 240 * 32
+
+
+def test_the_cache_changes_nothing_and_can_be_filled_ahead(distilled: Path, place: Path, tmp_path: Path) -> None:
+    live = train(composed(place, "model.teacher_cache=off"), tmp_path / "live")
+    fill(composed(place, f"model.teacher_cache={tmp_path / 'filled'}"))
+    filled = train(composed(place, f"model.teacher_cache={tmp_path / 'filled'}"), tmp_path / "b")
+    cached = runs.read(distilled).metrics
+    assert live["teacher"]["test"] == cached["teacher"]["test"]
+    for one in (live, filled):  # answers are stored in half precision
+        assert one["student"]["last"]["test"]["nll"] == pytest.approx(
+            cached["student"]["last"]["test"]["nll"], abs=1e-3
+        )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("loss=dkd", "model.student=text_cnn"),
+        ("loss=ce", "model.student=text_transformer"),
+        ("loss=rkd", "model.student=text_bilstm"),
+        ("loss=fitnets", "loss.student_layers=last", "loss.teacher_layers=last"),
+        ("loss=attention", "loss.student_layers=last", "loss.teacher_layers=last", "model.student=text_cnn"),
+        ("loss=sp", "model.student=text_bilstm"),
+        ("loss=crd", "loss.negatives=16"),
+        ("loss=dml",),
+    ],
+    ids=lambda words: "-".join(words[:2]),
+)
+def test_losses_and_networks(words: tuple[str, ...], place: Path, tmp_path: Path) -> None:
+    metrics = train(composed(place, *words, "trainer.max_epochs=1"), tmp_path / "run")
+    assert 0 < metrics["train"]["loss"] < 1000 and metrics["student"]["last"]["test"]["accuracy"] > 0.3
+
+
+def test_few_labels(place: Path, tmp_path: Path) -> None:
+    cfg = composed(place, "loss=kd_only", "model.teacher_weights=auto")
+    cfg.data = {**cfg.data, "label_fraction": 0.1}
+    assert train(cfg, tmp_path / "run")["student"]["last"]["test"]["accuracy"] > 0.3
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("model.student=resnet8",), "resnet8 is a network for images.*give one of text_transformer"),
+        (("model.teacher_normalize=imagenet",), r"model\.teacher_normalize is for images"),
+        (("model.student=text_bag", "+model.student_kwargs.wide=2"), "text_bag refuses its arguments"),
+    ],
+)
+def test_a_mistake_is_one_line(words: tuple[str, ...], told: str, place: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=told) as caught:
+        train(composed(place, *words), tmp_path / "run")
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_a_network_for_text_is_refused_for_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="text_bag is a network for text, and this data set has none"):
+        train(compose("loss=ce", "model.student=text_bag"), tmp_path / "run")
+
+
+def test_evaluated_and_compared(distilled: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "SECONDS", 0.02)
+    values = evaluate(distilled)
+    assert values["teacher"] is not None and values["data"]["kind"] == "text"
+    assert values["student"]["last"]["test"]["accuracy"] == runs.read(distilled).student["test"]["accuracy"]
+    assert command(compare, distilled.parent).status == 0
+
+
+def test_other_data_with_another_tokenizer_is_refused(distilled: Path, tmp_path: Path) -> None:
+    for name in ("train", "val", "test"):
+        write(tmp_path / f"{name}.tsv", lines(80, shift=1000))
+    with pytest.raises(UserError, match=r"tokenizer .*was trained on"):
+        _ = open_run(distilled, [f"data.root={tmp_path}"]).data
+
+
+# Raw sentences
+
+
+def test_sentences_and_lines_of_a_file_are_predicted(distilled: Path, tmp_path: Path, command: Command) -> None:
+    (tmp_path / "lines.txt").write_text("the film is awful\n\nthe cast is very lovely, rated = 5\n")
+    words = ("the plot is good", "a = b is a bad end", tmp_path / "lines.txt", "word " * 10_000)
+    done = command(predict, distilled, *words, "--json", "--teacher")
+    assert done.status == 1 and done.err == f"error: {tmp_path / 'lines.txt'}, line 2 is empty\n"
+    told = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["student"][0]["class"] for line in told[:4]] == ["1", "0", "0", "1"]
+    assert [line.get("cut", False) for line in told] == [False] * 4 + [True]
+    assert told[0]["text"] == "the plot is good" and len(told[0]["teacher"]) == 2
+    table = command(predict, distilled, "the plot is good", "word " * 10_000)
+    assert table.status == 0 and "1 of 2 are longer than 24 tokens; the rest was not read." in table.out
+    assert all(len(line) <= 80 for line in table.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("",), "a sentence is empty"),
+        (("none.txt",), "cannot read none.txt: No such file"),
+        (("latin.txt",), "latin.txt, line 1: not UTF-8"),
+        (("fine", "--sheet", "x.png"), "--sheet is for images"),
+    ],
+)
+def test_what_cannot_be_predicted_is_one_line(
+    words: tuple[str, ...],
+    told: str,
+    distilled: Path,
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    done = command(predict, distilled, *words)
+    assert done.status == 2 and told in done.err and len(done.err.splitlines()) == 1
+
+
+def test_loaded_and_asked_from_python(distilled: Path) -> None:
+    model = kd_lightning.load(distilled)
+    labels, p = model(["the plot is good", "the plot is very awful"])
+    assert labels == ["1", "0"] and p.shape == (2, 2)
+    alone = model("the plot is good").probabilities
+    torch.testing.assert_close(alone, p[:1])
+    torch.testing.assert_close(model(model._tokenize.inputs(["the plot is good"])).probabilities, alone)
+    for wrong in ("", 3, ["fine", " "]):
+        with pytest.raises(UserError, match="a sentence must be a string that is not empty"):
+            model(wrong)
+
+
+# Smaller, and in files
+
+
+@pytest.fixture(scope="module")
+def students(place: Path) -> dict[str, Path]:
+    """A run of each network, hardly trained."""
+    found = {}
+    for name in TEXT:
+        found[name] = place / "students" / name
+        train(composed(place, "loss=ce", f"model.student={name}", "trainer.max_epochs=1"), found[name])
+    return found
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+@pytest.mark.parametrize("name", TEXT)
+def test_exported_for_sentences_of_any_length(
+    name: str, form: str, students: dict[str, Path], command: Command, tmp_path: Path
+) -> None:
+    out = tmp_path / f"model.{form}"
+    done = command(export, students[name], "--format", form, "--out", out, "--dynamic-batch")
+    assert done.status == 0, done.err
+    texts = ["good", "the plot is " + "very " * 12 + "awful", "fine"]
+    expected, got = kd_lightning.load(students[name])(texts), kd_lightning.load(out)(texts)
+    torch.testing.assert_close(got.probabilities, expected.probabilities, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        kd_lightning.load(out)("good").probabilities, expected.probabilities[:1], atol=1e-4, rtol=0
+    )
+
+
+def test_exported_for_one_sentence(distilled: Path, command: Command, tmp_path: Path) -> None:
+    done = command(export, distilled, "--out", tmp_path / "one.onnx")
+    assert done.status == 0, done.err
+    labels, _ = kd_lightning.load(tmp_path / "one.onnx")(["the plot is good", "bad " * 9])
+    assert labels == ["1", "0"]
+
+
+def test_made_smaller_or_refused_and_measured(distilled: Path, command: Command, tmp_path: Path) -> None:
+    done = command(compress, distilled, "--quantize", "int8", "--out", tmp_path / "int8")
+    assert done.status == 2 and done.err.startswith("error: --quantize: an input of text_files is several tensors")
+    done = command(compress, distilled, "--prune", "0.5", "--out", tmp_path / "sparse", "trainer.max_epochs=1")
+    assert done.status == 0 and runs.read(tmp_path / "sparse").metrics["compression"]["zeros"] > 0.4, done.err
+    done = command(
+        compress, distilled, "--prune", "0.5", "--structured", "--out", tmp_path / "s", "trainer.max_epochs=1"
+    )
+    assert done.status == 0 or (done.status == 2 and done.err.count("\n") == 1), done.err
+    done = command(measure, distilled, "--runtimes", "eager,onnx", "--out", tmp_path / "measured")
+    assert done.status == 0, done.err
