@@ -25,6 +25,8 @@ class ModelConfig:
     student_kwargs: dict[str, Any] = field(default_factory=dict)
     student_pretrained: bool = False
     student_weights: Any = None
+    chain: Any = None
+    generations: Any = None
     teacher: Any = MISSING
     teacher_kwargs: Any = field(default_factory=dict)
     teacher_weights: Any = "auto"

@@ -1,7 +1,10 @@
 """Train a student. `python -m kd_lightning.train model.teacher=resnet50 loss.temperature=4`."""
 
+import hashlib
+import json
 import math
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -23,6 +26,7 @@ from kd_lightning.runs.lock import Busy, alone
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import brief, say
 from kd_lightning.utils.distributed import repeat_this_job_only, tell
+from kd_lightning.utils.names import slug
 from kd_lightning.utils.signals import Stopped
 from kd_lightning.utils.trust import names_own_code, trusting
 
@@ -33,6 +37,12 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
     Returns its metrics and its configuration.
     """
     resume = cfg.resume is not None
+    if not resume and (cfg.model.chain is not None or cfg.model.generations is not None):
+        from kd_lightning.training.chain import train_chain
+        from kd_lightning.training.processes import ending_children
+
+        with repeat_this_job_only(out), trusting(), ending_children(), brief(run.mode == RunMode.MULTIRUN):
+            return train_chain(cfg, out)
     if resume:
         if run.mode != RunMode.RUN:
             raise UserError("resume goes on with one run; leave out -m and what makes a sweep")
@@ -69,6 +79,8 @@ def _main(cfg: DictConfig) -> float:
     except Stopped:
         if (out / runs.CONFIG).is_file():
             say(f"interrupted; go on with: {_again(run, out)}")
+        elif runs.below(out):
+            say("interrupted; the same command goes on with this chain")
         else:
             claims.discard_if_empty(out)
         raise
@@ -103,6 +115,18 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return plain
 
 
+def _chain_folder(words: list[str]) -> str | None:
+    """Return the folder of a chain: the same for the same command, which therefore goes on; None if none is typed."""
+    keys = {word.partition("=")[0].lstrip("+"): word.partition("=")[2] for word in words if "=" in word}
+    typed = [keys[key] for key in ("model.chain", "model.generations") if keys.get(key) not in (None, "null")]
+    if not typed or "resume" in keys or "hydra.run.dir" in keys:
+        return None
+    counted = sorted(f"{key}={value}" for key, value in keys.items() if key not in runs.INCIDENTAL)
+    what = typed[0] if "model.chain" in keys else f"born-again-{typed[0]}"
+    name = slug(re.sub(r"[\[\]{}'\" ]+", "", what).replace(",", "-"))[:80]
+    return f"outputs/chains/{name}-{hashlib.sha256(json.dumps(counted).encode()).hexdigest()[:8]}"
+
+
 def _typed(words: list[str], but: str) -> list[str]:
     return [word for word in words if not word.startswith(f"{but}=")]
 
@@ -135,6 +159,8 @@ def main() -> None:
                 sys.argv[i] = names.override("resume", folder)
                 sys.argv.append(names.override("hydra.run.dir", folder))  # before Hydra makes a new one
                 break
+        if chain := _chain_folder(sys.argv[1:]):
+            sys.argv.append(names.override("hydra.run.dir", chain))
         with trusting():  # what the user typed; a resumed run decides for itself
             _main()
 

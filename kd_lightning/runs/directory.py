@@ -47,6 +47,8 @@ INCIDENTAL = (
 """Keys that change none of the numbers that a run ends with."""
 _NEUTRAL: dict[str, Any] = {
     "model.teacher_views": None,
+    "model.chain": None,
+    "model.generations": None,
     "loss.label_smoothing": 0,
     "trainer.fast_dev_run": False,
     "trainer.overfit_batches": 0,
