@@ -6,6 +6,7 @@ from fake_cuda import fake_cuda
 
 from kd_lightning.data import Augment, Normalize, ResidentImages
 from kd_lightning.data.images import mixing, normalize
+from kd_lightning.data.text.ragged import RaggedTokens
 
 CUDA = torch.device("cuda", 0)
 pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="needs PyTorch built for CUDA")
@@ -60,3 +61,18 @@ def test_the_counter_counts():
         with pytest.raises(Exception, match="_local_scalar_dense"):
             float(x.sum())
         assert waits.names[-1] == "_local_scalar_dense"
+
+
+def test_no_step_of_text_waits(monkeypatch):
+    monkeypatch.setattr(RaggedTokens, "shapes", lambda *_: [16, 24, 16, 24])  # there is no content to take them from
+    with fake_cuda() as waits:
+        split = RaggedTokens([[2, 3, 4]] * 40, torch.zeros(40, dtype=torch.int64), 64)
+        batches = split.batches(torch.arange(40), 10, 0, 0, CUDA)
+        assert next(batches).x["ids"].device == CUDA
+        waits.names.clear()
+        waits.on_cpu = 0
+        for width in (24, 16, 24):
+            batch = next(batches)
+            assert batch.x["ids"].shape == batch.x["mask"].shape == (10, width)
+        assert batch.y.device == batch.index.device == batch.view.device == CUDA
+        assert waits.names == [] and waits.on_cpu == 0

@@ -37,10 +37,14 @@ class RaggedTokens(Source):
     def batches(self, order: Tensor, batch_size: int, seed: int, epoch: int, device: torch.device) -> Iterator[Batch]:
         """Yield batches as `Source` says; x is `{"ids": int64 [B, L], "mask": bool [B, L]}`, and every view is 0."""
         self.to(device)
+        shapes = self.shapes(order, batch_size)
+        for index, width in zip(order.to(device).split(batch_size), shapes, strict=False):  # no batch of none
+            yield self._batch(index, width)
+
+    def shapes(self, order: Tensor, batch_size: int) -> list[int]:
+        """Return L of each batch, from what lies in main memory."""
         widths = self.widths[order.cpu()].split(batch_size)
-        for index, width in zip(order.to(device).split(batch_size), widths, strict=True):
-            if len(index):  # splitting nothing gives one empty part
-                yield self._batch(index, padded(int(width.max()), self.max_length))
+        return [padded(int(width.max()), self.max_length) for width in widths if len(width)]
 
     def _batch(self, index: Tensor, width: int) -> Batch:
         place = torch.arange(width, device=index.device)
