@@ -1,5 +1,6 @@
 """The lines and the small table around a run on the terminal."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, 
         lines.append(
             f"{metrics['epochs']} epoch{many} in {duration(metrics['seconds'])}{speed} on {metrics['device']}."
         )
-    lines.append(f"Curves: tensorboard --logdir {out}")
+    lines.append(f"Curves: tensorboard --logdir {shlex.quote(str(out))}")
     return lines
 
 

@@ -46,10 +46,10 @@ def say(content: Any, detail: bool = False) -> None:
     """
     if not is_first_rank():
         return
-    if not (detail and _brief[0]):
-        Console(highlight=False, soft_wrap=isinstance(content, str)).print(content, markup=False)
+    if not (detail and _brief[0]):  # no markup: a name such as `run [1]` is itself, also inside a table
+        Console(highlight=False, markup=False, soft_wrap=isinstance(content, str)).print(content)
     if not any(isinstance(handler, logging.FileHandler) for handler in logging.root.handlers):
         return  # between the jobs of a sweep Hydra's own log is the terminal
     text = io.StringIO()
-    Console(file=text, width=100, soft_wrap=isinstance(content, str)).print(content, markup=False)
+    Console(file=text, width=100, markup=False, soft_wrap=isinstance(content, str)).print(content)
     log.info(text.getvalue().rstrip())

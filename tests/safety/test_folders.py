@@ -61,7 +61,10 @@ def test_a_folder_of_any_name_can_be_resumed_by_the_printed_word(
 
     (word,) = shlex.split(resume_word(Path("runs") / folder))
     assert OverridesParser.create().parse_override(word).value() == f"runs/{folder}"
-    assert cli("loss=ce", override("hydra.run.dir", f"runs/{folder}")).status == 0
+    done = cli("loss=ce", override("hydra.run.dir", f"runs/{folder}"))
+    assert done.status == 0
+    unwrapped = "".join(done.out.split())
+    assert "".join(f"--logdir {shlex.quote(f'runs/{folder}')}".split()) in unwrapped, done.out
     assert cli(word, "trainer.max_epochs=2", tiny=False).status == 0
     again = cli(word, tiny=False)
     assert again.status == 2 and "finished" in again.err
