@@ -98,8 +98,9 @@ def _key_as_typed(message: str, key: str, told: str) -> str:
 
 def check_given(node: DictConfig, key: str) -> None:
     """Raises UserError if a key below the node called `key` still waits for its value."""
-    for name in sorted(OmegaConf.missing_keys(node)):
-        raise UserError(f"{key}.{name} must be given: {key}.{name}=…")
+    for name in sorted(OmegaConf.missing_keys(node)):  # `root`, or `data.root` if the node is part of a configuration
+        name = f"{key}.{name.removeprefix(f'{key}.')}"
+        raise UserError(f"{name} must be given: {name}=…")
 
 
 def _one_line(text: str) -> str:
