@@ -111,6 +111,8 @@ def load_student(path: Path) -> tuple[nn.Module, StudentCard]:
     """Return the deployed student of the run in `path`, in eval mode, and its card. Raises UserError."""
     weights = path / STUDENT
     if not weights.is_file():
+        if is_finished(path):
+            raise UserError(f"{path} has no {STUDENT}, though it finished; copy the folder again, or train it again")
         raise UserError(f"{path} has no {STUDENT}: that run did not finish; go on with {resume_word(path)}")
     try:
         with safe_open(weights, "pt") as f:

@@ -148,6 +148,15 @@ def test_one_flipped_bit_in_the_weights_is_noticed(
     assert done.status == 2 and "checksum" in done.err and done.err.count("\n") == 1
 
 
+def test_a_finished_run_without_its_weights_is_not_told_to_resume(
+    distilled: Path, images: Path, tmp_path: Path, command: Command
+) -> None:
+    run = Path(shutil.copytree(distilled, tmp_path / "run"))
+    (run / runs.STUDENT).unlink()
+    done = command(predict, run, images)
+    assert done.status == 2 and "though it finished" in done.err and "resume=" not in done.err
+
+
 @pytest.mark.parametrize("name", ["evaluate", "predict"])
 def test_help_does_not_wait_for_torch(name: str) -> None:
     code = f"""
