@@ -95,7 +95,9 @@ def describe_step(path: Path, config: DictConfig) -> str:
     if not epochs:
         return f"{path}: measured, not trained"
     loss = hydra.utils.get_class(config.loss._target_).__name__
-    return f"{path}: trained for {epochs} epochs ({loss}, lr {config.optimizer.get('lr'):g})"
+    return (
+        f"{path}: will be trained for {epochs} epoch{'s' * (epochs != 1)} ({loss}, lr {config.optimizer.get('lr'):g})"
+    )
 
 
 def student_node(kind: str, card: StudentCard, **more: Any) -> dict[str, Any]:
