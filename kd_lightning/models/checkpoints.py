@@ -26,10 +26,10 @@ def load_weights(model: nn.Module, path: str | Path, key: str = "model.teacher_w
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        wanted = "a checkpoint file or a run directory"
+        accepted = "a checkpoint file or a run directory"
         if key == "model.teacher_weights":
-            wanted = "a checkpoint file, a run directory, 'auto' or 'imagenet'"
-        raise UserError(f"{key}: {path} does not exist; give {wanted}")
+            accepted = "a checkpoint file, a run directory, 'auto' or 'imagenet'"
+        raise UserError(f"{key}: {path} does not exist; give {accepted}")
     state = _repair(_tensors(_read(path, key), path, key), model)
     wanted = model.state_dict()
     missing = sorted(k for k in wanted if k not in state and not k.endswith("num_batches_tracked"))
