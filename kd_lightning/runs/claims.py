@@ -44,11 +44,15 @@ def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
         if not resume:
             _create(path, config)
             return None
-        if is_finished(path) and read(path).metrics["epochs"] >= config.trainer.max_epochs:
+        done = read(path).metrics["epochs"] if is_finished(path) else 0
+        if is_finished(path) and done >= config.trainer.max_epochs:
             raise UserError(f"resume: the run in {path} is finished; give it more epochs with trainer.max_epochs=…")
         remove_partial(path)
+        newest = _newest_whole(path)
+        if newest is None and done:  # training anew would replace what it has
+            raise UserError(f"resume: the run in {path} is finished, but its {LAST} is missing; start a new run")
         write_config(path, config)
-        return _newest_whole(path)
+        return newest
 
     name = tell(f"checkpoint of {path}", first)
     return None if name is None else path / name
@@ -65,7 +69,8 @@ def _newest_whole(path: Path) -> str | None:
                 )
             return name
     if found:
-        raise UserError(f"resume: {path / found[0]} is damaged ({problem}); delete it to start anew")
+        what = "start a new run" if is_finished(path) else "delete it to start anew"
+        raise UserError(f"resume: {path / found[0]} is damaged ({problem}); {what}")
     return None  # it was stopped before its first epoch ended
 
 

@@ -90,6 +90,18 @@ def test_an_empty_or_halved_checkpoint_is_one_line(
     assert done.status == 2 and "last.ckpt is damaged" in done.err and "Traceback" not in done.err
 
 
+@pytest.mark.parametrize("is_missing", [True, False])
+def test_more_epochs_without_a_checkpoint_leave_a_finished_run_as_it_is(
+    cli: Callable[..., Finished], tmp_path: Path, is_missing: bool
+) -> None:
+    assert cli("loss=ce", "hydra.run.dir=r").status == 0
+    (tmp_path / "r" / runs.LAST).unlink() if is_missing else (tmp_path / "r" / runs.LAST).write_bytes(b"PK")
+    kept = {name: (tmp_path / "r" / name).read_bytes() for name in (runs.CONFIG, runs.METRICS, runs.STUDENT)}
+    done = cli("resume=r", "trainer.max_epochs=2", tiny=False)
+    assert done.status == 2 and "start a new run" in done.err and done.err.count("\n") == 1
+    assert kept == {name: (tmp_path / "r" / name).read_bytes() for name in kept}
+
+
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.97])
 def test_a_halved_configuration_is_one_line(cli: Callable[..., Finished], tmp_path: Path, part: float) -> None:
     assert cli("loss=ce", "hydra.run.dir=r").status == 0
