@@ -97,7 +97,7 @@ def test_a_key_added_to_the_configuration_changes_no_teacher(group: str, auto: A
 def test_two_at_once_train_one(auto: Any, monkeypatch: Any) -> None:
     """The second process finds the lock held, waits, and takes what the first has trained."""
     cfg, trained, waits = auto(), [], threading.Event()
-    monkeypatch.setattr(stage, "say", lambda text: waits.set() if "another process is training" in text else None)
+    monkeypatch.setattr(stage, "say", lambda text, **_: waits.set() if "another process is training" in text else None)
 
     def slow(config: Any, path: Path, resume: bool) -> None:
         trained.append(threading.current_thread().name)
