@@ -83,11 +83,25 @@ class Comparison:
         return list(found.values())
 
 
+def _teachers(found: Sequence[Run]) -> dict[str, Run]:
+    """Return a run of each teacher by its name; teachers of one name and different scores are numbered."""
+    distinct: dict[str, dict[float, Run]] = {}
+    for run in found:
+        if run.metrics.get("teacher"):
+            accuracy = run.metrics["teacher"]["test"]["accuracy"]
+            distinct.setdefault(teacher_name(run.config), {}).setdefault(accuracy, run)
+    return {
+        name if len(runs) == 1 else f"{name} ({k})": run
+        for name, runs in distinct.items()
+        for k, run in enumerate(runs.values(), 1)
+    }
+
+
 def compare_runs(found: Sequence[Run], notes: Sequence[str] = ()) -> Comparison:
     """Compare runs, finished or diverged, in groups of equal budget."""
-    teachers = {teacher_name(run.config): run for run in reversed(found) if run.metrics.get("teacher")}
+    teachers = _teachers(found)
     results = [_result(setting) for setting in group(found)]
-    comparison = Comparison(results, dict(reversed(teachers.items())), list(notes))
+    comparison = Comparison(results, teachers, list(notes))
     for members in comparison.budgets():
         baseline = next((result for result in members if result.setting.is_baseline), None)
         if baseline is None or not baseline.test:

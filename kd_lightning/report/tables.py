@@ -101,8 +101,8 @@ def findings(comparison: Comparison) -> list[str]:
     verdicts = Counter(r.verdict for r in results if r.verdict in VERDICTS)
     runs = sum(len(result.test) for result in results)
     scope = f"{_count(runs, 'finished run')} in {_count(len(results), 'setting')}"
-    told = ", ".join(f"{word} {verdicts[word]}" for word in VERDICTS if verdicts[word])
-    lines = [f"{scope}. Compared with plain training at equal budget: {told}." if told else f"{scope}."]
+    told = ", ".join(f"{verdicts[word]} {word}" for word in VERDICTS if verdicts[word])
+    lines = [f"{scope}. Against plain training at equal budget: {told}." if told else f"{scope}."]
     if not any(result.gain for result in results):
         lines = [f"{scope}; none has a baseline (loss=ce, same student and budget) to be compared with."]
     for members in comparison.budgets():

@@ -13,7 +13,10 @@ from kd_lightning.types import Batch
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 
-HELP = "a lower optimizer.lr, a warm-up (scheduler.warmup_epochs), trainer.gradient_clip_val=1 or precision 32-true"
+HELP = (
+    "a lower optimizer.lr, a warm-up (scheduler.warmup_epochs), trainer.gradient_clip_val=1 or precision 32-true; "
+    "for a teacher that is trained first, teacher_stage.optimizer.lr and teacher_stage.scheduler.warmup_epochs"
+)
 
 
 class Diverged(UserError):

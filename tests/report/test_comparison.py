@@ -196,3 +196,12 @@ def test_nothing_to_compare_is_one_line(tmp_path: Path, fake_run: Fake) -> None:
         compare_folders([fake_run(None, "loss=kd")])
     with pytest.raises(UserError, match="has diverged"):
         compare_folders([fake_run("diverged", "loss=kd")])
+
+
+def test_teachers_of_one_name_and_different_scores_have_a_row_each(fake_run: Fake) -> None:
+    for seed, accuracy in enumerate((0.98, 0.94, 0.98)):
+        teacher = {"parameters": 90_000, "macs": 500_000, "test": {"accuracy": accuracy}}
+        path = fake_run(0.84, "loss=kd", f"seed={seed}", teacher=teacher)
+    teachers = compare_folders([path.parent]).teachers
+    assert [run.metrics["teacher"]["test"]["accuracy"] for run in teachers.values()] == [0.98, 0.94]
+    assert [name.rpartition(" ")[2] for name in teachers] == ["(1)", "(2)"]
