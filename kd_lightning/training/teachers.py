@@ -129,7 +129,10 @@ def check_teacher(
     told = f"{accuracy:.2%} right on {split}"
     if data.sizes["val"]:
         told += f", {views['accuracy']:.2%} on training views"
-    say(f"teacher: {told}; entropy {views['entropy']:.3f} nats and ECE {views['ece']:.3f} on training views", detail=True)
+    say(
+        f"teacher: {told}; entropy {views['entropy']:.3f} nats and ECE {views['ece']:.3f} on training views",
+        detail=True,
+    )
     if isinstance(distiller.teacher, Ensemble):
         say(_diversity(distiller.teacher, float(trainer.callback_metrics["val/teacher_ece"])), detail=True)
     chance = 1 / data.num_classes

@@ -14,9 +14,7 @@ class UserError(ValueError):
     """Exit status of the command."""
 
 
-def number(
-    key: str, value: Any, *, gt: float | None = None, ge: float | None = None, le: float | None = None
-) -> float:
+def number(key: str, value: Any, *, gt: float | None = None, ge: float | None = None, le: float | None = None) -> float:
     """Return `value` as a finite float within the bounds (>, >=, <=). Raises UserError."""
     _check_range(key, value, (int, float), "a number", {">": gt, ">=": ge, "<=": le})
     return float(value)

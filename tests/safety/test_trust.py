@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 import kd_lightning
 from kd_lightning import evaluate, export, predict, runs
 from kd_lightning.config import build
+from kd_lightning.deploy.files.write import export as export_file
+from kd_lightning.evaluation.opened import open_run
 from kd_lightning.models import create_model
 from kd_lightning.runs.students import load_student
 from kd_lightning.training.run import train
@@ -216,3 +218,12 @@ def test_the_network_inside_another_one_is_checked(evil: str, mark: Path) -> Non
 def test_a_configuration_says_whether_it_needs_trust() -> None:
     assert not names_own_code(OmegaConf.to_container(compose(), resolve=True))
     assert names_own_code(OmegaConf.to_container(compose("model.student=my.net"), resolve=True))
+
+
+def test_an_exported_program_is_opened_only_if_it_is_trusted(distilled: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.pt2"
+    with trusting(False):
+        export_file(open_run(distilled), "pt2", path)  # its own parity check reads what it has just written
+        with pytest.raises(UserError, match="is a program, and .* may run code in it"):
+            kd_lightning.load(path)
+        assert kd_lightning.load(path, trust=True).classes

@@ -14,6 +14,7 @@ from kd_lightning.deploy.files.card import parse
 from kd_lightning.deploy.samples import size, split
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.trust import is_trusted
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class Format:
     read: Callable[[Path], tuple[str, Callable[[Any], Tensor]]]
     needs: tuple[str, ...] = ()
     """Packages of the extra `export`."""
+    is_program: bool = False
+    """Reading one may run code in it."""
 
 
 FORMATS = {
     "onnx": Format(".onnx", onnx_file.write, onnx_file.read, onnx_file.NEEDS),
-    "pt2": Format(".pt2", torch_files.write_pt2, torch_files.read_pt2),
+    "pt2": Format(".pt2", torch_files.write_pt2, torch_files.read_pt2, is_program=True),
     "safetensors": Format(".safetensors", torch_files.write_safetensors, torch_files.read_safetensors),
 }
 
@@ -51,11 +54,20 @@ class OpenedFile:
 
 
 def open_file(path: Path) -> OpenedFile:
-    """Open a file that `kd_lightning.export` wrote. Raises UserError."""
+    """Open a file that `kd_lightning.export` wrote.
+
+    Raises:
+        UserError: If it is none, is damaged, or is a program and this is outside `trusting`.
+    """
     form = next((f for f in FORMATS.values() if f.suffix == path.suffix), None)
     if form is None or not path.is_file():
         known = ", ".join(f.suffix for f in FORMATS.values())
         raise UserError(f"{path} is neither a run directory nor a file that export wrote ({known})")
+    if form.is_program and not is_trusted():
+        raise UserError(
+            f"{path} is a program, and torch.export.load may run code in it; nothing of it was run. If you trust its "
+            "origin, allow it with trust=True, or use .onnx or .safetensors"
+        )
     check_installed(str(path), tuple(n for n in form.needs if n == "onnxruntime"), "export")
     try:
         text, answer = form.read(path)

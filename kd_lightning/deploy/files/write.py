@@ -21,6 +21,7 @@ from kd_lightning.models.hooks import logits_of
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError, choice, number
 from kd_lightning.utils.quiet import unlogged
+from kd_lightning.utils.trust import trusting
 
 SAMPLES = 256
 """Test samples on which file and student are compared."""
@@ -136,7 +137,8 @@ def _compare(path: Path, run: OpenedRun, card: StudentCard) -> Parity:
     x, _ = samples(run.data, "test", SAMPLES)
     student = run.student.eval().float().cpu()
     expected = torch.cat([logits_of(student, part) for part in split(x, 64)]) / card.extra.get("divided_by", 1.0)
-    return compare(open_file(path).answer(file_inputs(run, card, x)), expected)
+    with trusting():  # it was written a moment ago
+        return compare(open_file(path).answer(file_inputs(run, card, x)), expected)
 
 
 def file_inputs(run: OpenedRun, card: StudentCard, x: Any) -> Any:
