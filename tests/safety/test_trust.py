@@ -224,6 +224,6 @@ def test_an_exported_program_is_opened_only_if_it_is_trusted(distilled: Path, tm
     path = tmp_path / "x.pt2"
     with trusting(False):
         export_file(open_run(distilled), "pt2", path)  # its own parity check reads what it has just written
-        with pytest.raises(UserError, match="is a program, and .* may run code in it"):
+        with pytest.raises(UserError, match=r"is a program, and .* may run code in it"):
             kd_lightning.load(path)
         assert kd_lightning.load(path, trust=True).classes
