@@ -63,7 +63,7 @@ def own_code_is_trusted() -> Iterator[None]:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the figures for TensorBoard: they take longer than a tiny training."""
-    monkeypatch.setattr("kd_lightning.training.run.try_pictures", lambda *_: None)
+    monkeypatch.setattr("kd_lightning.training.record.try_pictures", lambda *_: None)
 
 
 def compose(*overrides: str) -> DictConfig:

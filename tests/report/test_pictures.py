@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kd_lightning.losses import CE
 from kd_lightning.runs import names
 from kd_lightning.training.pictures import samples_figure
-from kd_lightning.training.run import _hparams as hparams
+from kd_lightning.training.record import hyperparameters as hparams
 from kd_lightning.training.run import train
 from kd_lightning.training.tensorboard import LAYOUT
 from tests.conftest import compose

@@ -41,7 +41,7 @@ def test_a_sweep_is_one_line_for_each_run_and_one_table(cli: Cli, teacher_run: P
     lines = [line for line in before.splitlines()[1:] if line.strip()]
     assert [line.partition(":")[0] for line in lines] == ["run 1 of 2, T1", "run 2 of 2, T4"]
     assert all(f"sweep/{name}" in line for name, line in zip(("0_T1", "1_T4"), lines, strict=True))
-    assert "entropy is" in (Path("sweep/0_T1/train.log")).read_text(), "the log has the details"
+    assert "right on validation samples" in (Path("sweep/0_T1/train.log")).read_text(), "the log has the details"
 
 
 def test_quantizing_says_nothing_of_a_training(
