@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+EPOCH = "train/epoch"  # from 0, at every step that is logged with validation
+
 
 def read_curves(path: Path, tags: Sequence[str]) -> dict[str, dict[int, float]]:
     """Return tag → epoch (from 1) → value, for those `tags` that the run in `path` has logged."""
@@ -13,9 +15,9 @@ def read_curves(path: Path, tags: Sequence[str]) -> dict[str, dict[int, float]]:
     events = EventAccumulator(str(path), size_guidance={"scalars": 0, "images": 1, "histograms": 1})
     events.Reload()
     there = events.Tags()["scalars"]
-    if "epoch" not in there:
+    if EPOCH not in there:
         return {}
-    epochs = {e.step: int(e.value) + 1 for e in events.Scalars("epoch")}
+    epochs = {e.step: int(e.value) + 1 for e in events.Scalars(EPOCH)}
     curves: dict[str, dict[int, float]] = {}
     for tag in tags:
         if tag not in there:

@@ -81,7 +81,7 @@ def _fit_and_test(
     )
     distiller.log_terms = False  # TrainLog does, without waiting for the device
     has_val = run.data.sizes["val"] > 0
-    evaluated = run.data.sizes["val"] / run.data.sizes["train"] / run.trainer.check_val_every_n_epoch
+    evaluated = run.data.sizes["val"] / run.data.sizes["train"] / (run.trainer.get("check_val_every_n_epoch") or 1)
     forecast = Forecast(own, evaluated)
     trainer, log = build_trainer(run.trainer, out, has_val, cfg.get("logger"), cfg.get("callbacks"), forecast)
     if run.trainer.accelerator == "gpu":

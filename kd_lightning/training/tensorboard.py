@@ -22,8 +22,8 @@ class Events(TensorBoardLogger):
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Log all but `epoch`, which Lightning adds to every step and would be a group of its own, the first."""
-        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+        """Log `epoch`, which Lightning adds, as `train/epoch`: by itself it would be the first group."""
+        super().log_metrics({"train/epoch" if k == "epoch" else k: value for k, value in metrics.items()}, step)
 
     def finalize(self, status: str) -> None:
         self.experiment.flush()  # not closed: validation, training and tests all end with a `finalize`

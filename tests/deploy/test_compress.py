@@ -88,7 +88,7 @@ def test_distill_prune_quantize_export_measure(
         (["RUN", "--prune", "0.5", "optimizer.lr=1,2"], "give one value"),
         (["RUN", "--prune", "0.5", "lr"], "cannot read 'lr'; write key=value"),
         (["RUN", "--prune", "0.5", "--out", "FULL"], "--out: FULL exists"),
-        (["RUN", "--prune", "0.5", "--out", "FULL/file/x"], "--out: cannot write to FULL/file/x"),
+        (["RUN", "--prune", "0.5", "--out", "FULL/file/x"], "cannot write or read FULL/file/x"),
         (["RUN", "--prune", "0.5", "--out", "/proc/x"], "--out: cannot write to /proc/x"),
         (["INT8", "--prune", "0.5"], "is quantized; prune first"),
         (["INT8", "--quantize", "int8"], "is quantized already; train it on with --qat"),

@@ -79,4 +79,4 @@ def test_many_runs_in_one_second_have_folders_of_their_own(start: Callable, tmp_
     runs = [start("loss=ce") for _ in range(3)]
     assert [run.wait().status for run in runs] == [0, 0, 0]
     names = [p.name for p in (tmp_path / "outputs" / "train").iterdir()]
-    assert len(names) == 3 and all("_digits_resnet8_ce_0_" in name for name in names)
+    assert len(names) == 3 and all("_digits_resnet8_ce_seed0_" in name for name in names)

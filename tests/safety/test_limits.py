@@ -93,7 +93,7 @@ def test_a_picture_that_cannot_be_drawn_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "word", ["trainer.precision=bf16-true", "trainer.precision=64-true", "+trainer.fast_dev_run=true"]
+    "word", ["trainer.precision=bf16-true", "trainer.precision=64-true", "trainer.fast_dev_run=true"]
 )
 def test_unusual_trainings_end_well(cli: Callable[..., Finished], word: str) -> None:
     before = threading.active_count()
