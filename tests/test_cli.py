@@ -177,7 +177,7 @@ def test_bf16(cli: Cli, teacher_run: Path) -> None:
     assert run.metrics["precision"] == "bf16-mixed" and run.metrics["epochs"] == 3
 
 
-# … model.teacher_weights=../shared/teachers/resnet56-4bfd9763.th
+# … model.teacher_weights=resnet56-4bfd9763.th
 
 
 def test_teacher_from_a_file_of_others(cli: Cli, teacher_run: Path) -> None:
