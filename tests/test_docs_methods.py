@@ -39,8 +39,8 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (tmp_path / name).write_text(text)
     assert names == ["cosine.py", "my_conf/loss/cosine.yaml"]
     monkeypatch.syspath_prepend(tmp_path)  # as `python -m` does with the current folder
-    (command,) = re.findall(r"```bash\npython -m kd_lightning.train (.*?)\n```", section)
-    return command.split()
+    (command,) = re.findall(r"```bash\npython -m kd_lightning.train (.*?)\n```", section, re.DOTALL)
+    return command.replace("\\\n", " ").split()
 
 
 @pytest.mark.usefixtures("no_pictures")
