@@ -226,7 +226,7 @@ def test_my_photos(cli: Cli) -> None:
 def test_resume(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(self: Any) -> None:
         if self.current_epoch == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
         patch.setattr("kd_lightning.distiller.Distiller.on_train_epoch_start", stop, raising=False)

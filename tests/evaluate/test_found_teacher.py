@@ -57,9 +57,7 @@ def test_a_teacher_trained_by_the_run_is_found_after_a_change_of_its_recipe(
 def test_a_teacher_is_counted_at_the_size_that_it_sees(
     teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "kd_lightning.training.run.check_teacher", lambda *_, **__: None
-    )  # at that size it knows nothing
+    monkeypatch.setattr("kd_lightning.training.run.check_teacher", lambda *_, **__: {})  # at that size it knows nothing
     cfg = compose(f"model.teacher_weights={teacher_run}", "model.teacher_input_size=16", "model.teacher_cache=off")
     metrics = train(cfg, tmp_path / "run")
     assert metrics["teacher"]["parameters"] == metrics["student"]["parameters"]
