@@ -1,4 +1,4 @@
-"""What only a GPU, or several, can show."""
+"""Rows that need one GPU or several."""
 
 import statistics
 

@@ -92,7 +92,7 @@ def by_hand(setting: Setting, cfg: DictConfig, logits: Tensor) -> tuple[float, f
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """As torchvision's CIFAR10: an array per image, made a PIL image and transformed one by one."""
+    """Images as torchvision's CIFAR10 serves them: an array each, made a PIL image and transformed one by one."""
 
     def __init__(self, images: Tensor) -> None:
         self.arrays = images.numpy()

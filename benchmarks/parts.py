@@ -87,7 +87,7 @@ def precision_ratio(setting: Setting) -> list[Result]:
 
 
 def _bf16_gain(setting: Setting) -> float:
-    """How much faster than in float32 the device multiplies matrices in bf16."""
+    """Return the speed of a matrix product in bf16, relative to float32, on the device."""
     return matmul_tflops(setting.device, torch.bfloat16) / matmul_tflops(setting.device, torch.float32)
 
 

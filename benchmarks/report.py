@@ -36,7 +36,7 @@ def about(setting: Setting, command: str) -> dict[str, Any]:
 
 
 def show(results: Sequence[Result], machine: dict[str, Any]) -> None:
-    """In 80 columns; the notes were said as each row was measured."""
+    """Print the rows in 80 columns; their notes were printed as each row was measured."""
     table = Table(caption=caption(machine), caption_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("benchmark", no_wrap=True)
     for name in ("measured", "quartiles", "minima"):

@@ -1,4 +1,4 @@
-"""What a row says."""
+"""The result of a benchmark row."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ class Result:
     note: str
     unit: str = "×"
     robust: bool = False
-    """Whether it also holds on a busy machine, so that CI may fail on it."""
+    """True if it also holds on a busy machine, so that CI may fail on it."""
     quartiles: tuple[float, float] | None = None
     minimum: float | None = None
     """See `Ratio`, for two sides that ran in turns."""
 
     @classmethod
     def of(cls, name: str, ratio: Ratio, target: str, met: bool | None, note: str, robust: bool = False) -> "Result":
-        """Of two sides that ran in turns."""
+        """Return the result of two sides that ran in turns."""
         return cls(name, ratio.median, target, met, note, "×", robust, ratio.quartiles, ratio.minimum)

@@ -1,4 +1,4 @@
-"""What the rows run on: device, networks, sizes; random images in place of CIFAR-10."""
+"""The setting of the rows: device, networks, sizes; random images in place of CIFAR-10."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,7 @@ class Setting:
     batch: int
     repeats: int
     folder: Path
-    """For run directories, which nobody reads."""
+    """Folder of run directories, which nobody reads."""
     quick: bool = False
     data_root: str | None = None
 
@@ -73,7 +73,7 @@ class Setting:
 
     @property
     def precision(self) -> str:
-        """What `trainer.precision=auto` means here."""
+        """Return the precision that `trainer.precision=auto` means on this machine."""
         return hardware.resolve_precision("auto", self.accelerator)
 
     def words(self, images: int) -> list[str]:
@@ -90,7 +90,7 @@ class Setting:
         return compose(*self.words(self.images), *overrides)
 
     def live_teacher(self) -> LiveTeacher:
-        """As a run has it: folded, in the run's precision. Its weights are random, which costs the same."""
+        """Return a teacher as a run has it, folded and in its precision; its weights are random."""
         torch.manual_seed(0)
         model = create_model(self.teacher, CLASSES, image_size=32).to(memory_format=torch.channels_last)
         teacher = LiveTeacher(model)

@@ -19,12 +19,12 @@ class Ratio:
     b: float
 
     def rates(self) -> str:
-        """For sides that return seconds per image."""
+        """Return the images per second of both sides, which return seconds per image."""
         return f"{1 / self.a:,.0f} against {1 / self.b:,.0f} images/s"
 
 
 def in_turns(a: Callable[[], float], b: Callable[[], float], repeats: int) -> Ratio:
-    """A B A B …: what slows the machine down for a while slows both. Each side returns its own seconds."""
+    """Time A B A B …, so that what slows the machine down slows both. Each side returns its own seconds."""
     times = [(a(), b()) for _ in range(repeats)]
     first, second, ratios = [t[0] for t in times], [t[1] for t in times], sorted(a / b for a, b in times)
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if repeats > 1 else 3 * ratios
@@ -32,13 +32,13 @@ def in_turns(a: Callable[[], float], b: Callable[[], float], repeats: int) -> Ra
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done all that it was told."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def matmul_tflops(device: torch.device, dtype: torch.dtype, times: int = 10) -> float:
-    """The rate of a large matrix product, 10¹² operations a second: what the device reaches at best."""
+    """Return the rate of a large matrix product in 10¹² operations a second: the best that the device reaches."""
     n = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     for _ in range(3):

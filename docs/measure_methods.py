@@ -1,4 +1,4 @@
-"""What a training step costs with each preset, relative to `kd`: `python docs/make_methods.py --measure`."""
+"""Cost of a training step with each preset, relative to `kd`: `python docs/make_methods.py --measure`."""
 
 import statistics
 import time

@@ -29,7 +29,7 @@ def _main(cfg: DictConfig) -> None:
 
 
 _asked = argparse.Namespace(export=None, top_k=None)
-"""What was typed beside keys."""
+"""Options typed beside the keys."""
 
 HELP = """usage: {program} [--export FILE [--top-k K]] [KEY=VALUE …]
 

@@ -50,7 +50,7 @@ class Row:
     """Milliseconds of a batch of one sample."""
     p95_ms: float
     samples_per_second: float
-    """In batches of BATCH."""
+    """Samples per second in batches of BATCH."""
 
 
 def measure(

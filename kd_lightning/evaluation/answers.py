@@ -48,7 +48,7 @@ class Answers:
             raise UserError(f"--teacher: the run in {opened.path} had no teacher (loss {opened.config.loss._target_})")
         self.classes = opened.card.classes
         self.temperature = 1.0 if raw else float(opened.card.extra.get("temperature", 1.0))
-        """Of the student's probabilities; 1 leaves them as they are."""
+        """Temperature of the student's probabilities; 1 leaves them as they are."""
         inference = Inference("cpu", "32-true")  # a few samples do not pay for a transfer
         self._answers: dict[str, tuple[Answer, float]] = {
             "student": (inference.student(opened.student), self.temperature)

@@ -25,7 +25,7 @@ class SentencePrediction(NamedTuple):
 
     text: str
     cut: bool
-    """Whether it is longer than what the models read."""
+    """True if it is longer than what the models read."""
     top: Top
 
     @property
