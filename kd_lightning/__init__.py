@@ -58,7 +58,7 @@ def __getattr__(name: str) -> Any:
     if name in _LOSSES:
         from kd_lightning import losses
 
-        return getattr(losses, name)
+        return vars(losses)[name]
     raise AttributeError(f"module 'kd_lightning' has no attribute {name!r}")
 
 

@@ -13,11 +13,12 @@ COMMANDS = {
     "evaluate": "measure a finished student, or verify its numbers",
     "predict": "classify images",
     "compress": "prune or quantize a student",
-    "export": "write a student to a file: onnx, torchscript, …",
+    "export": "write a student to a file: onnx, pt2, safetensors",
     "measure": "size, memory and latency in each runtime",
     "cache": "fill the teacher cache ahead of a sweep",
 }
 LISTS = {"models": "list the networks there are", "losses": "list the losses there are"}
+LISTED = {"models": listing.models, "losses": listing.losses}
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
         if rest:
             print(f"usage: kd {name}\n\n{LISTS[name].capitalize()}, one line each.")
             sys.exit(0 if rest[0] in ("-h", "--help") else 2)
-        print("\n".join(getattr(listing, name)()))
+        print("\n".join(LISTED[name]()))
     else:
         print(f"error: kd has no command {name!r}{did_you_mean(name, COMMANDS | LISTS)}\n{usage()}", file=sys.stderr)
         sys.exit(2)

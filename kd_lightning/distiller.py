@@ -153,8 +153,8 @@ class Distiller(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         if self.teacher is not None:
-            repeats = getattr(self.trainer, "overfit_batches", 0)  # the views of the first epoch again
-            self.teacher.start_epoch(0 if repeats else self.current_epoch)
+            repeats: float = self.trainer.overfit_batches  # type: ignore[attr-defined]  # Lightning sets it late
+            self.teacher.start_epoch(0 if repeats else self.current_epoch)  # the views of the first epoch again
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")

@@ -178,7 +178,7 @@ def test_loss_by_hand(make: Callable[..., Distiller], teacher: LiveTeacher, data
     batch: Batch = next(iter(data.train_dataloader()))
     distiller: Any = make().train()
     distiller.log_terms = False
-    distiller._trainer = SimpleNamespace(current_epoch=0, num_training_batches=5)
+    distiller._trainer = SimpleNamespace(current_epoch=0, num_training_batches=5, overfit_batches=0)
     terms = distiller.training_step(batch, 0)
     student = distiller.student(batch.x)
     target = teacher.model(batch.x)

@@ -71,9 +71,8 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator runs at the first `next`: Lightning asks for the iterator before it has restored the epoch.
-        trainer_epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        if getattr(self.trainer, "overfit_batches", 0):
-            trainer_epoch = 0  # the same samples and views again
+        repeats = self.trainer is None or self.trainer.overfit_batches  # the same samples and views again
+        trainer_epoch = 0 if repeats else self.trainer.current_epoch
         epoch = trainer_epoch if self.epoch is None else self.epoch
         resume, self._resume = self._resume, None
         done = resume["batch"] if resume and resume["epoch"] == epoch else 0

@@ -104,6 +104,10 @@ class DataModule(LightningDataModule):
         """Return the inputs of the samples of a batch for which `mask` `[B]` is true."""
         return tree_map(lambda tensor: tensor[mask.to(tensor.device)], x)
 
+    def raw_inputs(self, x: Any) -> Any:
+        """Return inputs as they were before preprocessing, for a network that does it itself. Raises UserError."""
+        raise UserError(f"the data set {self.name} has no inputs without preprocessing")
+
     def model_kwargs(self) -> dict[str, Any]:
         """Return the facts of the data that a model depends on: `num_classes`, and others such as `image_size`."""
         return {"num_classes": self.num_classes}

@@ -34,7 +34,7 @@ def robustness(
         Model → corruption → accuracy at strengths 1, 2, 3, and `clean` → [accuracy].
     """
     order = torch.linspace(0, data.sizes["test"] - 1, min(images, data.sizes["test"])).round().long()
-    clean = [(data.pixels(batch.x), batch) for batch in inference.batches(data, "test", order)]
+    clean = [(data.raw_inputs(batch.x), batch) for batch in inference.batches(data, "test", order)]
     results: dict[str, dict[str, list[float]]] = {name: {} for name in answers}
 
     def measure(kind: str, corrupt: Callable[[Tensor, float, Tensor], Tensor], strength: float) -> None:

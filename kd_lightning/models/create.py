@@ -5,6 +5,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from torch import nn
@@ -147,10 +148,14 @@ def _imported(path: str, key: str) -> Callable[..., Any]:
         raise UserError(
             f"{key}: cannot import {module_name!r} of {path!r} ({error}); is its folder in PYTHONPATH?"
         ) from error
-    if not callable(found := getattr(module, attribute, None)):
-        what = "is not callable" if hasattr(module, attribute) else "does not exist"
-        public = [name for name in vars(module) if callable(getattr(module, name)) and not name.startswith("_")]
-        raise UserError(f"{key}: {attribute!r} {what} in module {module_name!r}{did_you_mean(attribute, public)}")
+    public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+    hint = f" in module {module_name!r}{did_you_mean(attribute, public)}"
+    try:
+        found: Callable[..., Any] = attrgetter(attribute)(module)
+    except AttributeError as error:
+        raise UserError(f"{key}: {attribute!r} does not exist{hint}") from error
+    if not callable(found):
+        raise UserError(f"{key}: {attribute!r} is not callable{hint}")
     return found
 
 

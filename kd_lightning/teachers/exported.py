@@ -110,10 +110,11 @@ def as_data_wants(network: Exported, card: StudentCard | None, data: DataModule,
     """Let a file of ours that takes pixels be given the data's images. Raises UserError if it cannot."""
     if card is None or card.extra.get("input") != PIXELS:
         return
-    pixels = getattr(data, "pixels", None)
-    if pixels is None:
-        raise UserError(f"{key}: {network.path} takes images, and the data set {data.name} has none")
-    network.prepare = pixels
+    try:
+        data.raw_inputs(data.example(1))
+    except UserError as e:
+        raise UserError(f"{key}: {network.path} takes images: {e}") from e
+    network.prepare = data.raw_inputs
 
 
 def _onnx(path: Path, content: bytes, sha256: str) -> tuple[str, Exported]:

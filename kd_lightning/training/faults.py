@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from kd_lightning.data.module import DataModule
 from kd_lightning.distiller import Distiller
@@ -52,7 +52,7 @@ def close_loggers(trainer: pl.Trainer) -> None:
     if not trainer.is_global_zero:
         return
     for logger in trainer.loggers:
-        experiment = getattr(logger, "experiment", None)
-        end = getattr(experiment, "close" if isinstance(logger, TensorBoardLogger) else "finish", None)
-        if callable(end):
-            end()
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.close()
+        elif isinstance(logger, WandbLogger):
+            logger.experiment.finish()

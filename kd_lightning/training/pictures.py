@@ -60,7 +60,7 @@ def _samples(distiller: Distiller, data: ImageDataModule) -> Figure:
     answers = {"student": distiller.student.eval()(batch.x)}
     if distiller.teacher is not None and distiller.teacher.evaluates:
         answers["teacher"] = distiller.teacher.evaluate(batch).logits
-    pixels = data.pixels(batch.x).cpu()
+    pixels = data.raw_inputs(batch.x).cpu()
     return samples_figure(pixels, batch.y, {k: v.float().softmax(1).cpu() for k, v in answers.items()}, data.classes)
 
 

@@ -30,7 +30,7 @@ _count = 0
 
 def is_first_rank() -> bool:
     """Return whether this process is the one that writes files and speaks: global rank 0."""
-    rank = getattr(rank_zero_only, "rank", None)  # set by Lightning, once it is imported
+    rank = vars(rank_zero_only).get("rank")  # set by Lightning, once it is imported
     if rank is None:
         rank = next((int(os.environ[name]) for name in _RANKS if name in os.environ), 0)
     # Started by hand on each node, a process has no rank before Lightning gives it one.

@@ -108,10 +108,10 @@ def _is_offered(target: str) -> bool:
     package, _, name = target.rpartition(".")
     if package not in PACKAGES or name.startswith("_"):
         return False
-    found = getattr(importlib.import_module(package), name, None)
-    kinds = inspect.isclass(found) or (package == "kd_lightning.schedules" and inspect.isfunction(found))
-    home = str(getattr(found, "__module__", ""))
-    return kinds and (home == package or home.startswith(f"{package}."))
+    found = vars(importlib.import_module(package)).get(name)
+    if not inspect.isclass(found) and not (package == "kd_lightning.schedules" and inspect.isfunction(found)):
+        return False
+    return found.__module__ == package or found.__module__.startswith(f"{package}.")
 
 
 def _refusal(where: str, what: str) -> UserError:

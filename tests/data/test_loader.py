@@ -60,7 +60,9 @@ def test_same_view_for_any_batch_size_and_rank():
         got: dict[int, int] = {}
         for rank in range(world_size):
             cpu = SimpleNamespace(root_device=torch.device("cpu"))
-            trainer = SimpleNamespace(global_rank=rank, world_size=world_size, current_epoch=3, strategy=cpu)
+            trainer = SimpleNamespace(
+                global_rank=rank, world_size=world_size, current_epoch=3, strategy=cpu, overfit_batches=0
+            )
             part = views(Loader(data.splits["train"], batch_size, shuffle=True, seed=7, trainer=trainer))
             assert not part.keys() & got.keys()
             got |= part

@@ -49,7 +49,7 @@ def test_every_format_says_what_the_student_says_of_any_number_of_images(
 def test_preprocessing_inside_equals_the_pipeline(form: str, run: OpenedRun, written: Callable[..., Path]) -> None:
     opened = open_file(written(form, preprocessing=True))
     x, _ = samples(run.data, "test", 20)
-    pixels = run.data.pixels(x)
+    pixels = run.data.raw_inputs(x)
     torch.testing.assert_close(run.data.normalize(pixels), x)  # the very pixels that the pipeline normalized
     with torch.no_grad():
         torch.testing.assert_close(opened.answer(pixels), run.student(x) / divided(opened), atol=1e-4, rtol=0)

@@ -33,7 +33,7 @@ def files(written: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 
 def test_a_run_directory_and_a_file_answer_alike_to_any_kind_of_image(run: OpenedRun, files: dict[str, Path]) -> None:
     x, _ = samples(run.data, "test", 4)
-    pixels = run.data.pixels(x)
+    pixels = run.data.raw_inputs(x)
     temperature = run.card.extra.get("temperature", 1.0)
     expected = (run.student.eval()(x) / temperature).softmax(1).detach()
     for path in (run.path, files["onnx"]):

@@ -163,7 +163,8 @@ def _train(folder: Path, rank: int, augment: dict) -> None:
     """A rank's share of three epochs, the second of which is interrupted and goes on in a new run."""
     data = digits(batch_size=100, augment=augment)
     device = torch.device("cpu")
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=SimpleNamespace(root_device=device))
+    strategy = SimpleNamespace(root_device=device)
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=strategy, overfit_batches=0)
     data.trainer.current_epoch = 0
     seen = []
     for epoch, batches, state in ((0, None, None), (1, 3, None), (1, None, {"epoch": 1, "batch": 3}), (2, None, None)):

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from kd_lightning.data.images.normalize import Normalize
@@ -175,7 +175,8 @@ def reason(error: Exception) -> str:
         return "not an image"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels"
-    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    told = error.strerror if isinstance(error, OSError) else None
+    return told or " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
@@ -183,8 +184,13 @@ def _one_line(file: File) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # PIL's plugins raise many kinds: OSError, SyntaxError, ValueError, struct.error
-        name = fspath(file) if isinstance(file, str | PathLike) else getattr(file, "filename", "") or "the image"
-        raise UserError(f"cannot read {name}: {reason(error)}") from error
+        raise UserError(f"cannot read {_name(file)}: {reason(error)}") from error
+
+
+def _name(file: File) -> str:
+    if isinstance(file, str | PathLike):
+        return fspath(file)
+    return str(file.filename or "the image") if isinstance(file, ImageFile.ImageFile) else "the image"
 
 
 @contextmanager

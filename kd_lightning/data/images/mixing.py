@@ -62,8 +62,9 @@ class Mixing:
     """The a of cutmix; 0 turns it off."""
 
     def __post_init__(self) -> None:
-        for name in ("mixup", "cutmix"):  # as floats, so that 0 and 0.0 are one data set
-            object.__setattr__(self, name, number(f"data.augment.{name}", getattr(self, name), ge=0))
+        for name, value in (("mixup", self.mixup), ("cutmix", self.cutmix)):
+            # as floats, so that 0 and 0.0 are one data set
+            object.__setattr__(self, name, number(f"data.augment.{name}", value, ge=0))
 
     def __bool__(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0

@@ -122,7 +122,7 @@ class ImageDataModule(DataModule):
             return None, kwargs
         return ImageAdapter(self.normalize, new, kwargs["image_size"]), kwargs
 
-    def pixels(self, x: Tensor) -> Tensor:
+    def raw_inputs(self, x: Tensor) -> Tensor:
         """Return the uint8 pixels `[B, H, W, 3]` that normalized images `[B, 3, H, W]` were made of."""
         mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in self.normalize)
         return (255 * (x * std + mean)).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

@@ -43,9 +43,9 @@ class PhotoAugment:
         erasing = number("data.augment.random_erasing", self.random_erasing, ge=0, le=1)
         object.__setattr__(self, "min_area", min_area)  # as floats, so that 1 and 1.0 are one data set
         object.__setattr__(self, "random_erasing", erasing)
-        for name in ("flip", "trivialaugment"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"data.augment.{name} must be true or false, got {getattr(self, name)!r}")
+        for name, value in (("flip", self.flip), ("trivialaugment", self.trivialaugment)):
+            if not isinstance(value, bool):
+                raise UserError(f"data.augment.{name} must be true or false, got {value!r}")
         if self.randaugment and self.trivialaugment:
             raise UserError(
                 "data.augment.randaugment and data.augment.trivialaugment exclude each other; leave one out"

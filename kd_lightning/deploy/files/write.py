@@ -146,5 +146,5 @@ def file_inputs(run: OpenedRun, card: StudentCard, x: Any) -> Any:
     if card.extra["input"] != PIXELS:
         return x
     assert isinstance(run.data, ImageDataModule)
-    pixels: Tensor = run.data.pixels(x)
+    pixels: Tensor = run.data.raw_inputs(x)
     return pixels.contiguous()

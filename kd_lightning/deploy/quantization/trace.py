@@ -1,6 +1,7 @@
 """Tracing of a model to a graph of modules and functions, with the shapes that it has for one example."""
 
 from collections.abc import Callable
+from operator import attrgetter, methodcaller
 from typing import Any
 
 import torch
@@ -59,12 +60,12 @@ class _Tracer(fx.Tracer):
         if kind == "output":
             return None
         if kind == "get_attr":
-            return _attribute(self.root, target)
+            return attrgetter(target)(self.root)
         run: Callable[..., Any] = target
         if kind == "call_module":
             run = self.root.get_submodule(target)
         elif kind == "call_method":
-            run = getattr(type(args[0]), target)
+            return methodcaller(target, *args[1:], **kwargs)(args[0])
         return run(*args, **kwargs)
 
     def to_bool(self, obj: Any) -> bool:
@@ -76,8 +77,3 @@ class _Tracer(fx.Tracer):
 
 def _value(item: Any) -> Any:
     return item.node.meta["value"] if isinstance(item, fx.Proxy) else item
-
-
-def _attribute(root: nn.Module, target: str) -> Any:
-    owner, _, name = target.rpartition(".")
-    return getattr(root.get_submodule(owner), name)
