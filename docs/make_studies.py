@@ -18,7 +18,8 @@ from kd_lightning.plots.style import STYLE
 from kd_lightning.report.comparison import gain_notes, seeds_words
 from kd_lightning.report.tables import interval_words, p_words, score_words, signed
 from kd_lightning.utils import tables
-from kd_lightning.utils.statistics import gains_over, mean_std, verdict
+from kd_lightning.utils.gains import gains_over
+from kd_lightning.utils.statistics import mean_std, verdict
 from kd_lightning.utils.tables import Column
 
 HERE = Path(__file__).parent

@@ -6,17 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kd_lightning.utils.statistics import (
-    Gain,
-    difference,
-    gains_over,
-    interval,
-    mean_std,
-    more_seeds,
-    smallest_gain,
-    usual_spread,
-    verdict,
-)
+from kd_lightning.utils.gains import gains_over
+from kd_lightning.utils.power import more_seeds, smallest_gain, usual_spread
+from kd_lightning.utils.statistics import Gain, difference, interval, mean_std, verdict
 
 A, B = [93.1, 92.4, 93.9, 93.3, 92.8], [92.2, 92.5, 93.0, 92.1, 92.4]
 

@@ -11,7 +11,9 @@ from typing import Any
 from kd_lightning.report.groups import Setting, group
 from kd_lightning.runs.directory import Run
 from kd_lightning.runs.names import teacher_name
-from kd_lightning.utils.statistics import TOO_FEW, Gain, gains_over, mean_std, more_seeds, verdict
+from kd_lightning.utils.gains import gains_over
+from kd_lightning.utils.power import more_seeds
+from kd_lightning.utils.statistics import TOO_FEW, Gain, mean_std, verdict
 
 _SPLIT = ("data._target_", "data.val_size", "data.test_size", "data.split_seed")
 

@@ -89,7 +89,8 @@ def announcement(config: DictConfig) -> str:
 
 
 def _power(overrides: "list[Override]", jobs: int, finished: list[Path]) -> str:
-    from kd_lightning.utils.statistics import TOO_FEW, smallest_gain
+    from kd_lightning.utils.power import smallest_gain
+    from kd_lightning.utils.statistics import TOO_FEW
 
     seeds = next((len(_options(o)) for o in reversed(overrides) if o.get_key_element() == "seed"), 1)
     students = next((len(_options(o)) for o in reversed(overrides) if o.get_key_element() == "model.student"), 1)
@@ -126,7 +127,7 @@ def _spread(finished: list[Path]) -> float | None:
     from kd_lightning import runs
     from kd_lightning.report.comparison import compare_runs
     from kd_lightning.utils.checks import UserError
-    from kd_lightning.utils.statistics import usual_spread
+    from kd_lightning.utils.power import usual_spread
 
     found = []
     for path in finished:

@@ -12,7 +12,7 @@ from kd_lightning.report.comparison import Comparison, Result, best_by_validatio
 from kd_lightning.report.folders import compare_folders
 from kd_lightning.report.tables import caption, commands, findings
 from kd_lightning.utils.checks import UserError
-from kd_lightning.utils.statistics import gains_over
+from kd_lightning.utils.gains import gains_over
 
 Fake = Callable[..., Path]
 CE, KD = (0.80, 0.81, 0.79), (0.84, 0.845, 0.836)
