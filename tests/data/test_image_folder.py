@@ -13,7 +13,7 @@ from PIL import Image
 
 from kd_lightning.data import ImageFolderDataModule
 from kd_lightning.data.images.decode import decode
-from kd_lightning.data.images.folder import Photos
+from kd_lightning.data.images.photos import Photos
 from kd_lightning.utils.checks import UserError
 
 CONF = Path(__file__).parents[2] / "conf" / "data"

@@ -1,20 +1,14 @@
-"""Folders of photos `<split>/<class>/*`: scanning, what is left out, and damaged or repeated files."""
+"""Folders of photos `<split>/<class>/*`: which pictures they hold, and what is left out."""
 
-import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import combinations
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from kd_lightning.data.images.decode import center_box, read_square, reason
+from kd_lightning.data.images.photos import Photos, printable
 from kd_lightning.data.module import Split
 from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import UserError, did_you_mean
@@ -24,84 +18,6 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
 SHOWN = 8  # kinds of files that are left out
 HEIC = (".heic", ".heif")
-Digests = np.ndarray[Any, np.dtype[np.bytes_]]
-_DIGEST = "S32"  # 128 bits in hexadecimal
-T = TypeVar("T")
-
-
-class Photos:
-    """Files with their class indices.
-
-    All paths are one string of bytes: a worker process does not copy a million objects.
-
-    Args:
-        names: Paths as bytes.
-        labels: Class index of each.
-        digests: Hashes of the contents, if they are known.
-    """
-
-    def __init__(self, names: Sequence[bytes] = (), labels: Any = (), digests: Digests | None = None) -> None:
-        self._names = b"".join(names)
-        self._ends = np.cumsum([0, *map(len, names)])
-        self.labels = np.asarray(labels, np.int64)
-        self._digests = digests
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, i: int) -> tuple[Path, int]:
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        return self.path(i), int(self.labels[i])
-
-    def __iter__(self) -> Iterator[tuple[Path, int]]:
-        return map(self.__getitem__, range(len(self)))
-
-    def _name(self, i: Any) -> bytes:
-        return self._names[self._ends[i] : self._ends[i + 1]]
-
-    def path(self, i: int) -> Path:
-        """Return the file at position `i`."""
-        return Path(os.fsdecode(self._name(i)))
-
-    def paths(self) -> list[Path]:
-        """Return all files."""
-        return list(map(self.path, range(len(self))))
-
-    def select(self, positions: Any) -> "Photos":
-        """Return the photos at `positions` `[N]`, an array of numbers or a mask."""
-        positions = np.asarray(positions)
-        kept = np.flatnonzero(positions) if positions.dtype == bool else positions
-        digests = None if self._digests is None else self._digests[kept]
-        return Photos([self._name(i) for i in kept], self.labels[kept], digests)
-
-    def relabel(self, labels: Any) -> "Photos":
-        """Return the same files with other `labels` `[N]`."""
-        return Photos([self._name(i) for i in range(len(self))], labels, self._digests)
-
-    def __add__(self, other: "Photos") -> "Photos":
-        names = [part._name(i) for part in (self, other) for i in range(len(part))]
-        known = self._digests is not None and other._digests is not None
-        digests = np.concatenate([self.digests, other.digests]) if known else None
-        return Photos(names, np.concatenate([self.labels, other.labels]), digests)
-
-    @property
-    def digests(self) -> Digests:
-        """Hash of the content of every file `[N]`; each file is read once. Raises UserError if one cannot be read."""
-        if self._digests is None:
-            self._digests = np.array(_in_threads(_digest, self.paths()), _DIGEST)
-        return self._digests
-
-    def verify(self, size: int) -> list[str]:
-        """Decode every file once, for images of `size` pixels, and keep its digest; return what is damaged."""
-        checked = _in_threads(partial(_check, size=size), self.paths())
-        self._digests = np.array([digest for digest, _ in checked], _DIGEST)
-        return [f"{_printable(self.path(i))} ({why})" for i, (_, why) in enumerate(checked) if why]
-
-    def fingerprint(self, root: Path) -> str:
-        """Return a hash of the paths below `root` and the contents of all files."""
-        names = [os.fsencode(path.relative_to(root)) for path in self.paths()]
-        return hashlib.sha256(b"\0".join([*names, self.digests.tobytes()])).hexdigest()
 
 
 def folder_path(key: str, value: Any) -> Path:
@@ -240,85 +156,8 @@ def _tell(folder: Path, left_out: Counter[str]) -> None:
 def _told(left_out: Counter[str]) -> str:
     parts = []
     for what, count in left_out.most_common(SHOWN):
-        parts.append(f"{count} × {_printable(what)}")
+        parts.append(f"{count} × {printable(what)}")
         if what.removesuffix(" file") in HEIC:
             parts[-1] += " (pip install pillow-heif reads them)"
     rest = sum(left_out.values()) - sum(count for _, count in left_out.most_common(SHOWN))
     return ", ".join([*parts, *[f"{rest} others"] * bool(rest)])
-
-
-def _printable(name: str | Path) -> str:
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
-def verify(parts: Sequence[Photos], size: int) -> None:
-    """Decode every file of `parts` once, as a training on images of `size` pixels does.
-
-    Raises:
-        UserError: If files are damaged; the message names some.
-    """
-    damaged = [what for part in parts for what in part.verify(size)]
-    if damaged:
-        more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
-        raise UserError(
-            f"cannot read {', '.join(damaged[:5])}{more}; remove or replace (data.verify=false skips this check)"
-        )
-
-
-def check_repeats(splits: Mapping[str, Photos]) -> None:
-    """Look for pictures with equal bytes: those in two classes are told.
-
-    Args:
-        splits: Photos of the splits that are kept apart.
-
-    Raises:
-        UserError: If a picture is in two splits; the message names some.
-    """
-    for (a, one), (b, two) in combinations(splits.items(), 2):
-        repeated = np.flatnonzero(np.isin(two.digests, one.digests))
-        if len(repeated):
-            copy = int(repeated[0])
-            twin = one.path(int(np.flatnonzero(one.digests == two.digests[copy])[0]))
-            more = f", and {len(repeated) - 1} more" if len(repeated) > 1 else ""
-            raise UserError(
-                f"{b} has pictures of {a}: {_printable(two.path(copy))} is {_printable(twin)}{more}; a picture "
-                "belongs into one split only, remove the copies"
-            )
-    for split, photos in splits.items():
-        _, first, inverse = np.unique(photos.digests, return_index=True, return_inverse=True)
-        other = np.flatnonzero(photos.labels != photos.labels[first][inverse])
-        if len(other):
-            i = int(other[0])
-            twin = photos.path(int(first[inverse[i]]))
-            say(
-                f"warning: {len(other)} pictures of {split} have a copy in another class, such as "
-                f"{_printable(photos.path(i))} and {_printable(twin)}; a model cannot tell them apart"
-            )
-
-
-def _in_threads(function: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and decoding let other threads run
-        return list(pool.map(function, paths))
-
-
-def _digest(path: Path) -> bytes:
-    try:
-        return _hash(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {_printable(path)}: {error.strerror}") from error
-
-
-def _hash(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest()[:32].encode()
-
-
-def _check(path: Path, size: int) -> tuple[bytes, str]:
-    """Return the digest of a file and why it cannot be decoded, or an empty string."""
-    digest = b""
-    try:
-        content = path.read_bytes()
-        digest = _hash(content)
-        read_square(content, size, partial(center_box, size=size), exact=False)
-    except Exception as error:  # PIL's plugins raise many kinds
-        return digest, reason(error)
-    return digest, ""

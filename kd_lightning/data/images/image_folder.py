@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from kd_lightning.data.images.folder import SPLITS, Photos, check_repeats, folder_path, scan, verify
+from kd_lightning.data.images.folder import SPLITS, folder_path, scan
 from kd_lightning.data.images.module import ImageDataModule
 from kd_lightning.data.images.normalize import NORMALIZATIONS, Normalize
 from kd_lightning.data.images.photo_augment import PhotoAugment, PhotoView
+from kd_lightning.data.images.photo_checks import check_repeats, verify
+from kd_lightning.data.images.photos import Photos
 from kd_lightning.data.images.stream import StreamedImages
 from kd_lightning.data.module import Split
 from kd_lightning.data.split import stratified_fraction

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.data.images.adapter import ImageAdapter
-from kd_lightning.data.images.folder import Photos, folder_path, scan_unlabeled
+from kd_lightning.data.images.folder import folder_path, scan_unlabeled
 from kd_lightning.data.images.normalize import NORMALIZATIONS, Normalize
+from kd_lightning.data.images.photos import Photos
 from kd_lightning.data.module import DataModule
 from kd_lightning.data.split import hide_labels
 from kd_lightning.types import UNLABELED

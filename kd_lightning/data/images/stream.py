@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from kd_lightning.data.hashing import random_bits
-from kd_lightning.data.images.folder import Photos
 from kd_lightning.data.images.normalize import Normalize
 from kd_lightning.data.images.photo_augment import PhotoView
+from kd_lightning.data.images.photos import Photos
 from kd_lightning.types import Batch
 from kd_lightning.utils.checks import UserError
 
