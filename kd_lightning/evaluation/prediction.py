@@ -1,14 +1,15 @@
 """Predictions for files: the classes that a run's models see in images."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from kd_lightning.data.images.decode import Preprocess
+from kd_lightning.data.images.folder import pictures, told
 from kd_lightning.evaluation.answers import Answers, Top
 from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.utils.checks import UserError
@@ -56,15 +57,15 @@ class Predictor:
 
 def find_images(words: Sequence[Path]) -> list[Path]:
     """Return files as named, and all images below each folder, sorted. Raises UserError for a folder without any."""
-    suffixes = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}
     found: list[Path] = []
     for word in words:
         if not word.is_dir():
             found.append(word)
             continue
-        below = sorted(p for p in word.rglob("*") if p.suffix.lower() in suffixes and p.name[0] != "." and p.is_file())
+        left_out: Counter[str] = Counter()
+        below = pictures(word, left_out)
         if not below:
-            raise UserError(f"no images in the folder {word}")
+            raise UserError(f"no images in the folder {word}" + (f" ({told(left_out)} left out)" if left_out else ""))
         found += below
     return found
 

@@ -51,9 +51,9 @@ def scan(root: Path) -> tuple[list[str], dict[Split, Photos]]:
         paths: list[Path] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
-            files = _pictures(found[name], left_out)
+            files = pictures(found[name], left_out)
             if not files:
-                why = f" ({_told(left_out)} left out)" if left_out else ""
+                why = f" ({told(left_out)} left out)" if left_out else ""
                 raise UserError(f"class folder {found[name]} has no images{why}; add some or remove the folder")
             paths += files
             labels += [label] * len(files)
@@ -69,23 +69,44 @@ def scan_unlabeled(root: Path) -> Photos:
         UserError: If there are none.
     """
     _check_folder("data.unlabeled_root", root)
-    paths = find_pictures(root)
+    left_out: Counter[str] = Counter()
+    paths = pictures(root, left_out)
+    _tell(root, left_out)
     if not paths:
         raise UserError(f"data.unlabeled_root={root} has no images")
     return Photos([os.fsencode(path) for path in paths], [UNLABELED] * len(paths))
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """Return the pictures at any depth below `folder`, sorted; a line tells what is left out."""
-    left_out: Counter[str] = Counter()
-    paths = _pictures(folder, left_out)
-    _tell(folder, left_out)
-    return paths
+def pictures(folder: Path, left_out: Counter[str]) -> list[Path]:
+    """Return the pictures at any depth below `folder`, sorted; count in `left_out` what else is there."""
+    suffixes = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}
+    found = []
+    for place, folders, files in os.walk(folder):
+        for name in list(folders):
+            linked = os.path.islink(os.path.join(place, name))
+            if linked or _hidden(name):
+                left_out["linked folder" if linked else f"hidden folder {name}"] += 1
+                folders.remove(name)
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                left_out["hidden file"] += 1
+            elif suffix in suffixes:
+                found.append(Path(place, name))
+            else:
+                left_out[f"{suffix} file" if suffix else "file without a suffix"] += 1
+    return sorted(found)
 
 
-def picture_suffixes() -> set[str]:
-    """Return the suffixes of files that can be decoded here, in lower case with their dot."""
-    return {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}
+def told(left_out: Counter[str]) -> str:
+    """Return the most frequent kinds of files that are left out, with their counts."""
+    parts = []
+    for what, count in left_out.most_common(SHOWN):
+        parts.append(f"{count} × {printable(what)}")
+        if what.removesuffix(" file") in HEIC:
+            parts[-1] += " (pip install pillow-heif reads them)"
+    rest = sum(left_out.values()) - sum(count for _, count in left_out.most_common(SHOWN))
+    return ", ".join([*parts, *[f"{rest} others"] * bool(rest)])
 
 
 def _check_folder(key: str, root: Path) -> None:
@@ -127,37 +148,6 @@ def _check_classes(folder: Path, found: dict[str, Path], classes: list[str]) -> 
         raise UserError(f"{folder} must have the same classes as train, but it {' and '.join(what)}")
 
 
-def _pictures(folder: Path, left_out: Counter[str]) -> list[Path]:
-    """Return the pictures at any depth below `folder`, sorted; count in `left_out` what else is there."""
-    suffixes = picture_suffixes()
-    found = []
-    for place, folders, files in os.walk(folder):
-        for name in list(folders):
-            linked = os.path.islink(os.path.join(place, name))
-            if linked or _hidden(name):
-                left_out["linked folder" if linked else f"hidden folder {name}"] += 1
-                folders.remove(name)
-        for name in files:
-            suffix = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                left_out["hidden file"] += 1
-            elif suffix in suffixes:
-                found.append(Path(place, name))
-            else:
-                left_out[f"{suffix} file" if suffix else "file without a suffix"] += 1
-    return sorted(found)
-
-
 def _tell(folder: Path, left_out: Counter[str]) -> None:
     if left_out:
-        say(f"{folder}: left out {_told(left_out)}")
-
-
-def _told(left_out: Counter[str]) -> str:
-    parts = []
-    for what, count in left_out.most_common(SHOWN):
-        parts.append(f"{count} × {printable(what)}")
-        if what.removesuffix(" file") in HEIC:
-            parts[-1] += " (pip install pillow-heif reads them)"
-    rest = sum(left_out.values()) - sum(count for _, count in left_out.most_common(SHOWN))
-    return ", ".join([*parts, *[f"{rest} others"] * bool(rest)])
+        say(f"{folder}: left out {told(left_out)}")
