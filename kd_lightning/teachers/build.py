@@ -18,7 +18,8 @@ from kd_lightning.teachers.cache.storage import CacheSpec, with_cache
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.teachers.live import LiveTeacher
 from kd_lightning.teachers.scaled import ScaledTeacher
-from kd_lightning.teachers.stored import NAME, SUFFIXES, StoredAnswers, StoredTeacher, read_stored
+from kd_lightning.teachers.stored import NAME, StoredAnswers, StoredTeacher
+from kd_lightning.teachers.stored_file import SUFFIXES, read_stored
 from kd_lightning.types import Teacher
 from kd_lightning.utils.checks import UserError, did_you_mean
 

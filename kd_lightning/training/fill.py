@@ -15,7 +15,8 @@ from kd_lightning.data.images.resident import ResidentImages
 from kd_lightning.data.module import DataModule
 from kd_lightning.runs.names import override, teacher_name
 from kd_lightning.teachers.cache.cached import CachedTeacher
-from kd_lightning.teachers.stored import NAME, check_suffix, write_stored
+from kd_lightning.teachers.stored import NAME
+from kd_lightning.teachers.stored_file import check_suffix, write_stored
 from kd_lightning.training.build import build_experiment
 from kd_lightning.training.run import get_teacher
 from kd_lightning.types import Batch, Teacher

@@ -21,7 +21,8 @@ from kd_lightning.evaluation.record import evaluate
 from kd_lightning.evaluation.verify import verify
 from kd_lightning.losses.functional import kd as kd_loss
 from kd_lightning.runs.students import load_student
-from kd_lightning.teachers.stored import StoredAnswers, StoredTeacher, read_stored, write_stored
+from kd_lightning.teachers.stored import StoredAnswers, StoredTeacher
+from kd_lightning.teachers.stored_file import read_stored, write_stored
 from kd_lightning.training.build import build_experiment
 from kd_lightning.training.run import train
 from kd_lightning.types import Batch, Mixed
