@@ -10,19 +10,19 @@ from lightning.fabric import Fabric
 from omegaconf import DictConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kd_lightning import runs
 from kd_lightning.data.images.resident import ResidentImages
 from kd_lightning.data.module import DataModule
 from kd_lightning.runs.names import override, teacher_name
 from kd_lightning.teachers.cache.cached import CachedTeacher
 from kd_lightning.teachers.stored import NAME
 from kd_lightning.teachers.stored_file import check_suffix, write_stored
-from kd_lightning.training.build import build_experiment
+from kd_lightning.training.build import Experiment, build_experiment
 from kd_lightning.training.run import get_teacher
 from kd_lightning.types import Batch, Teacher
 from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError, integer
 from kd_lightning.utils.console import say
+from kd_lightning.utils.files import write_whole
 from kd_lightning.utils.quiet import quiet
 
 
@@ -39,25 +39,19 @@ def fill(cfg: DictConfig) -> None:
     if cfg.model.teacher_cache in ("off", "memory"):
         raise UserError(f"model.teacher_cache={cfg.model.teacher_cache} leaves nothing to fill; use auto or a folder")
     run = replace(build_experiment(cfg), calibrate_teacher=False)  # the table holds what the networks say
-    data, node = run.data, run.trainer
-    if node.accelerator == "gpu":
-        hardware.use_tf32()
-    teacher, _ = get_teacher(cfg, run)
-    if teacher is None:
-        raise UserError("loss: this loss has no teacher, so there is nothing to fill; use loss=kd")
+    data, epochs = run.data, run.trainer.max_epochs
+    teacher, fabric = _open(cfg, run, "fill")
     cached = [one for one in teacher.members or [teacher] if isinstance(one, CachedTeacher)]
     if not cached:
         return  # `auto` has said why there is no table
-    fabric = Fabric(accelerator=node.accelerator, devices=1, precision=node.precision)
-    teacher.apply_(lambda tensor: tensor.to(fabric.device))
     samples, source = data.sizes["train"], data.splits["train"]
     if data.num_views is not None and isinstance(source, ResidentImages):
         batches = _every_view(source, data, data.num_views, fabric.device)
         total, what = -(-samples * data.num_views // data.eval_batch_size), f"every view of {samples:,} samples"
     else:
-        batches = _every_epoch(data, teacher, node.max_epochs, fabric.device)
-        total = node.max_epochs * -(-samples // data.eval_batch_size)
-        what = f"{node.max_epochs} epochs of {samples:,} samples with seed {data.seed}"
+        batches = _every_epoch(data, teacher, epochs, fabric.device)
+        total = epochs * -(-samples // data.eval_batch_size)
+        what = f"{epochs} epochs of {samples:,} samples with seed {data.seed}"
     with _bar() as bar, fabric.autocast():
         for batch in bar.track(batches, total=total, description="filling, in batches"):
             for one in cached:
@@ -88,14 +82,8 @@ def export(cfg: DictConfig, path: Path, top_k: int | None = None) -> None:
     if top_k is not None:
         integer("--top-k", top_k, ge=1, le=built.data.num_classes)
     run = replace(built, calibrate_teacher=False, cache=replace(built.cache, place="off"))
-    data, node = run.data, run.trainer
-    if node.accelerator == "gpu":
-        hardware.use_tf32()
-    teacher, _ = get_teacher(cfg, run)
-    if teacher is None:
-        raise UserError("loss: this loss has no teacher, so there is nothing to export; use loss=kd")
-    fabric = Fabric(accelerator=node.accelerator, devices=1, precision=node.precision)
-    teacher.apply_(lambda tensor: tensor.to(fabric.device))
+    data = run.data
+    teacher, fabric = _open(cfg, run, "export")
     everyone, logits = torch.arange(data.sizes["train"]), []
     batches = data.plain_train().batches(everyone, data.eval_batch_size, data.seed, 0, fabric.device)
     steps = -(-len(everyone) // data.eval_batch_size)
@@ -107,11 +95,23 @@ def export(cfg: DictConfig, path: Path, top_k: int | None = None) -> None:
     facts["teacher"] = teacher_name(cfg)
     if (names := data.sample_names()) is not None:
         facts["names"] = names
-    runs.write_whole(path, lambda partial: write_stored(partial, torch.cat(logits), facts, top_k, path.suffix))
+    write_whole(path, lambda partial: write_stored(partial, torch.cat(logits), facts, top_k))
     say(
         f"{path}: answers to {len(everyone):,} training samples; use them with "
         f"model.teacher={NAME} {override('model.teacher_weights', path)} model.teacher_views=center"
     )
+
+
+def _open(cfg: DictConfig, run: Experiment, verb: str) -> tuple[Teacher, Fabric]:
+    """Return the teacher of a run on its device, and the Fabric that has the run's precision."""
+    if run.trainer.accelerator == "gpu":
+        hardware.use_tf32()
+    teacher, _ = get_teacher(cfg, run)
+    if teacher is None:
+        raise UserError(f"loss: this loss has no teacher, so there is nothing to {verb}; use loss=kd")
+    fabric = Fabric(accelerator=run.trainer.accelerator, devices=1, precision=run.trainer.precision)
+    teacher.apply_(lambda tensor: tensor.to(fabric.device))
+    return teacher, fabric
 
 
 def _bar() -> Progress:
