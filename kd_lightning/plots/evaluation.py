@@ -1,6 +1,5 @@
 """Figures of an evaluation: reliability, classes, confusion, corruptions."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from kd_lightning.utils.files import write_whole
+
 STUDENT, TEACHER = "#1f77b4", "#ff7f0e"
 COLORS = {"student": STUDENT, "teacher": TEACHER}
 """Model → its color."""
@@ -17,9 +18,7 @@ COLORS = {"student": STUDENT, "teacher": TEACHER}
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(partial, format="png", dpi=110)
-    partial.replace(path)
+    write_whole(path, lambda partial: figure.savefig(partial, format="png", dpi=110))
 
 
 def reliability_figure(scores: Mapping[str, Mapping[str, Any]]) -> Figure:

@@ -10,17 +10,16 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.config import apply_overrides
 from kd_lightning.runs.directory import (
     CONFIG,
-    INCIDENTAL,
     LAST,
     METRICS,
     PREVIOUS,
-    flatten,
     is_finished,
     read,
     read_config,
     remove_partial,
     write_config,
 )
+from kd_lightning.runs.keys import INCIDENTAL, flatten
 from kd_lightning.runs.names import resume_word
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say

@@ -1,13 +1,8 @@
 """Run directories: what a finished training leaves, under file names that only this package knows."""
 
-import errno
-import hashlib
 import json
 import math
-import os
 import re
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +13,7 @@ from yaml import YAMLError
 from kd_lightning.config import Config
 from kd_lightning.runs.names import resume_word
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.files import checksum, write_text
 
 CONFIG, METRICS, BEST, LAST = "config.yaml", "metrics.json", "best.ckpt", "last.ckpt"
 PREVIOUS = "previous.ckpt"  # the last checkpoint but one, until the run is finished
@@ -29,31 +25,6 @@ SCHEMA = 2  # of a run directory, in metrics.json and at the top of config.yaml
 _KEYS = {field.name for field in fields(Config)} - {"trust", "logger", "callbacks"}
 _KEPT = re.escape(EPOCH).replace(r"\{\}", r"(\d+)")
 _STAMP = f"# kd_lightning run, schema {SCHEMA}\n"
-
-INCIDENTAL = (
-    "data.root",
-    "data.num_workers",
-    "data.verify",
-    "model.teacher_cache",
-    "teacher_stage.dir",
-    "trainer.enable_progress_bar",
-    "trainer.enable_model_summary",
-    "trainer.keep_epochs",
-    "trainer.log_every_n_steps",
-    "trainer.profiler",
-    "resume",
-    "trust",
-)
-"""Keys that change none of the numbers that a run ends with."""
-_NEUTRAL: dict[str, Any] = {
-    "model.teacher_views": None,
-    "model.chain": None,
-    "model.generations": None,
-    "loss.label_smoothing": 0,
-    "trainer.fast_dev_run": False,
-    "trainer.overfit_batches": 0,
-    "trainer.keep_epochs": [],
-}
 
 
 @dataclass(frozen=True)
@@ -71,20 +42,6 @@ class Run:
         return scores
 
 
-def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Return a nested configuration as one dictionary, `loss.temperature` → 4.0; lists stay values.
-
-    Loggers change no number and are left out, and so are keys that older runs lack, where they are off.
-    """
-    if isinstance(node, DictConfig):
-        node = OmegaConf.to_container(node)
-    if not isinstance(node, dict):
-        return {prefix: node}
-    parts = [flatten(child, f"{prefix}.{name}" if prefix else str(name)) for name, child in node.items()]
-    flat = {key: value for part in parts for key, value in part.items()}
-    return {k: v for k, v in flat.items() if not (k.startswith("logger.") or (k in _NEUTRAL and v == _NEUTRAL[k]))}
-
-
 def write_config(path: Path, config: DictConfig, exclusive: bool = False) -> None:
     """Write the resolved configuration into the run directory `path`.
 
@@ -92,7 +49,7 @@ def write_config(path: Path, config: DictConfig, exclusive: bool = False) -> Non
         FileExistsError: With `exclusive`, if there is one: then the folder belongs to another run.
     """
     text = _STAMP + OmegaConf.to_yaml(config, resolve=True)
-    replace(path / CONFIG, text, exclusive)
+    write_text(path / CONFIG, text, exclusive)
 
 
 def read_config(path: Path, key: str = "resume") -> DictConfig:
@@ -124,7 +81,7 @@ def read_config(path: Path, key: str = "resume") -> DictConfig:
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
     """Write `metrics.json`, whole or not at all; its presence says that the run is finished, or has diverged."""
     checksums = {name: checksum(path / name) for name in (STUDENT,) if (path / name).is_file()}
-    replace(path / METRICS, _json({"schema": SCHEMA} | metrics | {"sha256": checksums}))
+    write_text(path / METRICS, _json({"schema": SCHEMA} | metrics | {"sha256": checksums}))
 
 
 def write_diverged(path: Path, how: dict[str, Any]) -> None:
@@ -134,7 +91,7 @@ def write_diverged(path: Path, how: dict[str, Any]) -> None:
         path: The run directory.
         how: `epoch`, `step` and whatever else is known of it.
     """
-    replace(path / METRICS, _json({"schema": SCHEMA, "diverged": True} | how))
+    write_text(path / METRICS, _json({"schema": SCHEMA, "diverged": True} | how))
 
 
 def _json(values: dict[str, Any]) -> str:
@@ -148,12 +105,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(child) for child in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with open(path, "rb") as f:
-        return hashlib.sha256(f.read()).hexdigest()
 
 
 def is_finished(path: Path) -> bool:
@@ -223,7 +174,7 @@ def write_evaluation(path: Path, values: dict[str, Any]) -> None:
     """Write `evaluation.json`, whole or not at all; a list of numbers takes one line."""
     text = json.dumps(values, indent=2)
     text = re.sub(r"\[[^\[\]{}\"]*\]", lambda numbers: " ".join(numbers[0].split()), text)
-    replace(path / EVALUATION, text + "\n")
+    write_text(path / EVALUATION, text + "\n")
 
 
 def read_evaluation(path: Path) -> dict[str, Any] | None:
@@ -235,66 +186,11 @@ def read_evaluation(path: Path) -> dict[str, Any] | None:
     return values
 
 
-def replace(path: Path, text: str, exclusive: bool = False) -> None:
-    """Write a text file, whole or not at all.
-
-    Raises:
-        FileExistsError: With `exclusive`, if it exists.
-    """
-
-    def write(partial: Path) -> None:
-        partial.write_text(text, encoding="utf-8")
-
-    write_whole(path, write, exclusive)
-
-
-def write_whole(
-    path: Path, write: Callable[[Path], Any], exclusive: bool = False, before: Callable[[], None] | None = None
-) -> None:
-    """Let `write` fill a file beside `path`, then make it `path` in one step; a crash leaves the old file or the new.
-
-    Args:
-        path: The file.
-        write: Is given the name of the file beside it.
-        exclusive: `path` must not exist.
-        before: Called when the new file is whole and on the disk, before it takes the name.
-
-    Raises:
-        FileExistsError: With `exclusive`, if `path` exists.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(partial)
-        flush(partial)
-        if before is not None:
-            before()
-        if exclusive:
-            os.link(partial, path)
-        else:
-            partial.replace(path)
-        flush(path.parent)  # the name, too
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as e:
-        if e.errno != errno.EINVAL:  # some network file systems cannot flush a folder
-            raise
-    finally:
-        os.close(descriptor)
-
-
 def remove_partial(path: Path) -> None:
     """Remove what killed processes left half written in the run directory `path`."""
     names = [re.escape(name) for name in (CONFIG, METRICS, BEST, LAST, PREVIOUS, STUDENT, EVALUATION, NONFINITE)]
     for partial in path.iterdir():
-        if re.fullmatch(rf"\.({'|'.join([*names, _KEPT])})\.\d+", partial.name):
+        if re.fullmatch(rf"\.\d+\.({'|'.join([*names, _KEPT])})", partial.name):
             partial.unlink(missing_ok=True)
 
 

@@ -18,15 +18,14 @@ from kd_lightning.runs.directory import (
     LAST,
     METRICS,
     STUDENT,
-    checksum,
     is_finished,
     kept_checkpoints,
     read,
-    write_whole,
 )
 from kd_lightning.runs.names import resume_word
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.files import checksum, write_whole
 
 KEY = "kd_lightning"
 """Key of the card in a weights file's metadata."""
@@ -40,14 +39,7 @@ def save_student(path: Path, model: nn.Module, card: StudentCard) -> None:
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
     """Write a model's state as safetensors, whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-
-    def write(partial: Path) -> None:
-        partial.touch()
-        mode = partial.stat().st_mode
-        save_file(state, partial, metadata=metadata)
-        partial.chmod(mode)  # safetensors keeps it to its owner
-
-    write_whole(path, write)
+    write_whole(path, lambda partial: save_file(state, partial, metadata=metadata))
 
 
 def weights_file(path: str | Path, key: str) -> Path:

@@ -79,9 +79,7 @@ def read_stored(
     return StoredAnswers(values, count, indices, tail, order)
 
 
-def write_stored(
-    path: Path, logits: Tensor, facts: Mapping[str, Any], top_k: int | None = None, suffix: str | None = None
-) -> None:
+def write_stored(path: Path, logits: Tensor, facts: Mapping[str, Any], top_k: int | None = None) -> None:
     """Write logits `[N, C]` of all training samples, in their order.
 
     Args:
@@ -89,7 +87,6 @@ def write_stored(
         logits: The answers.
         facts: What is known beside them: some of `WORDS`.
         top_k: Number of the largest logits to keep; None for all.
-        suffix: Kind of the file, where `path` does not end with it.
     """
     logits = logits.float().cpu()
     tensors = {"logits": logits.contiguous()}
@@ -97,11 +94,10 @@ def write_stored(
         top = logits.topk(top_k)
         others = logits.scatter(1, top.indices, -torch.inf)
         tensors = {"logits": top.values.contiguous(), "indices": top.indices.int(), "tail": others.logsumexp(1)}
-    if (suffix or path.suffix) == ".npz":
-        with open(path, "wb") as f:  # numpy would append its own suffix to another name
-            arrays: Any = {name: tensor.numpy() for name, tensor in tensors.items()}
-            arrays |= {name: np.array(value) for name, value in facts.items()}
-            np.savez(f, **arrays)
+    if path.suffix == ".npz":
+        arrays: Any = {name: tensor.numpy() for name, tensor in tensors.items()}
+        arrays |= {name: np.array(value) for name, value in facts.items()}
+        np.savez(path, **arrays)
         return
     words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
     save_file(tensors, path, metadata=words)

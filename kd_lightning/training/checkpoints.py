@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from kd_lightning import runs
 from kd_lightning.training.nonfinite import HELP, Diverged
+from kd_lightning.utils.files import write_whole
 
 
 class Checkpoints(Checkpoint):
@@ -79,7 +80,7 @@ class Checkpoints(Checkpoint):
         torch.save(snapshot, buffer)
         for name in files:
             keep = self._keep_previous if name == runs.LAST else None
-            runs.write_whole(self._out / name, lambda partial: partial.write_bytes(buffer.getbuffer()), before=keep)
+            write_whole(self._out / name, lambda partial: partial.write_bytes(buffer.getbuffer()), before=keep)
 
     def _keep_previous(self) -> None:
         if (self._out / runs.LAST).exists():

@@ -12,6 +12,7 @@ from kd_lightning import runs
 from kd_lightning.types import Batch
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
+from kd_lightning.utils.files import write_text
 
 HELP = (
     "a lower optimizer.lr, a warm-up (scheduler.warmup_epochs), trainer.gradient_clip_val=1 or precision 32-true; "
@@ -140,7 +141,7 @@ class NonFinite(pl.Callback):
             entry = how | {"indices": step.indices.tolist(), "views": views, "skipped": self.skips_this}
             path = self._out / (runs.NONFINITE if rank == 0 else f"rank{rank}_{runs.NONFINITE}")
             known = json.loads(path.read_text()) if path.is_file() else []
-            runs.replace(path, json.dumps([*known, entry]) + "\n")
+            write_text(path, json.dumps([*known, entry]) + "\n")
         told = ", ".join(f"{name} {value:.4g}" for name, value in terms.items()) if here else "in another process"
         where = f"in epoch {step.epoch}, step {step.step} (batch {step.batch}, lr {step.lr:.4g}): {told}"
         if self.skips_this:

@@ -53,7 +53,7 @@ def phase(folder: Path) -> str:
         return "after the metrics"
     if (out / runs.STUDENT).exists():
         return "student written"
-    if any(path.name.startswith((".last.ckpt", ".best.ckpt")) for path in folder.rglob(".*")):
+    if any(path.name.endswith((".last.ckpt", ".best.ckpt")) for path in folder.rglob(".*")):
         return "during a checkpoint write"
     if (out / runs.LAST).exists():
         return "student training or test"

@@ -14,6 +14,7 @@ from kd_lightning import runs
 from kd_lightning.training import checkpoints
 from kd_lightning.training.checkpoints import Writer
 from kd_lightning.training.run import train
+from kd_lightning.utils import files
 from kd_lightning.utils.signals import Stopped
 from tests.conftest import Finished, compose
 
@@ -28,7 +29,7 @@ def scores(path: Path) -> Any:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, when: str) -> None:
     """Let the process 'die' in an epoch: after the checkpoint of the best, or after both were written."""
-    write = checkpoints.runs.write_whole
+    write = checkpoints.write_whole
     count = {"last": 0}
 
     def dying(path: Path, *args: Any, **kwargs: Any) -> None:
@@ -40,7 +41,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, when: str) -> None:
             if count["last"] > epoch and when == "after":
                 raise Stopped(137)
 
-    monkeypatch.setattr(checkpoints.runs, "write_whole", dying)
+    monkeypatch.setattr(checkpoints, "write_whole", dying)
 
 
 @pytest.fixture(scope="module")
@@ -115,16 +116,16 @@ def test_a_halved_configuration_is_one_line(cli: Callable[..., Finished], tmp_pa
 def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(
     cli: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flush, count = runs.directory.flush, {"last": 0}
+    flush, count = files.flush, {"last": 0}
 
     def full(path: Path) -> None:
-        if path.name.startswith(".last.ckpt"):
+        if path.name.endswith(".last.ckpt"):
             count["last"] += 1
             if count["last"] == 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         flush(path)
 
-    monkeypatch.setattr(runs.directory, "flush", full)
+    monkeypatch.setattr(files, "flush", full)
     done = cli("loss=ce", "trainer.max_epochs=4", "hydra.run.dir=r")
     assert done.status == 2 and "No space left on device" in done.err and "Traceback" not in done.err
     state = torch.load(tmp_path / "r" / runs.LAST, weights_only=True)

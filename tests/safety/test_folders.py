@@ -43,10 +43,10 @@ def test_what_a_killed_process_left_half_written_goes_when_the_run_goes_on(
     cli: Callable[..., Finished], tmp_path: Path
 ) -> None:
     assert cli("loss=ce", "hydra.run.dir=r").status == 0
-    for name in (".last.ckpt.123", ".metrics.json.9", ".mine.txt.5"):
+    for name in (".123.last.ckpt", ".9.metrics.json", ".5.mine.txt"):
         (tmp_path / "r" / name).write_text("half")
     assert cli("resume=r", "trainer.max_epochs=2", tiny=False).status == 0
-    assert [p.name for p in (tmp_path / "r").iterdir() if p.name.startswith(".")] == [".mine.txt.5"]
+    assert [p.name for p in (tmp_path / "r").iterdir() if p.name.startswith(".")] == [".5.mine.txt"]
 
 
 @pytest.mark.parametrize("folder", ["lr=0.1,T=4 (a)", "it's [ä] {b}", "-m", 'say "hi"', "a\\'b", "x#y z"])

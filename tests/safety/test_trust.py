@@ -21,6 +21,7 @@ from kd_lightning.models import create_model
 from kd_lightning.runs.students import load_student
 from kd_lightning.training.run import train
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.files import checksum
 from kd_lightning.utils.trust import check_network, check_targets, names_own_code, trusting
 from tests.conftest import Finished, compose
 
@@ -64,7 +65,7 @@ def rename_student(run: Path, name: str, kwargs: dict[str, Any]) -> None:
         card, state = json.loads(f.metadata()["kd_lightning"]), {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
     save_file(state, run / runs.STUDENT, {"kd_lightning": json.dumps(card | {"name": name, "kwargs": kwargs})})
     metrics = json.loads((run / runs.METRICS).read_text())
-    metrics["sha256"][runs.STUDENT] = runs.checksum(run / runs.STUDENT)
+    metrics["sha256"][runs.STUDENT] = checksum(run / runs.STUDENT)
     (run / runs.METRICS).write_text(json.dumps(metrics))
 
 
@@ -162,7 +163,7 @@ REFUSED = (
     "kd_lightning.losses.torch.load",
     "kd_lightning.losses.method.torch.load",
     "kd_lightning.data.module.json.loads",
-    "kd_lightning.runs.replace",
+    "kd_lightning.utils.files.write_text",
     "kd_lightning.losses.Tensor",
     "torch.optim.optimizer.torch.load",
     "torch.optim._multi_tensor",

@@ -13,6 +13,7 @@ from kd_lightning.data.module import Split
 from kd_lightning.data.text.module import TextDataModule
 from kd_lightning.data.text.table import Table, read_pairs
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.files import write_text
 
 URL = "https://nlp.stanford.edu/sentiment/trainDevTestTrees_PTB.zip"
 SIZES = {"train": 6920, "dev": 872, "test": 1821}
@@ -69,9 +70,7 @@ class SST2DataModule(TextDataModule):
                     raise UserError(
                         self._how_to_get(f"is not as published: {URL} has {len(lines)} sentences in {part}")
                     )
-                partial = self.root / f".{part}.tsv"
-                partial.write_text("".join(f"{text}\t{label}\n" for text, label in lines), encoding="utf-8")
-                partial.replace(self.root / f"{part}.tsv")
+                write_text(self.root / f"{part}.tsv", "".join(f"{text}\t{label}\n" for text, label in lines))
 
     def _how_to_get(self, what: str) -> str:
         return (

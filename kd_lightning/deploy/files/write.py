@@ -1,8 +1,6 @@
 """Export of a student to a file that is read back and compared before it gets its name."""
 
 import copy
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError, choice, number
+from kd_lightning.utils.files import write_whole
 from kd_lightning.utils.quiet import unlogged
 from kd_lightning.utils.trust import trusting
 
@@ -71,16 +70,12 @@ def export(
         batch=None if dynamic_batch or weights_only else 1,
         raw=raw or weights_only,
     )
-    path = out or run.path / f"model{'-fp16' if fp16 else ''}{FORMATS[form].suffix}"
-    if path.suffix != FORMATS[form].suffix:
-        raise UserError(f"--out: a file of --format {form} ends in {FORMATS[form].suffix}, got {path}")
-    if path.exists() and not force:
-        raise UserError(f"{path} exists; write over it with --force, or choose another with --out")
+    path = _free_path(out or run.path / f"model{'-fp16' if fp16 else ''}{FORMATS[form].suffix}", form, force)
     most, least = TOLERANCE[precision]
     if tolerance is not None:
         most = number("--tolerance", tolerance, gt=0)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+
+    def write(partial: Path) -> Parity:
         _make(partial, form, run, card)
         parity = _compare(partial, run, card)
         if not parity.within(most, least):
@@ -88,13 +83,12 @@ def export(
                 f"{path} is not kept: it differs from PyTorch {parity}; at most {most:g} and at least {least:.1%} "
                 "are allowed (--tolerance)"
             )
-        partial.replace(path)
+        return parity
+
+    try:
+        return path, write_whole(path, write)
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e}; choose another file with --out") from e
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return path, parity
 
 
 def _check(run: OpenedRun, form: str, fp16: bool, preprocessing: bool) -> None:
@@ -109,12 +103,19 @@ def _check(run: OpenedRun, form: str, fp16: bool, preprocessing: bool) -> None:
         raise UserError("--with-preprocessing: safetensors holds weights alone; use onnx or pt2")
 
 
+def _free_path(path: Path, form: str, force: bool) -> Path:
+    if path.suffix != FORMATS[form].suffix:
+        raise UserError(f"--out: a file of --format {form} ends in {FORMATS[form].suffix}, got {path}")
+    if path.exists() and not force:
+        raise UserError(f"{path} exists; write over it with --force, or choose another with --out")
+    return path
+
+
 def _make(path: Path, form: str, run: OpenedRun, card: StudentCard) -> None:
     student: nn.Module = copy.deepcopy(run.student).to(memory_format=torch.contiguous_format)
     if is_quantized(student) and form == "onnx":
         student = integer_graph(student)
     example = file_inputs(run, card, run.data.example(card.extra["batch"] or 2))
-    path.touch(exist_ok=False)  # an unwritable place is found before the work
     try:
         with unlogged():
             FORMATS[form].write(Network(student, card).eval(), card, example, path)
