@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kd_lightning.report.budgets import LENGTH
 from kd_lightning.report.groups import Setting, group
 from kd_lightning.runs.directory import Run
 from kd_lightning.runs.names import teacher_name
@@ -78,7 +79,7 @@ class Comparison:
             result.marks.append(self.notes.index(note) + 1)
 
     def budgets(self) -> list[list[Result]]:
-        """Return the settings that may be compared with each other: equal student, data and training."""
+        """Return the settings that may be compared: equal student, data and training, counted in images seen."""
         found: dict[str, list[Result]] = {}
         for result in self.results:
             found.setdefault(result.setting.budget, []).append(result)
@@ -184,8 +185,10 @@ def _mark_unequal(comparison: Comparison) -> None:
     """Mark settings whose data, budget, machine or code is not that of most of them."""
     results = comparison.results
     for key in [*_SPLIT, *_budget(results)]:
-        consequence = "not comparable" if key in _SPLIT else "unequal budget"
         for result, word, usual in _minority(results, [_word(r.setting.values.get(key)) for r in results]):
+            consequence = "not comparable" if key in _SPLIT else "unequal budget"
+            if key == LENGTH and any(_word(r.setting.values[key]) == usual for r in _same_budget(results, result)):
+                consequence = f"equal budget, {result.setting.images_seen:,} images seen"
             comparison.mark(result, f"{consequence}: {key} is {word}, elsewhere {usual}")
     finished = [result for result in results if result.runs]
     for key in ("select", "precision", "device", "git_revision"):
@@ -193,6 +196,10 @@ def _mark_unequal(comparison: Comparison) -> None:
         every = ", ".join(sorted({word for words in seen for word in words}))
         for result, _, usual in _minority(finished, [" and ".join(words) for words in seen]):
             comparison.mark(result, f"{key} differs ({every}); here it is not the usual {usual}")
+
+
+def _same_budget(results: Sequence[Result], one: Result) -> list[Result]:
+    return [result for result in results if result.setting.budget == one.setting.budget]
 
 
 def _budget(results: Sequence[Result]) -> list[str]:

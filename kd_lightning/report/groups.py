@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kd_lightning import runs
+from kd_lightning.report.budgets import METHOD, TEACHER, budgets
 from kd_lightning.report.presets import plain, preset_names
 from kd_lightning.runs.directory import Run
 from kd_lightning.runs.names import with_student_name
 
 BASELINE = "kd_lightning.losses.CE"
 LOSS = "loss._target_"
-_TEACHER = ("model.teacher", "teacher_stage.")  # plain training never reads these
-_METHOD = ("loss.", *_TEACHER)  # may differ from the baseline at equal budget
 _REPEAT = ("seed", "data.seed")
 
 
@@ -30,6 +29,8 @@ class Setting:
     """Seed → run whose loss was not a finite number; it has no scores."""
     repeated: tuple[str, ...] = ()
     """Seeds with several runs; the last one counts."""
+    budget: str = ""
+    """Equal for settings which differ in their method alone and were trained on equally many images."""
 
     @property
     def is_baseline(self) -> bool:
@@ -40,13 +41,13 @@ class Setting:
         return next(iter({**self.runs, **self.diverged}.values()))
 
     @property
-    def budget(self) -> str:
-        """Return a key that is equal for settings which differ in their method alone."""
-        return str(sorted((k, str(v)) for k, v in self.values.items() if not k.startswith(_METHOD)))
+    def images_seen(self) -> int | None:
+        """Training samples of all steps; None if no run tells."""
+        return next((n for run in self.runs.values() if (n := run.metrics.get("images_seen"))), None)
 
     def budget_values(self) -> dict[str, Any]:
         """Return the budget without the student, which may differ from setting to setting."""
-        return {k: v for k, v in self.values.items() if not k.startswith((*_METHOD, "model."))}
+        return {k: v for k, v in self.values.items() if not k.startswith((*METHOD, "model."))}
 
 
 def group(found: Sequence[Run]) -> list[Setting]:
@@ -64,9 +65,14 @@ def group(found: Sequence[Run]) -> list[Setting]:
         seed = _seed(full)
         (setting.runs if _is_finished(run) else setting.diverged)[seed] = run
         counts[label, seed] += 1
-    budgets = list(dict.fromkeys(s.budget for s in settings.values()))
-    ordered = sorted(settings.values(), key=lambda s: (budgets.index(s.budget), not s.is_baseline))
-    return [replace(s, repeated=tuple(seed for seed in s.runs if counts[s.label, seed] > 1)) for s in ordered]
+    unsorted = list(settings.values())
+    keys = budgets([s.values for s in unsorted], [s.images_seen for s in unsorted])
+    order = list(dict.fromkeys(keys))
+    found_settings = [
+        replace(s, budget=key, repeated=tuple(seed for seed in s.runs if counts[s.label, seed] > 1))
+        for s, key in zip(unsorted, keys, strict=True)
+    ]
+    return sorted(found_settings, key=lambda s: (order.index(s.budget), not s.is_baseline))
 
 
 def _is_finished(run: Run) -> bool:
@@ -75,7 +81,7 @@ def _is_finished(run: Run) -> bool:
 
 def _relevant(flat: Mapping[str, Any], has_teacher: bool, teacher_follows_seed: bool) -> dict[str, Any]:
     without = _REPEAT + runs.INCIDENTAL + (("teacher_stage.seed",) if teacher_follows_seed else ())
-    kept = {k: v for k, v in flat.items() if k not in without and (has_teacher or not k.startswith(_TEACHER))}
+    kept = {k: v for k, v in flat.items() if k not in without and (has_teacher or not k.startswith(TEACHER))}
     return {k: plain(v) for k, v in kept.items()}
 
 
@@ -94,7 +100,7 @@ def _labels(values: Sequence[Mapping[str, Any]]) -> list[str]:
     for key in dict.fromkeys(k for flat in values for k in flat):
         seen: dict[str, set[str]] = {}
         for flat in values:
-            if key in flat or not key.startswith(_TEACHER):
+            if key in flat or not key.startswith(TEACHER):
                 seen.setdefault(_target(key, flat), set()).add(str(flat.get(key)))
         differs |= {(key, target) for target, found in seen.items() if len(found) > 1}
     labels = []

@@ -60,6 +60,7 @@ def run_metrics(trainer: pl.Trainer, distiller: Distiller, run: Experiment, log:
     return {
         "select": run.select,
         "epochs": trainer.current_epoch,
+        "images_seen": log.images_seen,
         "parts": log.parts,
         "images_per_second": log.mean_speed(),
         "time_shares": distiller.watch.shares(),

@@ -30,6 +30,8 @@ class TrainLog(pl.Callback):
         self._before, self._fitting_since = 0.0, math.nan
         self.parts = 1
         """Number of times the training was started or resumed."""
+        self.images_seen: int | None = 0
+        """Training samples of all steps and processes; None after the resume of a checkpoint that does not tell."""
 
     @property
     def seconds(self) -> float:
@@ -39,10 +41,16 @@ class TrainLog(pl.Callback):
         return self._before + time.perf_counter() - self._fitting_since
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds, "parts": self.parts, "latest": self.latest}
+        return {
+            "seconds": self.seconds,
+            "parts": self.parts,
+            "latest": self.latest,
+            "images_seen": self.images_seen,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._before, self.parts, self.latest = state["seconds"], state["parts"] + 1, state["latest"]
+        self.images_seen = state.get("images_seen")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._fitting_since = time.perf_counter()
@@ -88,6 +96,8 @@ class TrainLog(pl.Callback):
         *sums, images = trainer.strategy.reduce(own, reduce_op="sum").tolist()  # waits for the device
         seconds = time.perf_counter() - self._since
         self.images_per_second.append((int(images), seconds))
+        if self.images_seen is not None:
+            self.images_seen += int(images)
         self.latest = {name: value / images for name, value in zip(names, sums, strict=True)}
         self.latest["images_per_second"] = images / seconds
         values = {f"train/{name}": value for name, value in self.latest.items()}

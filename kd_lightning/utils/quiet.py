@@ -13,6 +13,7 @@ _EXPECTED = {
     r".*isinstance\(treespec, LeafSpec\)": "Lightning's own use of torch",
     r".*does not have a `__len__`|.*is not a map-style dataset": "our loaders know their length",
     r"Total length of `list` across ranks is zero": "nothing is held out with data.val_size=0",
+    r"The `srun` command is available": "whoever starts a run on a cluster's login node means to",
     r"Found \d+ module\(s\) in eval mode": "there are none in train mode during tests",
 }
 

@@ -118,6 +118,20 @@ def test_unequal_budgets_have_no_gain(fake_run: Fake) -> None:
     )
 
 
+def test_budgets_are_equal_in_images_seen_not_in_epochs(fake_run: Fake) -> None:
+    for seed in range(3):
+        fake_run(CE[seed], "loss=ce", "trainer.max_epochs=150", f"seed={seed}", images_seen=672_000)
+        fake_run(0.5, "loss=ce", "trainer.max_epochs=15", f"seed={seed}", images_seen=67_500)
+        folder = fake_run(KD[seed], "loss=kd", "trainer.max_epochs=15", f"seed={seed}", images_seen=675_000).parent
+    found = compare_folders([folder])
+    kd = next(row for row in found.results if "kd" in row.label)
+    assert kd.gain is not None and kd.gain.mean == pytest.approx(100 * (sum(KD) - sum(CE)) / 3)
+    long, short = (
+        next(row for row in found.results if f"max_epochs={n}" in row.label and row is not kd) for n in (150, 15)
+    )
+    assert long.verdict == short.verdict == "baseline" and "equal budget, 672,000 images seen" in notes_of(found, long)
+
+
 @pytest.mark.parametrize("key", ["data.split_seed=3", "data.val_size=100", "data.train_size=200", "data.batch_size=32"])
 def test_other_data_are_flagged(fake_run: Fake, key: str) -> None:
     study(fake_run, CE, "loss=ce")
