@@ -57,10 +57,12 @@ def teacher_metrics(taught: Taught, run: Experiment, out: Path) -> dict[str, Any
 
 def run_metrics(trainer: pl.Trainer, distiller: Distiller, run: Experiment, log: TrainLog) -> dict[str, Any]:
     """Return budget, speed, machine and versions of a training."""
+    known = run.data.labelled
     return {
         "select": run.select,
         "epochs": trainer.current_epoch,
         "images_seen": log.images_seen,
+        "labels": run.data.sizes["train"] if known is None else len(known),
         "parts": log.parts,
         "images_per_second": log.mean_speed(),
         "time_shares": distiller.watch.shares(),

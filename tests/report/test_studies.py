@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,18 @@ ROWS = [{"name": "a|b", "score": -1.25, "values": [1, 2]}, {"name": "c"}]
 COLUMNS = [Column("name", "model"), Column("score", "score, %", ".1f"), Column("values", "values", str, "left")]
 
 
-@pytest.fixture(scope="module")
-def studies() -> Any:
-    spec = importlib.util.spec_from_file_location("make_studies", Path(__file__).parents[2] / "docs/make_studies.py")
+def script(name: str) -> Any:
+    """Import a script of docs/."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / f"docs/{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def studies() -> Any:
+    return script("make_studies")
 
 
 def test_a_table_has_three_forms() -> None:
@@ -51,3 +57,26 @@ def test_a_study_is_remade_from_its_csv(studies: Any, tmp_path: Path, capsys: py
     assert "| `kd_cifar` | +3.00 | +3.00 … +3.00 |" in out, "no spread of the differences"
     assert "ECE" not in out and "train kd_cifar" in out
     assert (tmp_path / "study_all_resnet8.png").is_file()
+
+
+def test_runs_become_lines_of_a_study(studies: Any, fake_run: Callable[..., Path], tmp_path: Path) -> None:
+    collect, file = script("collect_study").collect, tmp_path / "digits.csv"
+    for seed in range(2):
+        for setting, accuracy in (("ce", 0.8), ("kd_only", 0.9)):
+            how = {"images_seen": 1000, "labels": 100, "seconds": 61.4}
+            path = fake_run(accuracy, f"loss={setting}", f"seed={seed}", "model.student=resnet8", **how)
+            path.rename(path.parent / f"{setting}_{seed}")
+        fake_run(None, "loss=ce").rename(path.parent / f"ce_{seed + 2}")
+        collect(path.parent, file, "train loss={setting} seed={seed}")
+    lines = studies.read(file)
+    assert [(line["setting"], line["seed"]) for line in lines] == [
+        ("ce", "0"),
+        ("ce", "1"),
+        ("kd_only", "0"),
+        ("kd_only", "1"),
+    ]
+    assert lines[-1]["study"] == "digits" and lines[-1]["student"] == "resnet8" and lines[-1]["seconds"] == "61"
+    assert [line["labels"] for line in lines] == ["100", "100", "0", "0"], "kd_only reads no label"
+    assert lines[-1]["command"] == "train loss=kd_only seed=1"
+    rows, _, _ = studies.study(lines)
+    assert [row["test"] for row in rows] == [[80.0, 80.0], [90.0, 90.0]] and rows[1]["gain"] == pytest.approx(10)
