@@ -42,6 +42,8 @@ class DataModule(LightningDataModule):
     name: str
     num_views: int | None = None
     """Number of augmented views of a training sample; None if views are not numbered."""
+    cheaper = "a smaller student (model.student)"
+    """What to type for a training that takes less, as told before one that is long for a CPU."""
 
     def __init__(
         self,

@@ -15,8 +15,6 @@ from kd_lightning.utils.tables import Column, terminal
 
 Top = dict[str, list[tuple[str, float]]]
 """Model → its classes with the largest probabilities, largest first."""
-LONGEST = 200
-"""Characters of a sample's name in a table."""
 
 
 class Told(Protocol):
@@ -25,6 +23,10 @@ class Told(Protocol):
     @property
     def told(self) -> dict[str, Any]:
         """Plain values for JSON: the kind of sample → its name first."""
+
+    @property
+    def label(self) -> str:
+        """Its name in a table."""
 
     @property
     def top(self) -> Top:
@@ -83,7 +85,6 @@ def predictions_table(predictions: Sequence[Told]) -> Table:
     rows = []
     for prediction in predictions:
         cells = {name: "\n".join(f"{p:6.1%}  {c}" for c, p in best) for name, best in prediction.top.items()}
-        name = str(prediction.told[kind])
-        rows += [{kind: name if len(name) <= LONGEST else f"{name[:LONGEST]} …"} | cells, {}]
+        rows += [{kind: prediction.label} | cells, {}]
     columns = [Column(kind, kind), *(Column(name, name) for name in predictions[0].top)]
     return terminal(columns, rows[:-1])

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.images.decode import Preprocess
-from kd_lightning.data.images.folder import pictures, told
+from kd_lightning.data.images.find import pictures, told
+from kd_lightning.data.images.photos import printable
 from kd_lightning.evaluation.answers import Answers, Top
 from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.utils.checks import UserError
 
 BATCH = 64
+LONGEST = 44
+"""Characters of a path in a table; its end tells files apart."""
 
 
 class Prediction(NamedTuple):
@@ -28,7 +31,12 @@ class Prediction(NamedTuple):
     @property
     def told(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"image": str(self.path)}
+        return {"image": printable(self.path)}
+
+    @property
+    def label(self) -> str:
+        name = printable(self.path)
+        return name if len(name) <= LONGEST else f"…{name[-LONGEST:]}"
 
 
 class Predictor:

@@ -11,6 +11,8 @@ from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.utils.checks import UserError
 
 BATCH = 64
+LONGEST = 200
+"""Characters of a sentence in a table."""
 
 
 class Sentence(NamedTuple):
@@ -32,6 +34,10 @@ class SentencePrediction(NamedTuple):
     def told(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {"text": self.text} | ({"cut": True} if self.cut else {})
+
+    @property
+    def label(self) -> str:
+        return self.text if len(self.text) <= LONGEST else f"{self.text[:LONGEST]} …"
 
 
 class SentencePredictor:

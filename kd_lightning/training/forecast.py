@@ -19,9 +19,9 @@ SECONDS = 1.0
 LONG = 3 * 3600
 """Seconds from which on a CPU is not the place for it."""
 SHORTER = (
-    "         That is long for a CPU. Shorter: experiment=quickstart (digits); small networks, as\n"
-    "         model.teacher=resnet20 model.student=resnet8; fewer images or epochs (data.train_size=5000,\n"
-    "         trainer.max_epochs=…, teacher_stage.max_epochs=…); a teacher that is trained: model.teacher_weights=PATH"
+    "         That is long for a CPU. Shorter: {};\n"
+    "         fewer epochs (trainer.max_epochs=…, teacher_stage.max_epochs=…); a teacher that is trained\n"
+    "         (model.teacher_weights=PATH). To see it work in a minute: experiment=quickstart"
 )
 
 _later: ContextVar[float] = ContextVar("later", default=0.0)
@@ -43,10 +43,11 @@ class Forecast(pl.Callback):
     Args:
         work: Its own, as `work` counts it.
         evaluated: Samples of a validation over samples of an epoch.
+        cheaper: What to type for less work a sample.
     """
 
-    def __init__(self, work: float, evaluated: float) -> None:
-        self._evaluated = evaluated
+    def __init__(self, work: float, evaluated: float, cheaper: str) -> None:
+        self._evaluated, self._cheaper = evaluated, cheaper
         self.later = _later.get() / work if work else 0.0
         """Work of the stages that follow, as a multiple of this one's."""
         self.seconds: float | None = None
@@ -87,7 +88,7 @@ class Forecast(pl.Callback):
             told += f"; all {sweep.runs} runs about {duration(total)}, if they are alike"
         say(told, detail=total < 60)
         if total > LONG and trainer.strategy.root_device.type == "cpu":
-            say(SHORTER)
+            say(SHORTER.format(self._cheaper))
 
 
 def _now(device: torch.device) -> float:

@@ -20,8 +20,8 @@ from kd_lightning.training.forecast import Forecast, followed_by
 from kd_lightning.training.nonfinite import Diverged
 from kd_lightning.training.record import Taught, keep, run_metrics, teacher_metrics
 from kd_lightning.training.summary import heading, model_size, result_line, work
+from kd_lightning.training.teacher_check import check_teacher
 from kd_lightning.training.teacher_stage import teacher_folder, trained_teacher
-from kd_lightning.training.teachers import check_teacher
 from kd_lightning.training.testing import test
 from kd_lightning.training.trainer import build_trainer, is_trial
 from kd_lightning.types import Teacher
@@ -82,14 +82,15 @@ def _fit_and_test(
     distiller.log_terms = False  # TrainLog does, without waiting for the device
     has_val = run.data.sizes["val"] > 0
     evaluated = run.data.sizes["val"] / run.data.sizes["train"] / (run.trainer.get("check_val_every_n_epoch") or 1)
-    forecast = Forecast(own, evaluated)
+    forecast = Forecast(own, evaluated, run.data.cheaper)
     trainer, log = build_trainer(run.trainer, out, has_val, cfg.get("logger"), cfg.get("callbacks"), forecast)
     if run.trainer.accelerator == "gpu":
         hardware.use_tf32()
     taught = None
     if teacher is not None:
         temperatures = calibrate_teacher(trainer, teacher, run.data) if run.calibrate_teacher else None
-        views = check_teacher(trainer, distiller, run.data, any_will_do=is_trial(run.trainer))
+        specs = [one.spec for one in run.teachers]
+        views = check_teacher(trainer, distiller, run.data, specs, any_will_do=is_trial(run.trainer))
         taught = Taught(teacher, weights, views, temperatures)
     if run.compile:
         distiller.compile_networks(run.data.batch_size)

@@ -170,7 +170,7 @@ def build_trainer(
     log = TrainLog(node.log_every_n_steps, guard)
     checkpoints = Checkpoints(out, has_val, list(node.get("keep_epochs") or []))
     callbacks = [OneFolder(out), guard, log, Observer(), *build_callbacks(more, node.accelerator), checkpoints]
-    forecast = forecast or Forecast(0.0, 0.0)
+    forecast = forecast or Forecast(0.0, 0.0, "")
     callbacks.append(forecast)
     watched = bool(node.enable_progress_bar) and is_watched()
     if watched:

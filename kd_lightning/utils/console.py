@@ -46,6 +46,8 @@ def say(content: Any, detail: bool = False) -> None:
     """
     if not is_first_rank():
         return
+    if isinstance(content, str):  # a file's name may be no UTF-8
+        content = content.encode(errors="surrogateescape").decode(errors="backslashreplace")
     if not (detail and _brief[0]):  # no markup: a name such as `run [1]` is itself, also inside a table
         Console(highlight=False, markup=False, soft_wrap=isinstance(content, str)).print(content)
     if not any(isinstance(handler, logging.FileHandler) for handler in logging.root.handlers):

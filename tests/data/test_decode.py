@@ -3,6 +3,7 @@
 import struct
 import tracemalloc
 import warnings
+import zlib
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -92,6 +93,8 @@ def test_deep_grey_keeps_its_range(tmp_path):
         (-RAMP.astype(np.int32), "32-bit grey from -65535 to 0"),
         ((RAMP / 257).astype(np.float32), "floating-point grey from 0 to 255, not 0 to 1"),
         (np.full((4, 4), np.nan, np.float32), "floating-point grey from nan"),
+        (RAMP >> 4, "16-bit grey from 0 to 4095, its range is not known"),  # 12 bits, as of microscopes and X-rays
+        (RAMP >> 8, "16-bit grey from 0 to 255, its range is not known"),
     ],
 )
 def test_grey_of_unknown_range_is_refused(values, message, tmp_path):
@@ -99,6 +102,28 @@ def test_grey_of_unknown_range_is_refused(values, message, tmp_path):
     with pytest.raises(UserError, match=f"cannot read .*a.tif: {message}") as error:
         decode(tmp_path / "a.tif")
     assert "\n" not in str(error.value)
+
+
+def sixteen_bit_png(values: np.ndarray, color_type: int) -> bytes:
+    """PIL reads such files, and writes none: `values` uint16 `[H, W, C]`."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        body = name + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("channels", "color_type"), [(3, 2), (4, 6), (2, 4)], ids=["RGB", "RGBA", "LA"])
+def test_deep_color_keeps_its_range_or_is_refused(channels, color_type):
+    opaque = [np.full_like(RAMP, 65535)] * (channels % 2 == 0)
+    colors = channels - len(opaque)
+    assert mean(sixteen_bit_png(np.stack([RAMP] * colors + opaque, -1), color_type)) == pytest.approx(127.5, abs=1)
+    with pytest.raises(UserError, match="16-bit color whose values are all below 4,096, nearly black"):
+        decode(sixteen_bit_png(np.stack([RAMP >> 4] * colors + opaque, -1), color_type))
 
 
 def test_transparent_parts_are_white(tmp_path):

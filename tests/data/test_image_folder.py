@@ -1,5 +1,6 @@
 """A folder of photos: what it yields, and one clear message for each thing that is wrong with it."""
 
+import errno
 import os
 import zlib
 from pathlib import Path
@@ -240,6 +241,65 @@ def test_what_is_left_out_is_told_with_counts(root, capsys):
     ):
         assert part in line
     assert data.classes == ["cat", "dog"] and sum(data.sizes.values()) == 21
+
+
+def test_what_only_looks_like_a_picture_or_a_class_is_left_out(root, capsys):
+    dog = root / "train" / "dog"
+    (dog / "gone.jpg").symlink_to(root / "nowhere.jpg")
+    os.mkfifo(dog / "pipe.png")  # reading it would wait for ever
+    (dog / "clip.mpg").write_bytes(b"\0\0\1\xb3")  # PIL knows its name and cannot decode it
+    (root / "train" / "loose.jpg").write_bytes((dog / "0.jpg").read_bytes())
+    for name in ("lost+found", "System Volume Information"):
+        (root / "train" / name).mkdir()
+    data = make(root)
+    data.prepare_data()
+    out = capsys.readouterr().out
+    for kind in (
+        *("broken link", "pipe or socket", ".mpg file", "file outside of the class folders"),
+        *("hidden folder lost+found", "hidden folder System Volume Information"),
+    ):
+        assert f"1 × {kind}" in out
+    assert data.classes == ["cat", "dog"]
+
+
+def test_a_folder_beside_the_splits_is_told_unless_it_is_used(root, capsys):
+    for name in ("valid", "more", ".cache"):
+        photo(root / name / "cat" / "0.jpg")
+    make(root, unlabeled_root=root / "more").setup()
+    assert f"{root}: left out valid; the folders of the splits are train, val and test\n" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_read_is_told(root, capsys, monkeypatch):
+    closed, scandir = root / "train" / "cat" / "private", os.scandir
+    closed.mkdir()
+
+    def refuse(path):
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)  # for root, who runs many tests, no folder is closed
+    make(root).setup()
+    assert "1 × folder that cannot be read (Permission denied)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("images", "split", "message"),
+    [
+        (1, {}, "emu has 1; add images or remove the class$"),
+        (2, {}, "emu has 2; add images or remove the class, or train without validation .data.val_size=0.$"),
+        (2, {"val_size": 0}, None),
+    ],
+)
+def test_advice_for_a_class_of_few_images_is_what_helps(root, images, split, message):
+    for i in range(images):
+        photo(root / "train" / "emu" / f"{i}.jpg")
+    data = make(root, **split)
+    if message is None:
+        data.setup()
+        return
+    with pytest.raises(UserError, match=message):
+        data.setup()
 
 
 def test_a_split_of_many_kinds_counts_the_rest(root, capsys):

@@ -1,6 +1,7 @@
 """Predictions for images of any size and format."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -78,6 +79,19 @@ def test_a_table_and_a_sheet(distilled: Path, images: Path, tmp_path: Path, comm
     assert all(len(line) <= 80 for line in done.out.splitlines())
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert min(sheet.size) > 100
+
+
+def test_names_that_are_long_or_no_utf8_are_told(
+    distilled: Path, images: Path, tmp_path: Path, command: Command
+) -> None:
+    folder = tmp_path / ("long_" * 20)
+    folder.mkdir()
+    odd = Path(os.fsdecode(bytes(folder) + b"/caf\xe9_1.png"))
+    shutil.copy(images / "0.png", odd)
+    done = command(predict, distilled, folder)
+    assert done.status == 0 and r"caf\xe9_1.png" in done.out, "the end of a path tells files apart"
+    assert all(len(line) <= 80 for line in done.out.splitlines())
+    assert json.loads(command(predict, distilled, odd, "--json").out)["image"].endswith(r"caf\xe9_1.png")
 
 
 def test_an_unreadable_image_is_one_line_and_the_others_are_done(

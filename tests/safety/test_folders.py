@@ -29,7 +29,12 @@ def test_a_refused_teacher_leaves_the_users_files_alone(cli: Callable[..., Finis
 
 def test_a_refused_run_in_the_current_folder_leaves_it(cli: Callable[..., Finished], tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    assert cli(*REFUSED, "hydra.run.dir=.").status == 2
+    done = cli(*REFUSED, "hydra.run.dir=.")
+    assert done.status == 2
+    assert "it was trained here and learned too little: train it longer (teacher_stage.max_epochs=…)" in done.err
+    assert "model.teacher_weights=imagenet" in done.err and "order of its classes" not in done.err
+    again = cli(*REFUSED, "hydra.run.dir=.")
+    assert again.status == 2 and again.err == done.err, "kept, and not reused blindly"
     assert (tmp_path / "mine.txt").is_file() and not (tmp_path / "config.yaml").exists()
 
 

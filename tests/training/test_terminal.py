@@ -27,7 +27,7 @@ def test_each_stage_says_first_how_long_it_takes(cli: Cli) -> None:
 
 def test_what_is_long_for_a_cpu_is_told_with_what_to_run_instead(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecast, "LONG", 0.0)
-    assert "That is long for a CPU. Shorter: experiment=quickstart" in cli("loss=ce").out
+    assert "That is long for a CPU. Shorter: fewer images (data.train_size=5000)" in cli("loss=ce").out
 
 
 def test_nothing_unlabelled_is_left_on_the_terminal(cli: Cli) -> None:

@@ -4,8 +4,8 @@ Every picture becomes upright RGB with 8 bits:
 
 - It is turned as its EXIF orientation says. A damaged EXIF is no error: the picture stays as it is stored.
 - Transparent parts are shown on white.
-- Grey with 16 bits keeps its upper 8. Grey with 32 bits is read as 0 to 65,535, floating-point grey as 0 to 1; where
-  the values contradict that, the picture is refused.
+- 16 bits keep their upper 8. Grey with 32 bits is read as 0 to 65,535, floating-point grey as 0 to 1; where the values
+  contradict that or would be nearly black, the picture is refused.
 - Of an animation, the first frame counts. Color profiles are ignored.
 """
 
@@ -25,6 +25,7 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
+from kd_lightning.data.images.depth import is_deep, rgb
 from kd_lightning.data.images.normalize import Normalize
 from kd_lightning.utils.checks import UserError
 
@@ -68,7 +69,8 @@ def decode(file: File) -> Image.Image:
         UserError: If it cannot be read; one line.
     """
     with _one_line(file), _open(file) as image:
-        picture = _rgb(_upright(image, _orientation(image)))
+        deep = is_deep(image)
+        picture = rgb(_upright(image, _orientation(image)), deep)
         return picture.copy() if picture is image else picture
 
 
@@ -92,14 +94,14 @@ def square(file: File, size: int, choose: Choose, exact: bool = True) -> Image.I
 def read_square(file: File, size: int, choose: Choose, exact: bool = True) -> Image.Image:
     """Return what `square` returns. Raises whatever PIL's plugins raise; `reason` says it in one line."""
     with _open(file) as image:
-        orientation = _orientation(image)
+        deep, orientation = is_deep(image), _orientation(image)
         width, height = image.size[::-1] if orientation >= 5 else image.size
         left, top, right, bottom = choose(width, height)
         if not exact:
             wide = math.ceil(_SPARE * size * width / (right - left))
             high = math.ceil(_SPARE * size * height / (bottom - top))
             image.draft(None, (high, wide) if orientation >= 5 else (wide, high))
-        picture = _rgb(_upright(image, orientation))
+        picture = rgb(_upright(image, orientation), deep)
     x, y = picture.width / width, picture.height / height
     box = left * x, top * y, min(right * x, picture.width), min(bottom * y, picture.height)
     return picture.resize((size, size), Image.Resampling.BILINEAR, box)
@@ -222,31 +224,3 @@ def _orientation(image: Image.Image) -> int:
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        image = Image.fromarray(_grey(image))
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        if image.getchannel("A").getextrema() != (255, 255):
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _grey(image: Image.Image) -> np.ndarray[Any, Any]:
-    """Return uint8 `[H, W]` of grey with more than 8 bits. Raises ValueError if its range is not known."""
-    values = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        return (values >> 8).astype(np.uint8)
-    low, high = values.min(), values.max()
-    if image.mode == "F":
-        if not 0 <= low <= high <= 1:  # false for NaN too
-            raise ValueError(f"floating-point grey from {low:.4g} to {high:.4g}, not 0 to 1; save it in 8 bits")
-        return (255 * values).round().astype(np.uint8)
-    # PIL gives 16-bit PGM and older PNG as 32 bits. In any other file, values up to 255 may have been meant as 8 bits.
-    certain = image.format in ("PPM", "PNG") or not high
-    if low < 0 or high > 0xFFFF or (high <= 0xFF and not certain):
-        raise ValueError(f"32-bit grey from {low} to {high}, its range is not known; save it in 8 or 16 bits")
-    return (values >> 8).astype(np.uint8)

@@ -6,8 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from kd_lightning.data.images.find import is_hidden, pictures, told
 from kd_lightning.data.images.photos import Photos, printable
 from kd_lightning.data.module import Split
 from kd_lightning.types import UNLABELED
@@ -15,9 +14,6 @@ from kd_lightning.utils.checks import UserError, did_you_mean
 from kd_lightning.utils.console import say
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
-SHOWN = 8  # kinds of files that are left out
-HEIC = (".heic", ".heif")
 
 
 def folder_path(key: str, value: Any) -> Path:
@@ -27,10 +23,14 @@ def folder_path(key: str, value: Any) -> Path:
     return Path(value).expanduser()
 
 
-def scan(root: Path) -> tuple[list[str], dict[Split, Photos]]:
+def scan(root: Path, used: Path | None = None) -> tuple[list[str], dict[Split, Photos]]:
     """Return the class names (those of `train`, sorted) and the photos of the splits that are there.
 
-    One line a split tells what is left out.
+    One line for each folder tells what is left out.
+
+    Args:
+        root: Folder of the splits.
+        used: Folder beside them that has another purpose.
 
     Raises:
         UserError: If the root, `train`, or images of a class are missing, or if the splits differ in classes.
@@ -41,13 +41,14 @@ def scan(root: Path) -> tuple[list[str], dict[Split, Photos]]:
         hint = did_you_mean("train", there) or f"; it has {', '.join(there) or 'no folders'}"
         raise UserError(f"data.root={root} must have a folder train with one folder of images per class{hint}")
     folders = {split: _class_folders(root / split) for split in SPLITS if (root / split).is_dir()}
+    _tell_beside(root, used)
     classes = sorted(folders["train"])
     if len(classes) < 2:
         raise UserError(f"{root / 'train'} must have one folder per class, at least 2, got {len(classes)}: {classes}")
     photos = {}
     for split, found in folders.items():
         _check_classes(root / split, found, classes)
-        left_out: Counter[str] = Counter(_system_folders(root / split))
+        left_out = _beside_classes(root / split)
         paths: list[Path] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
@@ -77,55 +78,30 @@ def scan_unlabeled(root: Path) -> Photos:
     return Photos([os.fsencode(path) for path in paths], [UNLABELED] * len(paths))
 
 
-def pictures(folder: Path, left_out: Counter[str]) -> list[Path]:
-    """Return the pictures at any depth below `folder`, sorted; count in `left_out` what else is there."""
-    suffixes = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}
-    found = []
-    for place, folders, files in os.walk(folder):
-        for name in list(folders):
-            linked = os.path.islink(os.path.join(place, name))
-            if linked or _hidden(name):
-                left_out["linked folder" if linked else f"hidden folder {name}"] += 1
-                folders.remove(name)
-        for name in files:
-            suffix = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                left_out["hidden file"] += 1
-            elif suffix in suffixes:
-                found.append(Path(place, name))
-            else:
-                left_out[f"{suffix} file" if suffix else "file without a suffix"] += 1
-    return sorted(found)
-
-
-def told(left_out: Counter[str]) -> str:
-    """Return the most frequent kinds of files that are left out, with their counts."""
-    parts = []
-    for what, count in left_out.most_common(SHOWN):
-        parts.append(f"{count} × {printable(what)}")
-        if what.removesuffix(" file") in HEIC:
-            parts[-1] += " (pip install pillow-heif reads them)"
-    rest = sum(left_out.values()) - sum(count for _, count in left_out.most_common(SHOWN))
-    return ", ".join([*parts, *[f"{rest} others"] * bool(rest)])
-
-
 def _check_folder(key: str, root: Path) -> None:
     if not root.is_dir():
         raise UserError(f"{key}={root}: there is no such folder ({root.absolute()})")
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name in SYSTEM_FOLDERS
+def _tell_beside(root: Path, used: Path | None) -> None:
+    """Tell which folders beside the splits are left out: `valid` is not `val`."""
+    beside = [path for path in root.iterdir() if path.is_dir() and path.name not in SPLITS]
+    names = sorted(printable(path.name) for path in beside if not is_hidden(path.name) and path != used)
+    if names:
+        say(f"{root}: left out {', '.join(names)}; the folders of the splits are train, val and test")
 
 
-def _system_folders(folder: Path) -> list[str]:
-    return [f"hidden folder {p.name}" for p in folder.iterdir() if p.is_dir() and _hidden(p.name)]
+def _beside_classes(folder: Path) -> Counter[str]:
+    """Return counts of what lies in the folder of a split and is no class."""
+    left_out = Counter(f"hidden folder {p.name}" for p in folder.iterdir() if p.is_dir() and is_hidden(p.name))
+    files = sum(not p.is_dir() and not is_hidden(p.name) for p in folder.iterdir())
+    return left_out + Counter({"file outside of the class folders": files})
 
 
 def _class_folders(folder: Path) -> dict[str, Path]:
     """Return class name → folder. Names are compared as a reader sees them: composed accents, single blanks."""
     found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not _hidden(p.name)):
+    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name)):
         shown = os.fsencode(path.name).decode(errors="backslashreplace")
         if shown != path.name or not path.name.isprintable():
             raise UserError(f"the name of the class folder {shown!r} in {folder} is not printable UTF-8; rename it")

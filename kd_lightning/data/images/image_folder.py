@@ -48,6 +48,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     name = "image_folder"
     margin = 8 / 7
+    cheaper = "smaller images (data.image_size=128), a smaller student (model.student=mobilenet_v3_small)"
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     @cached_property
     def _scanned(self) -> tuple[list[str], dict[Split, Photos]]:
-        return scan(self.root)
+        return scan(self.root, self.unlabeled_root)
 
     @property
     def classes(self) -> list[str]:
@@ -134,11 +135,12 @@ class ImageFolderDataModule(ImageDataModule):
         few = [f"{name} has {count}" for name, count in zip(self.classes, counts, strict=True) if count < needed]
         if few:
             more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-            folders = " and ".join(str(self.root / split) for split in sorted(missing))
+            helps = "val" in missing and min(counts) == needed - 1
+            without = ", or train without validation (data.val_size=0)" if helps else ""
             raise UserError(
                 f"every class of {self.root / 'train'} needs {needed} or more images, one for each of "
-                f"{', '.join(['train', *sorted(missing)])}: {', '.join(few[:5])}{more}; add images, remove the class, "
-                f"or make {folders}"
+                f"{', '.join(['train', *sorted(missing)])}: {', '.join(few[:5])}{more}; add images or remove the "
+                f"class{without}"
             )
 
     def _hold_out(self, photos: Photos, split: Split, fraction: float) -> tuple[Photos, Photos]:

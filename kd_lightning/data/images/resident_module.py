@@ -33,6 +33,7 @@ class ResidentDataModule(ImageDataModule):
 
     total: int
     """Images from which training and validation images are taken."""
+    cheaper = "fewer images (data.train_size=5000), small networks (model.teacher=resnet20 model.student=resnet8)"
 
     def __init__(
         self,

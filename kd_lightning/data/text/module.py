@@ -42,6 +42,7 @@ class TextDataModule(DataModule):
     """
 
     num_views = 1
+    cheaper = "shorter sentences (data.max_length=32), a smaller student (model.student=text_bag)"
 
     def __init__(
         self,

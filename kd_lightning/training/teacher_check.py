@@ -1,0 +1,152 @@
+"""Teachers are measured before they teach: one that knows nothing is refused, with what would help."""
+
+import math
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader
+
+from kd_lightning.data.loader import train_order
+from kd_lightning.data.module import DataModule
+from kd_lightning.distiller import Distiller
+from kd_lightning.metrics import Scores
+from kd_lightning.teachers.build import TeacherSpec
+from kd_lightning.teachers.ensemble import Ensemble
+from kd_lightning.teachers.stored import StoredTeacher
+from kd_lightning.types import Teacher
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.console import say
+
+BATCHES = 8
+"""Training batches on which a teacher is measured."""
+ONE_HOT = 0.02
+"""Below this share of the largest entropy, ln C, a teacher's answers are nearly one-hot."""
+NEARLY_ONE_HOT = (
+    "         It is nearly one-hot on the training images: at T = 1 its answers say little more than the labels.\n"
+    "         A higher temperature and more weight on the teacher help: loss=kd_cifar (T 4, 0.9 of the loss);\n"
+    "         what that gained on CIFAR-10: docs/results.md"
+)
+FEW = 100
+"""Validation samples below which the measurement itself may be what is wrong."""
+
+
+def check_teacher(
+    trainer: pl.Trainer,
+    distiller: Distiller,
+    data: DataModule,
+    specs: Sequence[TeacherSpec] = (),
+    any_will_do: bool = False,
+) -> dict[str, float]:
+    """Measure the teacher before it teaches, on training views and on validation samples, and tell the result.
+
+    Args:
+        trainer: The Trainer of the run.
+        distiller: Student, teacher and loss.
+        data: Where the samples come from.
+        specs: Descriptions of its teachers, for what would help.
+        any_will_do: Accept a teacher that knows no more than chance.
+
+    Returns:
+        Its accuracy, entropy (nats) and ECE on training views.
+
+    Raises:
+        UserError: If it knows no more than chance.
+    """
+    if distiller.teacher is not None and not distiller.teacher.evaluates:
+        return check_stored(distiller.teacher, data, any_will_do)
+    data.trainer = trainer  # so that its loaders know their rank and device
+    few: Any = [
+        batch._replace(index=torch.full_like(batch.index, -1))  # of another split: not to be taken for validation's
+        for batch in islice(data.train_dataloader(), BATCHES)
+    ]
+    trainer.validate(distiller, DataLoader(few, batch_size=None), verbose=False)
+    views = {name: float(trainer.callback_metrics[f"val/teacher_{name}"]) for name in ("accuracy", "entropy", "ece")}
+    accuracy, count, split = views["accuracy"], sum(len(batch.y) for batch in few), "training views"
+    if data.sizes["val"]:
+        if isinstance(distiller.teacher, Ensemble):
+            distiller.teacher.forget_agreement()
+        trainer.validate(distiller, data, verbose=False)
+        accuracy = float(trainer.callback_metrics["val/teacher_accuracy"])
+        count, split = data.sizes["val"], "validation samples"
+    told = f"{accuracy:.2%} right on {split}"
+    if data.sizes["val"]:
+        told += f", {views['accuracy']:.2%} on training views"
+    say(
+        f"teacher: {told}; entropy {views['entropy']:.3f} nats and ECE {views['ece']:.3f} on training views",
+        detail=True,
+    )
+    if isinstance(distiller.teacher, Ensemble):
+        say(_diversity(distiller.teacher, float(trainer.callback_metrics["val/teacher_ece"])), detail=True)
+    chance = 1 / data.num_classes
+    if not any_will_do and accuracy < least_accuracy(data.num_classes, count):
+        raise UserError(
+            f"model.teacher_weights: the teacher is right on {accuracy:.1%} of the {count:,} {split}, and chance is "
+            f"{chance:.1%}; {_remedy(specs, data)}"
+        )
+    loss = distiller.loss
+    softened = bool(loss.teacher_layers) or float(torch.as_tensor(loss.method.temperature()).detach()) >= 4
+    if views["entropy"] < ONE_HOT * math.log(data.num_classes) and not softened:
+        say(NEARLY_ONE_HOT, detail=True)
+    return views
+
+
+def _remedy(specs: Sequence[TeacherSpec], data: DataModule) -> str:
+    """Return what helps against a teacher near chance: the one trained here learned too little, another is misread."""
+    if not specs or not all(spec.is_trained_here for spec in specs):
+        return "check its weights, model.teacher_normalize and the order of its classes"
+    ways = ["train it longer (teacher_stage.max_epochs=…)"]
+    if any(spec.weights == "auto" for spec in specs) and data.preprocessing().get("kind") == "images":
+        ways.append("start it from ImageNet weights (model.teacher_weights=imagenet)")
+    if 0 < data.sizes["val"] < FEW:
+        ways.append("measure it on more images (data.val_size)")
+    return f"it was trained here and learned too little: {', or '.join(ways)}"
+
+
+def check_stored(teacher: Teacher, data: DataModule, any_will_do: bool = False) -> dict[str, float]:
+    """Measure stored answers on training samples, the only ones that they are of, and tell the result.
+
+    Returns:
+        Accuracy, entropy (nats) and ECE of the answers; of several files, of the last one.
+
+    Raises:
+        UserError: If a file knows no more than chance, or the pictures that will be shown have no answer.
+    """
+    scores, told = Scores(data.num_classes), {}
+    order = train_order(data.sizes["train"], data.batch_size, data.seed, 0)[: BATCHES * data.batch_size]
+    few = list(data.splits["train"].batches(order, data.batch_size, data.seed, 0, torch.device("cpu")))
+    labels = torch.cat([batch.y.cpu() for batch in few])
+    count = int((labels >= 0).sum())
+    for one in teacher.members or [teacher]:
+        if not isinstance(one, StoredTeacher):
+            continue
+        scores.update(torch.cat([one(batch).logits.cpu() for batch in few]), None, labels)
+        told = {name: value for name, value in scores.compute().items() if name in ("accuracy", "entropy", "ece")}
+        say(
+            f"teacher: stored answers, {told['accuracy']:.2%} right on training samples; their entropy is "
+            f"{told['entropy']:.3f} nats, their ECE {told['ece']:.3f}\n"
+            "         They are of training samples only: the teacher has no scores on validation and test",
+            detail=True,
+        )
+        if not any_will_do and count and told["accuracy"] < least_accuracy(data.num_classes, count):
+            raise UserError(
+                f"model.teacher_weights: the stored answers are right on {told['accuracy']:.1%} of the training "
+                f"samples, and chance is {1 / data.num_classes:.1%}; check the order of their rows (index) and of "
+                "their classes (model.teacher_classes)"
+            )
+    return told
+
+
+def least_accuracy(classes: int, count: int) -> float:
+    """Return the accuracy on `count` samples below which a teacher may know nothing."""
+    chance = 1 / classes
+    return chance + min(3 * (chance * (1 - chance) / count) ** 0.5, (1 - chance) / 2)
+
+
+def _diversity(teachers: Ensemble, ece: float) -> str:
+    """Return how the fused teachers are calibrated, and how often each two of them name the same class."""
+    same = teachers.agreement()
+    pairs = [f"{i} and {j} {same[i, j]:.2%}" for i in range(len(same)) for j in range(i)]
+    return f"         fused: ECE {ece:.3f}; same answer of teachers {', '.join(pairs)}"
