@@ -16,10 +16,9 @@ def losses() -> list[str]:
 
 
 def models() -> list[str]:
-    """Return the networks for small images and for text, each with what it is, and where others come from."""
-    from kd_lightning.models.create import BUILT_IN, model_names  # torch takes seconds to import
+    """Return the networks for small images, text and audio, each with what it is, and where others come from."""
+    from kd_lightning.models.create import BUILT_IN, OTHER, model_names  # torch takes seconds to import
     from kd_lightning.models.imagenet import torchvision_names
-    from kd_lightning.models.text import TEXT
 
     found = {}
     for name in model_names():
@@ -29,8 +28,9 @@ def models() -> list[str]:
         else:
             module = inspect.getmodule(made.func if isinstance(made, partial) else made)
             found[name] = (inspect.getdoc(module) or "").splitlines()[0]
-    for name, network in TEXT.items():
-        found[name] = "text: " + (inspect.getdoc(network) or "").splitlines()[0]
+    for kind, (_, networks) in OTHER.items():
+        for name, network in networks.items():
+            found[name] = f"{kind}: " + (inspect.getdoc(network) or "").splitlines()[0]
     others = sorted(set(torchvision_names()) - set(found))
     return [
         *_lines(found),

@@ -1,5 +1,8 @@
 """Data sets as LightningDataModules whose loaders yield `Batch`; `DataModule` is their base."""
 
+from kd_lightning.data.audio.audio_folder import AudioFolderDataModule
+from kd_lightning.data.audio.module import AudioDataModule
+from kd_lightning.data.audio.speech_digits import SpeechDigitsDataModule
 from kd_lightning.data.images.augment import Augment
 from kd_lightning.data.images.cifar import CIFAR10DataModule, CIFAR100DataModule
 from kd_lightning.data.images.decode import Preprocess, decode

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from kd_lightning.models.audio import AUDIO
 from kd_lightning.models.cifar_resnet import CifarResNet
 from kd_lightning.models.imagenet import (
     SMALL_STEM,
@@ -40,6 +41,11 @@ BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "shufflenetv2": ShuffleNetV2,
 }
 """Nets of our own, each a function of `num_classes`; none has ImageNet weights."""
+OTHER: dict[str, tuple[str, Mapping[str, Callable[..., nn.Module]]]] = {
+    "text": ("vocabulary", TEXT),
+    "audio": ("bands", AUDIO),
+}
+"""Kind of data → the fact by which it is known, and its nets."""
 
 
 def model_names() -> tuple[str, ...]:
@@ -61,8 +67,8 @@ def create_model(
     A name that both have (`resnet50`, `vgg13`) is the net for small images up to 64 pixels and torchvision's own above.
 
     Args:
-        name: One of `model_names()` or, for text, of `TEXT`, a classification model of torchvision, `timm/NAME`, or
-            the dotted path of any function or class.
+        name: One of `model_names()`, or of `TEXT` or `AUDIO` for such data, a classification model of torchvision,
+            `timm/NAME`, or the dotted path of any function or class.
         num_classes: Number of logits.
         kwargs: Arguments of the model.
         pretrained: Start from ImageNet weights, all but the classifier (and the stem's convolution in small-image
@@ -86,11 +92,16 @@ def create_model(
         chosen = {"pretrained": True} if pretrained else {}
         function = _imported(name, key)
         return _call(function, name, key, **({"num_classes": num_classes} | _wanted(function, facts) | chosen | kwargs))
-    if name in TEXT:
-        return _text_model(name, num_classes, pretrained, key, kwargs, facts)
+    for kind, (fact, networks) in OTHER.items():
+        if name in networks:
+            if fact not in facts:
+                raise UserError(f"{key}: {name} is a network for {kind}, and this data set has none")
+            return _other_model(networks[name], name, num_classes, pretrained, key, kwargs, facts)
     if "image_size" not in facts:
-        text = f"one of {', '.join(TEXT)}, or " if "vocabulary" in facts else ""
-        raise UserError(f"{key}: {name} is a network for images, and this data set has none; give {text}a dotted path")
+        own = [f"one of {', '.join(networks)}, or " for fact, networks in OTHER.values() if fact in facts]
+        raise UserError(
+            f"{key}: {name} is a network for images, and this data set has none; give {''.join(own)}a dotted path"
+        )
     image_size = facts["image_size"]
     small = image_size <= SMALL_IMAGE
     if name in SMALL_STEM and small:
@@ -107,19 +118,22 @@ def create_model(
     if name.startswith("timm/"):
         return timm_model(name.removeprefix("timm/"), num_classes, pretrained, key, kwargs)
     raise UserError(
-        f"{key}: unknown model {name!r}{_nearest(name)} Built in are {', '.join((*model_names(), *TEXT))}; "
+        f"{key}: unknown model {name!r}{_nearest(name)} Built in are {', '.join((*model_names(), *TEXT, *AUDIO))}; "
         "also any torchvision name, timm/NAME, or a dotted path such as my_package.nets.small_net"
     )
 
 
-def _text_model(
-    name: str, num_classes: int, pretrained: bool, key: str, kwargs: Mapping[str, Any], facts: Mapping[str, Any]
+def _other_model(
+    network: Callable[..., nn.Module],
+    name: str,
+    num_classes: int,
+    pretrained: bool,
+    key: str,
+    kwargs: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> nn.Module:
-    if "vocabulary" not in facts:
-        raise UserError(f"{key}: {name} is a network for text, and this data set has none")
     if pretrained:
         raise UserError(f"{key}: {name} has no pretrained weights; do without them")
-    network = TEXT[name]
     return _call(network, name, key, **({"num_classes": num_classes} | _wanted(network, facts) | dict(kwargs)))
 
 
@@ -135,7 +149,7 @@ def _wanted(function: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str,
 
 def _nearest(name: str) -> str:
     """The one name to suggest; of equally near ones the earlier, so the best known come first."""
-    known = (*model_names(), *TEXT, *torchvision_names())
+    known = (*model_names(), *TEXT, *AUDIO, *torchvision_names())
     best = max(known, key=lambda other: difflib.SequenceMatcher(None, other, name).ratio())
     return did_you_mean(name, [best]) or "."
 
