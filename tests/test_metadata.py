@@ -22,7 +22,9 @@ def test_the_changelog_begins_with_what_is_not_released() -> None:
 
 
 def test_ci_runs_what_a_new_user_does() -> None:
-    [job] = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"].values()
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    assert jobs["docs"]["steps"][-1]["run"] == "mkdocs build --strict" and "docs" in PROJECT["optional-dependencies"]
+    job = jobs["run"]
     assert job["steps"][-1]["run"] == ".ci/run" and (ROOT / ".ci/run").stat().st_mode & 0o100
     named = {word.rpartition(" ")[2] for word in PROJECT["classifiers"] if "Python :: 3." in word}
     assert named == set(job["strategy"]["matrix"]["python"])

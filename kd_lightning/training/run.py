@@ -20,7 +20,7 @@ from kd_lightning.training.forecast import Forecast, followed_by
 from kd_lightning.training.nonfinite import Diverged
 from kd_lightning.training.record import Taught, keep, run_metrics, teacher_metrics
 from kd_lightning.training.summary import heading, model_size, result_line, work
-from kd_lightning.training.teacher_check import check_teacher
+from kd_lightning.training.teacher_check import GAINED, check_teacher, wants_temperature
 from kd_lightning.training.teacher_stage import teacher_folder, trained_teacher
 from kd_lightning.training.testing import test
 from kd_lightning.training.trainer import build_trainer, is_trial
@@ -114,6 +114,8 @@ def _fit_and_test(
     trainer.strategy.barrier()  # another rank may read the run as soon as it returns
     close_loggers(trainer)
     say(result_line(metrics, out, is_teacher=forecast.later > 0))
+    if taught is not None and wants_temperature(distiller.loss, taught.views["entropy"], run.data.num_classes):
+        say(GAINED, detail=True)
     return metrics
 
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from kd_lightning.data.loader import train_order
 from kd_lightning.data.module import DataModule
 from kd_lightning.distiller import Distiller
+from kd_lightning.losses.distillation import Distillation
 from kd_lightning.metrics import Scores
 from kd_lightning.teachers.build import TeacherSpec
 from kd_lightning.teachers.ensemble import Ensemble
@@ -26,9 +27,13 @@ ONE_HOT = 0.02
 """Below this share of the largest entropy, ln C, a teacher's answers are nearly one-hot."""
 NEARLY_ONE_HOT = (
     "         It is nearly one-hot on the training images: at T = 1 its answers say little more than the labels.\n"
-    "         A higher temperature and more weight on the teacher help: loss=kd_cifar (T 4, 0.9 of the loss);\n"
-    "         what that gained on CIFAR-10: docs/results.md"
+    "         A higher temperature and more weight on the teacher help: loss=kd_cifar (T 4, 0.9 of the loss)."
 )
+GAINED = (
+    "The teacher is nearly one-hot on the training images. With such a teacher, loss=kd_cifar (0.1·CE + 0.9·T²·KL, T 4)"
+    "\ngained 2.9 points over plain training (ResNet-8 on CIFAR-10, docs/results.md)."
+)
+"""Told at the end of a run with such a teacher and a low temperature; as measured, docs/results.md."""
 FEW = 100
 """Validation samples below which the measurement itself may be what is wrong."""
 
@@ -86,11 +91,15 @@ def check_teacher(
             f"model.teacher_weights: the teacher is right on {accuracy:.1%} of the {count:,} {split}, and chance is "
             f"{chance:.1%}; {_remedy(specs, data)}"
         )
-    loss = distiller.loss
-    softened = bool(loss.teacher_layers) or float(torch.as_tensor(loss.method.temperature()).detach()) >= 4
-    if views["entropy"] < ONE_HOT * math.log(data.num_classes) and not softened:
+    if wants_temperature(distiller.loss, views["entropy"], data.num_classes):
         say(NEARLY_ONE_HOT, detail=True)
     return views
+
+
+def wants_temperature(loss: Distillation, entropy: float, classes: int) -> bool:
+    """Return whether a teacher of that entropy (nats) is nearly one-hot, and the loss reads its logits below T 4."""
+    softened = bool(loss.teacher_layers) or float(torch.as_tensor(loss.method.temperature()).detach()) >= 4
+    return entropy < ONE_HOT * math.log(classes) and not softened
 
 
 def _remedy(specs: Sequence[TeacherSpec], data: DataModule) -> str:
