@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,8 +33,16 @@ def clear_errors() -> Iterator[None]:
         sys.exit(fail(e))
     except OSError as e:
         sys.exit(fail(disk_error(e)))
+    except RuntimeError as e:
+        sys.exit(fail(launcher_error(e)))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+class LostRun(UserError):
+    """A process that ran a job of a sweep ended before its time."""
+
+    status = 1
 
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
@@ -49,6 +59,21 @@ def disk_error(e: OSError) -> UserError:
     full = e.errno in (errno.ENOSPC, errno.EDQUOT)
     what = "free some space, then go on with resume=<run directory>" if full else "choose another folder or its rights"
     return UserError(f"cannot write or read{where}: {e.strerror}; {what}")
+
+
+def launcher_error(e: RuntimeError) -> UserError:
+    """Return what an error of Hydra's launchers and sweepers means to the user; raise any other error again."""
+    if isinstance(e, BrokenExecutor):
+        return LostRun(
+            "a process of this sweep was killed (SIGKILL is often the system's, out of memory: lower "
+            "hydra.launcher.n_jobs); the same command goes on"
+        )
+    if found := re.match(r"Unknown plugin class : 'hydra_plugins\.(\w+)", str(e)):
+        package = found[1].replace("_", "-")
+        return UserError(f"this launcher or sweeper needs a package: pip install -c constraints.txt {package}")
+    if str(e).startswith('Could not detect "srun"'):
+        return UserError("hydra/launcher=submitit_slurm: there is no srun here; start it on a machine of the cluster")
+    raise e
 
 
 def fail(e: Exception) -> int:

@@ -22,11 +22,13 @@ from kd_lightning import runs
 from kd_lightning.cli import clear_errors, disk_error, fail
 from kd_lightning.config import CONF_DIR
 from kd_lightning.runs import claims, names
+from kd_lightning.runs.command import Command
 from kd_lightning.runs.lock import Busy, alone
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import brief, say
 from kd_lightning.utils.distributed import repeat_this_job_only, tell
 from kd_lightning.utils.names import slug
+from kd_lightning.utils.quiet import quiet
 from kd_lightning.utils.signals import Stopped
 from kd_lightning.utils.trust import names_own_code, trusting
 
@@ -77,8 +79,10 @@ def _main(cfg: DictConfig) -> float:
         with alone(out):
             metrics, cfg = _train_or_go_on(cfg, run, out)
     except Stopped:
-        if (out / runs.CONFIG).is_file():
-            say(f"interrupted; go on with: {_again(run, out)}")
+        if run.mode == RunMode.MULTIRUN:
+            _say_how_a_sweep_goes_on(here=True)
+        elif (out / runs.CONFIG).is_file():
+            say(f"interrupted; go on with: {_again(out)}")
         elif runs.below(out):
             say("interrupted; the same command goes on with this chain")
         else:
@@ -101,11 +105,22 @@ def _main(cfg: DictConfig) -> float:
     return _selected_accuracy(metrics)
 
 
-def _again(run: Any, out: Path) -> str:
-    """Return the command that goes on with an interrupted run, or with its whole sweep."""
-    if run.mode == RunMode.MULTIRUN:
-        folder = names.override("hydra.sweep.dir", os.path.relpath(run.sweep.dir))
-        return shlex.join(["python", "-m", "kd_lightning.train", *_typed(sys.argv[1:], "hydra.sweep.dir"), folder])
+def _say_how_a_sweep_goes_on(here: bool) -> None:
+    """Say the command that goes on with an interrupted sweep: once, in the process that runs all of it.
+
+    Args:
+        here: This process runs a job of it. With a launcher, that is not the process that was given the command.
+    """
+    command = Command()
+    if command.sweep is None or command.sweep.in_turn != here:
+        return
+    typed = [word for word in command.words if not word.startswith("hydra.sweep.dir=")]
+    folder = names.override("hydra.sweep.dir", os.path.relpath(command.sweep.folder))
+    say(f"interrupted; go on with: {shlex.join(['python', '-m', 'kd_lightning.train', *typed, folder])}")
+
+
+def _again(out: Path) -> str:
+    """Return the command that goes on with an interrupted run."""
     trust = " trust=true" * names_own_code(_plain(runs.read_config(out)))
     return f"python -m kd_lightning.train {names.resume_word(out)}{trust}"
 
@@ -127,10 +142,6 @@ def _chain_folder(words: list[str]) -> str | None:
     return f"outputs/chains/{name}-{hashlib.sha256(json.dumps(counted).encode()).hexdigest()[:8]}"
 
 
-def _typed(words: list[str], but: str) -> list[str]:
-    return [word for word in words if not word.startswith(f"{but}=")]
-
-
 def _selected_accuracy(metrics: dict[str, Any]) -> float:
     """Return what a sweeper may optimize: the deployed student's accuracy on validation, where there is any."""
     student = metrics["student"][metrics["select"]]
@@ -150,9 +161,10 @@ def _resumed_folder(word: str) -> str:
 def main() -> None:
     """The console script `kd-train`."""
     with clear_errors():
-        names.forget_stamp()
         # argparse takes no flag between overrides, where people write `-m` and `--config-dir`
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: "=" in arg and not arg.startswith("-"))
+        Command().begin()
+        quiet()
         for i, word in enumerate(sys.argv):
             if i and word.startswith("resume=") and (folder := _resumed_folder(word)):
                 runs.read_config(Path(folder))
@@ -162,7 +174,11 @@ def main() -> None:
         if chain := _chain_folder(sys.argv[1:]):
             sys.argv.append(names.override("hydra.run.dir", chain))
         with trusting():  # what the user typed; a resumed run decides for itself
-            _main()
+            try:
+                _main()
+            except Stopped:
+                _say_how_a_sweep_goes_on(here=False)
+                raise
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-    from kd_lightning.runs.names import Sweep
+    from kd_lightning.runs.command import Sweep
 
 ASSUMED_SPREAD = 0.4  # points of accuracy; ResNet-8 and ResNet-20 on CIFAR-10 have 0.3 to 0.5
 
@@ -19,21 +19,20 @@ class SweepReport(Callback):
     """Announces a Hydra multirun, and compares its runs when it ends."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        from kd_lightning.runs import names
+        from kd_lightning.runs.command import Command
         from kd_lightning.utils.console import say
 
-        names.sweep[:] = [_sweep(config)]
+        Command().sweep = _sweep(config)
         if words := announcement(config):
             say(words)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from kd_lightning import runs
         from kd_lightning.report.folders import compare
-        from kd_lightning.runs import names
+        from kd_lightning.runs.command import Command
         from kd_lightning.utils.distributed import is_first_rank
 
-        names.sweep.clear()
-        names.sweep_is_told.clear()
+        Command().sweep = None
         folder = Path(config.hydra.sweep.dir)
         if is_first_rank() and any(runs.is_finished(path) for path in runs.below(folder)):
             compare([folder])
@@ -43,14 +42,15 @@ def _sweep(config: DictConfig) -> "Sweep":
     """Return what differs between the runs, and how many they are."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    from kd_lightning.runs.names import Sweep
+    from kd_lightning.runs.command import Sweep
 
     overrides = _overrides(config)
     decides = not config.hydra.sweeper._target_.endswith(".BasicSweeper")
     swept = [o.get_key_element() for o in overrides if o.is_sweep_override()]
     keys = [*(str(key) for key in config.hydra.sweeper.params or {}), *swept]
     count = None if decides else len(BasicSweeper.split_arguments(overrides, None)[0])
-    return Sweep(tuple(dict.fromkeys(keys)), count)
+    in_turn = config.hydra.launcher._target_.endswith(".BasicLauncher")
+    return Sweep(tuple(dict.fromkeys(keys)), count, str(config.hydra.sweep.dir), in_turn)
 
 
 def _overrides(config: DictConfig) -> "list[Override]":

@@ -3,18 +3,15 @@
 import hashlib
 import json
 import re
-import secrets
 import shlex
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from kd_lightning.utils.distributed import is_started_by_launcher, tell
+from kd_lightning.runs.command import Command
 from kd_lightning.utils.names import slug
 
 HERE = "kd_lightning.deploy."
@@ -74,29 +71,12 @@ def train_command() -> str:
     return shlex.join(["python", "-m", "kd_lightning.train", *HydraConfig.get().overrides.task])
 
 
-_stamp: list[str] = []
-
-
-def new_stamp() -> str:
-    """Return date, time and 8 random digits, the same on all ranks and whenever this process asks."""
-    if not _stamp:
-        time_of_day = time.strftime("%Y-%m-%d_%H-%M-%S")
-        make = f"{time_of_day}_{secrets.token_hex(4)}"
-        _stamp.append(tell("stamp", lambda: make) if is_started_by_launcher() else make)
-    return _stamp[0]
-
-
-def forget_stamp() -> None:
-    """Let the next command of this process have a new one."""
-    _stamp.clear()
-
-
 def run_name(data: Any, student: Any, loss: Any, seed: Any, typed: Any = ()) -> str:
     """Return the name of a new run directory: when, what, and random digits.
 
     Of the overrides `typed`, those of the loss are told: `…_digits_resnet8_kd_T4_alpha0.9_seed1_…`.
     """
-    day, _, rest = new_stamp().partition("_")
+    day, _, rest = Command().stamp().partition("_")
     clock, _, digits = rest.partition("_")
     what = [slug(str(part).rpartition(".")[2]) for part in (data, student, loss)]
     what += [short(*word.split("=", 1)) for word in typed if word.startswith("loss.") and "=" in word]
@@ -118,25 +98,10 @@ def _cut(name: str) -> str:
     return name[:120]  # file systems take 255 bytes
 
 
-@dataclass
-class Sweep:
-    """The sweep that this process runs."""
-
-    keys: tuple[str, ...]
-    """Keys that differ between its runs."""
-    runs: int | None
-    """Number of runs; None for a sweeper that decides as it goes."""
-
-
-sweep: list[Sweep] = []
-"""Empty outside a sweep."""
-sweep_is_told: list[bool] = []
-"""Empty until somebody has said how long the sweep takes."""
-
-
 def job_name(typed: Sequence[str]) -> str:
     """Return what tells a run of the sweep from the others, by its overrides: `kd_T4_seed1`."""
-    keys = sweep[0].keys if sweep else ()
+    sweep = Command().sweep
+    keys = sweep.keys if sweep else ()
     words = [word.split("=", 1) for word in typed if "=" in word]
     return "_".join(short(key, value) for key, value in words if key.lstrip("+~") in keys)
 
@@ -148,4 +113,4 @@ def sweep_name(number: Any, typed: Any) -> str:
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
-OmegaConf.register_new_resolver("run_stamp", new_stamp, replace=True)
+OmegaConf.register_new_resolver("run_stamp", lambda: Command().stamp(), replace=True)

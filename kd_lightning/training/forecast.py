@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from kd_lightning.runs import names
+from kd_lightning.runs.command import Command
 from kd_lightning.utils.console import say
 
 FEW, ENOUGH = 3, 20
@@ -80,9 +80,10 @@ class Forecast(pl.Callback):
         later = self.later * self.seconds
         if later:
             told += f"; then the student, about {duration(later)}"
-        total, sweep = self.seconds + later, names.sweep[0] if names.sweep else None
-        if sweep and sweep.runs and not names.sweep_is_told:
-            names.sweep_is_told.append(True)
+        total, command = self.seconds + later, Command()
+        sweep = command.sweep
+        if sweep and sweep.runs and sweep.in_turn and not command.has_told_time:
+            command.has_told_time = True
             each = later or self.seconds
             total = self.seconds + each * sweep.runs if later else each * sweep.runs
             told += f"; all {sweep.runs} runs about {duration(total)}, if they are alike"

@@ -36,6 +36,9 @@ class Diverged(UserError):
         self.is_recorded = False
         """True once the run that diverged has it in its folder: the run of its student then did not begin."""
 
+    def __reduce__(self) -> tuple[Any, ...]:  # a launcher hands it from a run's process to the sweep's
+        return type(self), (str(self), self.how)
+
 
 def is_read_at_once(device: torch.device) -> bool:
     """Return whether a loss can be read after each step without making the device wait."""

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies.launchers import subprocess_script
 
 from kd_lightning import runs
+from kd_lightning.runs.command import Command
 from kd_lightning.utils.checks import UserError
-from kd_lightning.utils.distributed import rank_name
+from kd_lightning.utils.distributed import is_started_by_launcher, rank_name
 from kd_lightning.utils.signals import stop
 
 GRACE = 20.0
@@ -144,6 +146,30 @@ class OneFolder(pl.Callback):
             )
 
 
-def leave_signals_to_us(trainer: Any) -> None:
-    """Let SIGTERM end a training where it is: Lightning's handler waits for the end of a batch, and exits with 0."""
-    trainer._signal_connector._sigterm_notifier_fn = stop
+def check_launcher(devices: Any) -> None:
+    """Raise UserError where Lightning cannot start a process for each device: in a process of Hydra's launcher."""
+    sweep = Command().sweep
+    if sweep is None or sweep.in_turn or is_started_by_launcher() or devices in (1, "1", [0]):
+        return
+    raise UserError(
+        f"trainer.devices={devices}: a run of this hydra/launcher has one process; leave out hydra/launcher, or on "
+        f"SLURM add hydra.launcher.tasks_per_node={devices}"
+    )
+
+
+def leave_signals_to_others(trainer: Any) -> None:
+    """Let SIGTERM do in a training what it does outside: end it where it is, or what the program that started it wants.
+
+    Lightning's own handler waits for the end of a batch, and exits with 0. submitit, which starts jobs on SLURM, has a
+    handler that does nothing: a job that ended in the grace period of a preemption would not be queued again. At
+    SIGUSR1 Lightning would put a job of SLURM back into the queue; that, too, is up to what started it.
+    """
+    alone = signal.getsignal(signal.SIGTERM) in (None, signal.SIG_DFL)
+    trainer._signal_connector._sigterm_notifier_fn = stop if alone else _do_nothing
+    environment = trainer._accelerator_connector.cluster_environment
+    if isinstance(environment, SLURMEnvironment):
+        environment.auto_requeue = False
+
+
+def _do_nothing(signum: int, frame: Any) -> None:
+    """Leave a signal to the handlers that were there before."""

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import runs
 from kd_lightning.distiller import Distiller
-from kd_lightning.runs import names
+from kd_lightning.runs.command import Command
 from kd_lightning.runs.names import student_name, teacher_name
 from kd_lightning.runs.students import save_student
 from kd_lightning.teachers.ensemble import Ensemble
@@ -117,8 +117,8 @@ def hyperparameters(cfg: DictConfig, run: Experiment) -> dict[str, Any]:
     choice = HydraConfig.get().runtime.choices.get("loss") if HydraConfig.initialized() else None
     if choice and (told["loss"] == "ce") == (choice == "ce"):  # not the stage of a teacher
         told["loss"] = choice
-    if names.sweep:
-        for key in names.sweep[0].keys:
+    if sweep := Command().sweep:
+        for key in sweep.keys:
             value = OmegaConf.select(cfg, key)
             if key != "loss" and value is not None and not OmegaConf.is_config(value):
                 told[key.rpartition(".")[2] if key.startswith("loss.") else key] = value

@@ -12,6 +12,7 @@ from torch import nn
 
 from kd_lightning.models import count_macs, count_parameters
 from kd_lightning.runs import names
+from kd_lightning.runs.command import Command
 from kd_lightning.runs.names import student_name, teacher_name
 from kd_lightning.training.build import Experiment
 from kd_lightning.training.forecast import duration
@@ -70,9 +71,10 @@ def result_line(metrics: dict[str, Any], out: Path, is_teacher: bool = False) ->
 def _of_sweep() -> str:
     """Return `2 of 8, kd_T4_seed1: ` in a sweep."""
     job = HydraConfig.get() if HydraConfig.initialized() else None
-    if not names.sweep or job is None or OmegaConf.is_missing(job.job, "num"):
+    sweep = Command().sweep
+    if sweep is None or job is None or OmegaConf.is_missing(job.job, "num"):
         return ""
-    count = f" of {names.sweep[0].runs}" if names.sweep[0].runs else ""
+    count = f" of {sweep.runs}" if sweep.runs else ""
     name = names.job_name(list(job.overrides.task))
     return f"run {job.job.num + 1}{count}{', ' * bool(name)}{name}: "
 

@@ -14,7 +14,7 @@ from kd_lightning.training.checkpoints import Checkpoints
 from kd_lightning.training.extras import build_callbacks, build_loggers
 from kd_lightning.training.forecast import Forecast
 from kd_lightning.training.nonfinite import NonFinite
-from kd_lightning.training.processes import OneFolder, leave_signals_to_us, watch_children
+from kd_lightning.training.processes import OneFolder, check_launcher, leave_signals_to_others, watch_children
 from kd_lightning.training.progress_bar import Bar
 from kd_lightning.training.tensorboard import Events, Observer
 from kd_lightning.training.train_log import TrainLog
@@ -62,6 +62,7 @@ def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
     choice("trainer.profiler", node.profiler, (None, *PROFILERS))
     node.accelerator = hardware.resolve_accelerator(node.accelerator)
     node.devices = hardware.resolve_devices(node.devices, node.accelerator)
+    check_launcher(node.devices)
     node.precision = hardware.resolve_precision(node.precision, node.accelerator)
     if node.skip_nonfinite and node.precision == "16-mixed":
         raise UserError(
@@ -184,9 +185,10 @@ def build_trainer(
         inference_mode=False,  # metrics live on from validation to fit, and tensors of inference mode may not
         num_sanity_val_steps=0,  # the teacher is measured on the whole validation split instead
         use_distributed_sampler=False,  # our loaders know their rank
+        default_root_dir=out,  # elsewhere Lightning would go on from any hpc_ckpt_N.ckpt that lies there
     )
     watch_children()
-    leave_signals_to_us(trainer)
+    leave_signals_to_others(trainer)
     return trainer, log
 
 

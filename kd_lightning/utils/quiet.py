@@ -1,4 +1,4 @@
-"""Filters for messages of Lightning that say nothing new about our runs; all others are shown."""
+"""Filters for messages of Lightning and Hydra that say nothing new about our runs; all others are shown."""
 
 import logging
 import warnings
@@ -14,12 +14,13 @@ _EXPECTED = {
     r".*does not have a `__len__`|.*is not a map-style dataset": "our loaders know their length",
     r"Total length of `list` across ranks is zero": "nothing is held out with data.val_size=0",
     r"The `srun` command is available": "whoever starts a run on a cluster's login node means to",
+    r"\s*'hydra/(launcher|sweeper)/\w+' is validated against ConfigStore schema": "conf/hydra/ is meant to be",
     r"Found \d+ module\(s\) in eval mode": "there are none in train mode during tests",
 }
 
 
 def quiet() -> None:
-    """Hides Lightning's start-up notices and the expected warnings above."""
+    """Hide Lightning's start-up notices and the expected warnings above."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in _EXPECTED:

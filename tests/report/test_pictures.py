@@ -8,7 +8,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kd_lightning.losses import CE
-from kd_lightning.runs import names
+from kd_lightning.runs.command import Command, Sweep
 from kd_lightning.training.pictures import samples_figure
 from kd_lightning.training.record import hyperparameters as hparams
 from kd_lightning.training.run import train
@@ -62,5 +62,5 @@ def test_the_layout_joins_what_belongs_together():
 def test_hparams_of_a_sweep_are_what_it_sweeps_over(monkeypatch):
     cfg = compose("loss=ce", "seed=1")
     run = SimpleNamespace(loss=SimpleNamespace(method=CE()), teachers=(), data=None, trainer=None)
-    monkeypatch.setattr(names, "sweep", [names.Sweep(("optimizer.lr", "seed"), 4)])
+    monkeypatch.setattr(Command(), "sweep", Sweep(("optimizer.lr", "seed"), 4))
     assert list(hparams(cfg, run).items()) == [("loss", "ce"), ("optimizer.lr", 0.05), ("seed", 1)]

@@ -8,6 +8,7 @@ import pytest
 
 from kd_lightning import compress
 from kd_lightning.runs import names
+from kd_lightning.runs.command import Command, Sweep
 from kd_lightning.training import forecast
 from kd_lightning.training.forecast import duration
 from tests.conftest import TINY, Finished
@@ -57,7 +58,7 @@ def test_names_of_runs_tell_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     typed = ["data=digits", "loss=kd", "loss.temperature=4", "loss.alpha=0.9", "seed=1"]
     name = names.run_name("digits", "resnet8", "kd", 1, typed)
     assert "_digits_resnet8_kd_T4_alpha0.9_seed1_" in name
-    monkeypatch.setattr(names, "sweep", [names.Sweep(("loss", "loss.temperature", "seed"), 8)])
+    monkeypatch.setattr(Command(), "sweep", Sweep(("loss", "loss.temperature", "seed"), 8))
     assert names.sweep_name(7, typed) == "7_kd_T4_seed1"
     assert "/" not in names.sweep_name(0, ["loss=my/path = x", "seed=../1"])
 
