@@ -156,6 +156,10 @@ class Distiller(pl.LightningModule):
             repeats: float = self.trainer.overfit_batches  # type: ignore[attr-defined]  # Lightning sets it late
             self.teacher.start_epoch(0 if repeats else self.current_epoch)  # the views of the first epoch again
 
+    def on_train_epoch_end(self) -> None:
+        if self.teacher is not None:
+            self.teacher.end_epoch()
+
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")
 

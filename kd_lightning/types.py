@@ -58,9 +58,15 @@ class Teacher(Protocol):
     """True if its answer to an evaluation batch never changes, so that it may be asked once."""
     evaluates: bool = True
     """False if it has answers to training samples only; then it has no scores."""
+    seconds_ahead: float = 0.0
+    """Seconds that the answers of this epoch took before its first step."""
 
     def start_epoch(self, epoch: int) -> None:
         """Prepare for an epoch; called before its first training batch."""
+
+    def end_epoch(self) -> None:
+        """Finish an epoch; called after its last training batch."""
+        return
 
     def compile(self, batch_size: int) -> None:
         """Compile the networks for training batches of one size."""

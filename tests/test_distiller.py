@@ -19,6 +19,7 @@ from kd_lightning.data import DigitsDataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.losses import CE, KD
 from kd_lightning.models import create_model
+from kd_lightning.models.hooks import FeatureExtractor
 from kd_lightning.runs.students import load_student
 from kd_lightning.schedules import constant
 from kd_lightning.teachers.live import LiveTeacher
@@ -431,3 +432,14 @@ def test_a_finished_run_goes_on_with_more_epochs(teacher_run: Path, tmp_path: Pa
     train(compose(override), tmp_path / "run")
     metrics = train(compose(override, "trainer.max_epochs=2"), tmp_path / "run", resume=True)
     assert metrics["epochs"] == metrics["student"]["last"]["epoch"] == 2
+
+
+def test_layers_are_read_of_what_runs() -> None:
+    """`trainer.sync_batchnorm=true` puts other modules in the places of those whose outputs a loss reads."""
+    student = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    distiller = Distiller(student, None, CE(), num_classes=10)
+    distiller._extract = FeatureExtractor(distiller.student, ["1"])
+    nn.SyncBatchNorm.convert_sync_batchnorm(distiller)
+    distiller.on_fit_start()
+    assert isinstance(distiller.student[1], nn.SyncBatchNorm)
+    assert "1" in distiller.eval()._extract(torch.zeros(2, 3, 8, 8)).features

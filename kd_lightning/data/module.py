@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import math
 from abc import abstractmethod
 from typing import Any, Literal
 
@@ -141,6 +142,17 @@ class DataModule(LightningDataModule):
     def epoch_views(self, epoch: int) -> Tensor | None:
         """Return the view that every training sample has in `epoch`, `[N]`, on the CPU; None if not numbered."""
         return None
+
+    def upcoming(self, epoch: int) -> Tensor:
+        """Return the positions of the training samples that this process may still show in `epoch`, in their order."""
+        order = self.loader("train").order(epoch)
+        if self.trainer is None:
+            return order
+        batches = self.trainer.num_training_batches
+        if self.trainer.max_steps >= 0:
+            left = (self.trainer.max_steps - self.trainer.global_step) * self.trainer.accumulate_grad_batches
+            batches = min(batches, max(0, self.trainer.fit_loop.batch_idx) + left)
+        return order if math.isinf(batches) else order[: int(batches) * self.batch_size]
 
     def share_batch(self, parts: int) -> None:
         """Divide `global_batch_size`, if given, among `parts` = processes · accumulated steps. Raises UserError."""

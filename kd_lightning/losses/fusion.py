@@ -42,7 +42,9 @@ class Fusion(nn.Module):
             raise UserError("model.teacher_weighting=learned needs loss.fusion=probabilities or logits, got losses")
         if fixed and len(fixed) != teachers:
             raise UserError(f"model.teacher_weighting has {len(fixed)} weights for {teachers} teachers")
-        self.fixed = torch.tensor(fixed) / sum(fixed) if fixed else None
+        self.fixed: Tensor | None
+        weights = torch.tensor(fixed) / sum(fixed) if fixed else None
+        self.register_buffer("fixed", weights, persistent=False)  # on the device already when a step needs it
         self.theta = nn.Parameter(torch.zeros(teachers)) if self.learned else None
 
     @property

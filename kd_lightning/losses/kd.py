@@ -74,5 +74,5 @@ def confidence(t: Tensor, y: Tensor, by: str) -> Tensor:
     if by == "correctness":
         return log.gather(1, y[:, None])[:, 0].exp()
     # ln C as the entropy of equal probabilities, a tensor, so that one class divides 0 by the least step, not by 0
-    most = log.new_tensor(t.shape[1]).log().clamp(min=1e-7)
+    most = log.new_full((), t.shape[1]).log().clamp(min=1e-7)  # new_tensor would make a GPU wait
     return (1 + (log.exp() * log).sum(1) / most).clamp(0, 1)

@@ -47,6 +47,14 @@ class Ensemble(Teacher):
         for member in self.members:
             member.start_epoch(epoch)
 
+    def end_epoch(self) -> None:
+        for member in self.members:
+            member.end_epoch()
+
+    @property
+    def seconds_ahead(self) -> float:  # type: ignore[override]
+        return sum(member.seconds_ahead for member in self.members)
+
     def compile(self, batch_size: int) -> None:
         for member in self.members:
             member.compile(batch_size)

@@ -29,6 +29,13 @@ class ScaledTeacher(Teacher):
     def start_epoch(self, epoch: int) -> None:
         self.teacher.start_epoch(epoch)
 
+    def end_epoch(self) -> None:
+        self.teacher.end_epoch()
+
+    @property
+    def seconds_ahead(self) -> float:  # type: ignore[override]
+        return self.teacher.seconds_ahead
+
     def compile(self, batch_size: int) -> None:
         self.teacher.compile(batch_size)
 

@@ -57,9 +57,7 @@ class Forecast(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._first = trainer.global_step  # not 0 where it goes on
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.seconds is not None:
             return
         self._steps += 1
@@ -68,11 +66,13 @@ class Forecast(pl.Callback):
             return
         passed = time.perf_counter() - self._since
         if (self._steps >= FEW and passed >= SECONDS) or self._steps >= ENOUGH or trainer.is_last_batch:
-            self._tell(trainer, (_now(pl_module.device) - self._since) / self._steps)
+            ahead = 0.0 if pl_module.teacher is None else pl_module.teacher.seconds_ahead
+            self._tell(trainer, (_now(pl_module.device) - self._since) / self._steps, ahead)
 
-    def _tell(self, trainer: pl.Trainer, pace: float) -> None:
+    def _tell(self, trainer: pl.Trainer, pace: float, ahead: float) -> None:
         batches = (trainer.estimated_stepping_batches - self._first) * trainer.accumulate_grad_batches
         self.seconds = pace * batches * (1 + self._evaluated / 3)  # no backward pass, which costs two
+        self.seconds += ahead * batches / trainer.num_training_batches  # later epochs ask the teacher less
         epochs = trainer.max_epochs
         told = f"{'teacher' if self.later else 'student'}: about {duration(self.seconds)} here for {epochs} "
         told += "epoch" + "s" * (epochs != 1)

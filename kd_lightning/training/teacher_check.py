@@ -60,9 +60,9 @@ def check_teacher(
     Raises:
         UserError: If it knows no more than chance.
     """
+    data.trainer = trainer  # so that its loaders know their rank and device
     if distiller.teacher is not None and not distiller.teacher.evaluates:
         return check_stored(distiller.teacher, data, any_will_do)
-    data.trainer = trainer  # so that its loaders know their rank and device
     few: Any = [
         batch._replace(index=torch.full_like(batch.index, -1))  # of another split: not to be taken for validation's
         for batch in islice(data.train_dataloader(), BATCHES)
@@ -125,7 +125,8 @@ def check_stored(teacher: Teacher, data: DataModule, any_will_do: bool = False) 
     """
     scores, told = Scores(data.num_classes), {}
     order = train_order(data.sizes["train"], data.batch_size, data.seed, 0)[: BATCHES * data.batch_size]
-    few = list(data.splits["train"].batches(order, data.batch_size, data.seed, 0, torch.device("cpu")))
+    device = data.train_dataloader().device
+    few = list(data.splits["train"].batches(order, data.batch_size, data.seed, 0, device))
     labels = torch.cat([batch.y.cpu() for batch in few])
     count = int((labels >= 0).sum())
     for one in teacher.members or [teacher]:

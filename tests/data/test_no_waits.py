@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from fake_cuda import fake_cuda
 
 from kd_lightning.data import Augment, Normalize, ResidentImages
 from kd_lightning.data.images import mixing, normalize
 from kd_lightning.data.text.ragged import RaggedTokens
+from tests.fake_cuda import fake_cuda
 
 CUDA = torch.device("cuda", 0)
 pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="needs PyTorch built for CUDA")
@@ -39,13 +39,13 @@ def test_no_step_waits(values, where):
         batches = split.batches(torch.arange(100), 10, 0, 0, CUDA)
         assert next(batches).x.device == CUDA
         waits.names.clear()
-        waits.on_cpu = 0
+        waits.on_cpu.clear()
         for _ in range(5):
             batch = next(batches)
         assert batch.x.shape == (10, 3, 32, 32) and batch.y.device == batch.index.device == CUDA
         assert waits.names == []
         if where == "auto":
-            assert waits.on_cpu == 0
+            assert waits.on_cpu == {}
 
 
 def test_the_counter_counts():
@@ -70,9 +70,9 @@ def test_no_step_of_text_waits(monkeypatch):
         batches = split.batches(torch.arange(40), 10, 0, 0, CUDA)
         assert next(batches).x["ids"].device == CUDA
         waits.names.clear()
-        waits.on_cpu = 0
+        waits.on_cpu.clear()
         for width in (24, 16, 24):
             batch = next(batches)
             assert batch.x["ids"].shape == batch.x["mask"].shape == (10, width)
         assert batch.y.device == batch.index.device == batch.view.device == CUDA
-        assert waits.names == [] and waits.on_cpu == 0
+        assert waits.names == [] and waits.on_cpu == {}

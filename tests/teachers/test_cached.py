@@ -1,6 +1,7 @@
 """The teacher cache: what is served is what the live teacher says about the very view the student sees."""
 
 import itertools
+import math
 import multiprocessing
 import signal
 import time
@@ -165,10 +166,10 @@ def _train(folder: Path, rank: int, augment: dict) -> None:
     device = torch.device("cpu")
     strategy = SimpleNamespace(root_device=device)
     data.trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=strategy, overfit_batches=0)
-    data.trainer.current_epoch = 0
+    data.trainer.current_epoch, data.trainer.num_training_batches, data.trainer.max_steps = 0, math.inf, -1
     seen = []
     for epoch, batches, state in ((0, None, None), (1, 3, None), (1, None, {"epoch": 1, "batch": 3}), (2, None, None)):
-        loader, (teacher, _) = data.train_dataloader(), cached(data, folder)
+        loader, (teacher, live) = data.train_dataloader(), cached(data, folder)
         loader.epoch = epoch
         if state:
             loader.load_state_dict(state)
@@ -176,6 +177,7 @@ def _train(folder: Path, rank: int, augment: dict) -> None:
         for batch in itertools.islice(loader, batches):
             assert torch.equal(teacher(batch).logits, batch.x[:, 0].flatten(1))
             seen.append(batch.index)
+        assert live.model.images <= len(loader.order(0)), "each rank asks about what it shows"
     assert sum(map(len, seen)) == 3 * len(loader.order(0)), "resumed, no sample is left out or shown twice"
 
 
@@ -184,6 +186,15 @@ def test_two_ranks_and_a_resumed_epoch_are_served_what_they_show(tmp_path, augme
     for rank in processes(_train, (tmp_path, 0, augment), (tmp_path, 1, augment)):
         rank.join()
         assert rank.exitcode == 0
+    data = digits(augment=augment)
+    for epoch in range(3):
+        teacher, live = cached(data, tmp_path)
+        loader = data.train_dataloader()
+        loader.epoch = epoch
+        teacher.start_epoch(epoch)
+        for batch in loader:
+            assert torch.equal(teacher(batch).logits, batch.x[:, 0].flatten(1))
+        assert live.model.images == 0, "the answers of both are in the file"
 
 
 def test_the_fingerprint_tells_weights_data_and_precision_apart():

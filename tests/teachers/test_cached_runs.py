@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kd_lightning import runs
-from kd_lightning.teachers.cache.cached import CachedTeacher
+from kd_lightning.teachers.live import LiveTeacher
 from kd_lightning.training.fill import fill
 from kd_lightning.training.run import train
 from kd_lightning.utils.checks import UserError
@@ -17,17 +17,15 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 @pytest.fixture
 def asked(monkeypatch) -> list[int]:
-    """How many images each look into the table had to ask the live teacher about."""
+    """How many training images each call of the live teacher was about."""
     counts = []
-    call = CachedTeacher.look_up
+    call = LiveTeacher.__call__
 
     def counting(self, batch):
-        before = self.asked - self.found
-        answer = call(self, batch)
-        counts.append(self.asked - self.found - before)
-        return answer
+        counts.append(len(batch.y))
+        return call(self, batch)
 
-    monkeypatch.setattr(CachedTeacher, "look_up", counting)
+    monkeypatch.setattr(LiveTeacher, "__call__", counting)
     return counts
 
 
@@ -40,7 +38,7 @@ def test_a_cached_run_equals_a_live_one(tmp_path, teacher_run):
     live = run(tmp_path / "live", teacher_run, "model.teacher_cache=off")
     cold = run(tmp_path / "cold", teacher_run, f"model.teacher_cache={tmp_path / 'cache'}")
     warm = run(tmp_path / "warm", teacher_run, f"model.teacher_cache={tmp_path / 'cache'}")
-    assert all(torch.equal(live[k], cold[k]) for k in live), "asking all of a batch is what a live teacher does"
+    assert all(torch.equal(live[k], cold[k]) for k in live), "a cold epoch is asked in the batches of the training"
     assert all(torch.equal(live[k], warm[k]) for k in live), "fp32 storage loses nothing"
 
 
@@ -54,6 +52,20 @@ def test_a_sweep_asks_the_teacher_once(tmp_path, teacher_run, asked):
     assert asked == [], "an epoch that is there is not looked up step by step"
     run(tmp_path / "b", teacher_run, where, "seed=1")
     assert 0 < sum(asked) < 320, "another seed shows other views, some of which were asked about"
+
+
+@pytest.mark.parametrize(
+    ("words", "images"),
+    [
+        ("trainer.limit_train_batches=2", 2 * 2 * 64),
+        ("trainer.max_steps=7", 7 * 64),
+        ("trainer.max_steps=2 trainer.accumulate_grad_batches=3", 5 * 64),  # which are the first epoch
+    ],
+)
+def test_the_teacher_is_asked_about_no_more_than_is_shown(tmp_path, teacher_run, asked, words, images):
+    where = f"model.teacher_cache={tmp_path / 'cache'}"
+    run(tmp_path / "a", teacher_run, where, "trainer.max_epochs=2", *words.split())
+    assert images - 64 < sum(asked) <= images, "some views of a second epoch are known"
 
 
 def test_filled_ahead_nothing_is_left_to_ask(tmp_path, teacher_run, asked):

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from kd_lightning.data.images.augment import Augment
@@ -47,6 +46,8 @@ class DigitsDataModule(ResidentDataModule):
         return list("0123456789")
 
     def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        from sklearn.datasets import load_digits  # which other data sets need not import
+
         digits = load_digits()
         # The 17 grey values 0..16 are spread over 0..255.
         grey = torch.from_numpy(np.round(digits.images * 15.9375).astype(np.uint8))

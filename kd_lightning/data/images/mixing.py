@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import beta
 from torch import Tensor
 
 from kd_lightning.data.hashing import random_bits
@@ -107,5 +106,7 @@ def _shares(a: float, chance: Tensor) -> Tensor:
 def _quantiles(a: float) -> Tensor:
     if not a:
         return torch.ones(_STEPS)
+    from scipy.stats import beta  # takes a second to import
+
     split = torch.from_numpy(beta.ppf((np.arange(_STEPS) + 0.5) / _STEPS, a, a)).float()
     return torch.maximum(split, 1 - split)

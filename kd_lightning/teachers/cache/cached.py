@@ -1,5 +1,6 @@
 """A teacher that is asked once for each view of each sample; later epochs, runs and temperatures look it up."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from kd_lightning.data.module import DataModule
 from kd_lightning.teachers.cache.table import LogitTable
 from kd_lightning.teachers.live import LiveTeacher
 from kd_lightning.types import Batch, Outputs, Teacher
+from kd_lightning.utils.console import say
 
 MOST_BYTES = 256 * 2**20  # of one epoch's answers on the device
+LONG = 20.0  # seconds before an epoch that are told
+TOGETHER = 64  # batches whose answers leave the device together
 
 
 class CachedTeacher(Teacher):
@@ -21,7 +25,10 @@ class CachedTeacher(Teacher):
     Otherwise there is a table for each (seed, epoch), and a row is `index`. Answers are exact to the rounding of the
     storage type, because the name of the folder says everything that decides the inputs.
 
-    An epoch whose answers are all known is read once and kept on the device: then no step waits for main memory.
+    Before the first step of an epoch, the answers that this process will need are read, what is missing of them is
+    asked in full batches, and all are kept on the device: then no step waits for main memory. Views without numbers
+    are new in each epoch, and making each picture twice may cost more than the network: there the teacher is asked
+    step by step. Several processes each ask and read their own share, and find each other's answers in the file.
 
     Args:
         live: The teacher that is asked.
@@ -38,17 +45,28 @@ class CachedTeacher(Teacher):
         self._folder, self._data, self._dtype = folder, data, dtype
         self._samples, self._classes, self._views = data.sizes["train"], data.num_classes, data.num_views
         self.asked = self.found = 0
+        self.seconds_ahead = 0.0
         self._name = ""
         self._table: LogitTable | None = None
+        self._told = False
+        self._unwritten: list[tuple[Tensor, Tensor]] = []  # keys, logits
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
         """Turn to the table of this epoch, where each epoch has its own."""
+        self.end_epoch()
         self._epoch, self._looked = epoch, False
         self._answers: Tensor | None = None
         name = f"seed{self._data.seed}-epoch{epoch}" if self._views is None else "views"
         if self._table is None or name != self._name:
             self._name, self._table = name, None
+
+    def end_epoch(self) -> None:
+        """Write the answers that are still on the device."""
+        if self._unwritten:
+            keys, logits = (torch.cat(parts) for parts in zip(*self._unwritten, strict=True))
+            self.table().write(keys.cpu(), logits)
+            self._unwritten.clear()
 
     def table(self) -> LogitTable:
         """Return the table, made when the first answer is wanted: a teacher refused before leaves no file behind."""
@@ -60,24 +78,64 @@ class CachedTeacher(Teacher):
     def __call__(self, batch: Batch) -> Outputs:
         if not self._looked:
             self._answers, self._looked = self.whole_epoch(batch.y.device), True
-        if self._answers is None:
+        if self._answers is not None:
+            return Outputs(self._answers[batch.index])
+        if self._views is not None or batch.y.device.type == "cpu":
             return self.look_up(batch)
-        self.asked += len(batch.index)
-        self.found += len(batch.index)
-        return Outputs(self._answers[batch.index])
+        said = self.live(batch).logits.to(self._dtype)
+        self._write_later(batch.index, said)
+        self.asked += len(said)
+        return Outputs(said)
 
     def whole_epoch(self, device: torch.device) -> Tensor | None:
-        """Return the answers to all samples in this epoch `[N, C]`, if all are known and `device` has room for them."""
+        """Return the answers to what is shown in this epoch, `[N, C]`, on `device`; NaN to all other samples.
+
+        None if they are too large for the device, or if they are not numbered and some are missing.
+        """
         if LogitTable.size(self._samples, self._classes, self._dtype) > MOST_BYTES:
             return None
-        keys = torch.arange(self._samples)
+        keys = order = self._data.upcoming(self._epoch)
         if self._views is not None:
             views = self._data.epoch_views(self._epoch)
             if views is None:
                 return None
-            keys = keys * self._views + views
+            keys = order * self._views + views[order]
         logits, there = self.table().read(keys)
-        return logits.to(device) if there.all() else None
+        if self._views is None and not there.all():
+            return None
+        answers = torch.full((self._samples, self._classes), torch.nan, dtype=self._dtype, device=device)
+        answers[order[there].to(device)] = logits[there].to(device)
+        since = time.perf_counter()
+        if not there.all():
+            self._ask(order[~there], keys[~there], answers)
+        self.seconds_ahead = time.perf_counter() - since
+        self.asked, self.found = self.asked + len(there), self.found + int(there.sum())
+        return answers
+
+    def _ask(self, order: Tensor, keys: Tensor, answers: Tensor) -> None:
+        """Ask about the samples `order` `[n]` as they are shown in this epoch, and put what is said into `answers`."""
+        size, device = self._data.batch_size, answers.device
+        shown = order
+        if device.type != "cpu":  # one shape only, for which kernels are chosen and compiled once
+            shown = order[torch.arange(-(-len(order) // size) * size) % len(order)]
+        batches = self._data.splits["train"].batches(shown, size, self._data.seed, self._epoch, device)
+        since, done = time.perf_counter(), 0
+        for some, batch in zip(keys.split(size), batches, strict=True):
+            said = self.live(batch).logits[: len(some)].to(self._dtype)
+            answers[batch.index[: len(some)]] = said
+            self._write_later(some, said)
+            done += len(some)
+            seconds = (time.perf_counter() - since) * len(order) / done
+            if not self._told and not self._unwritten and seconds > LONG:
+                self._told = True
+                say(f"teacher: asked about {len(order):,} samples before the epoch begins, about {seconds:.0f} s")
+        self.end_epoch()
+
+    def _write_later(self, keys: Tensor, logits: Tensor) -> None:
+        """Write answers now and then, as a GPU is waited for each time."""
+        self._unwritten.append((keys, logits))
+        if logits.device.type == "cpu" or len(self._unwritten) >= TOGETHER:
+            self.end_epoch()
 
     def look_up(self, batch: Batch) -> Outputs:
         """Answer a batch of any views; what the table lacks is asked and stored."""
@@ -103,7 +161,7 @@ class CachedTeacher(Teacher):
         return self.live.evaluate(batch)
 
     def compile(self, batch_size: int) -> None:
-        """Do nothing: batches of missing answers have changing sizes."""
+        self.live.compile(batch_size)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         self.live.apply_(fn)

@@ -4,6 +4,7 @@
 every operation and notes those that a GPU would have to answer before the host goes on.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from unittest import mock
 
 import torch
 from torch._subclasses import fake_tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -19,15 +20,18 @@ ASK_FOR_CONTENT = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2"
 
 
 class Waits(TorchDispatchMode):
-    """Names of the operations for which the host would wait, and number of operations on CPU tensors of any size."""
+    """Names of the operations for which the host would wait, and counts of the operations on CPU tensors."""
 
-    def __init__(self) -> None:
+    def __init__(self, mode: FakeTensorMode) -> None:
         super().__init__()
+        self.mode = mode
         self.names: list[str] = []
-        self.on_cpu = 0
+        self.on_cpu: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if args and isinstance(args[0], torch.Tensor) and not isinstance(args[0], FakeTensor):
+            args = (self.mode.from_tensor(args[0]), *args[1:])  # made before, with content
         given = devices((args, kwargs))
         name = func._schema.name.split("::")[-1]
         if "cuda" in given and (name in ASK_FOR_CONTENT or (name.startswith("index") and has_mask(args[1:]))):
@@ -36,7 +40,8 @@ class Waits(TorchDispatchMode):
         if name in ("_to_copy", "copy_") and given | devices(out) == {"cpu", "cuda"}:
             blocking = not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
             self.names += [f"{name} between devices"] * blocking
-        self.on_cpu += given == {"cpu"} == devices(out)
+        if given == {"cpu"} == devices(out):
+            self.on_cpu[name] += 1
         return out
 
 
@@ -51,14 +56,34 @@ def has_mask(tree: Any) -> bool:
 @contextmanager
 def fake_cuda() -> Iterator[Waits]:
     """A machine with one empty GPU; tensors made inside have no content."""
-    waits = Waits()
     with ExitStack() as stack:
         # Before the patches: where it finds no GPU, it makes torch ask no driver.
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        waits = Waits(mode)
         for name, value in (("is_available", True), ("memory_reserved", 0), ("memory_allocated", 0)):
             stack.enter_context(mock.patch.object(torch.cuda, name, lambda *_, value=value: value))
         stack.enter_context(mock.patch.object(torch.cuda, "mem_get_info", lambda *_: (80 * 10**9, 85 * 10**9)))
         stack.enter_context(mock.patch.object(fake_tensor, "init_gpu_context", lambda *_: None))
         stack.enter_context(mock.patch.object(torch.Tensor, "pin_memory", lambda tensor: tensor))
+        of_cpu = torch.Generator
+        stack.enter_context(mock.patch.object(torch, "Generator", lambda *_: of_cpu()))
         stack.enter_context(waits)
         yield waits
+
+
+def to_fake(module: torch.nn.Module, device: torch.device) -> None:
+    """Move a module to a device that is not there, with all that its `_apply` takes along."""
+
+    def replace(module: torch.nn.Module, fn: Any, recurse: bool = True) -> torch.nn.Module:
+        """Do what `Module._apply` does, which cannot swap a tensor of its kind for another."""
+        for child in module.children():
+            child._apply(fn)
+        for name, parameter in module._parameters.items():
+            if parameter is not None and not isinstance(parameter, FakeTensor):
+                module._parameters[name] = torch.nn.Parameter(fn(parameter.detach()), parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else fn(buffer)
+        return module
+
+    with mock.patch.object(torch.nn.Module, "_apply", replace):
+        module._apply(lambda tensor: tensor.to(device))
