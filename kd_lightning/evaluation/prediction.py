@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kd_lightning.data.find_files import printable
 from kd_lightning.data.images.decode import Preprocess
-from kd_lightning.data.images.find import pictures, told
-from kd_lightning.data.images.photos import printable
+from kd_lightning.data.images.folder import images
 from kd_lightning.evaluation.answers import Answers, Top
 from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.utils.checks import UserError
@@ -70,10 +70,12 @@ def find_images(words: Sequence[Path]) -> list[Path]:
         if not word.is_dir():
             found.append(word)
             continue
-        left_out: Counter[str] = Counter()
-        below = pictures(word, left_out)
+        kind, left_out = images(), Counter[str]()
+        below = kind.below(word, left_out)
         if not below:
-            raise UserError(f"no images in the folder {word}" + (f" ({told(left_out)} left out)" if left_out else ""))
+            raise UserError(
+                f"no images in the folder {word}" + (f" ({kind.told(left_out)} left out)" if left_out else "")
+            )
         found += below
     return found
 

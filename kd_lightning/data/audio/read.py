@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.signal import resample_poly
 
-from kd_lightning.data.class_folders import FileKind, printable
+from kd_lightning.data.find_files import FileKind, printable
 from kd_lightning.utils.checks import UserError
 
 RECORDINGS = FileKind("recordings", (".wav", ".flac"))

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.audio.read import EmptyRecording, Recording, read
-from kd_lightning.data.class_folders import Found, printable
+from kd_lightning.data.class_folders import Found
+from kd_lightning.data.find_files import printable
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
+from kd_lightning.data.class_folders import folder_path
 from kd_lightning.data.images.augment import Augment
 from kd_lightning.data.images.class_names import CIFAR10_CLASSES, CIFAR100_CLASSES
-from kd_lightning.data.images.folder import folder_path
 from kd_lightning.data.images.normalize import Normalize
 from kd_lightning.data.images.resident_module import ResidentDataModule
 from kd_lightning.utils.checks import UserError

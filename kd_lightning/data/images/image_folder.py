@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kd_lightning.data.images.folder import SPLITS, folder_path, scan
+from kd_lightning.data.class_folders import SPLITS, folder_path
+from kd_lightning.data.images.folder import scan
 from kd_lightning.data.images.module import ImageDataModule
 from kd_lightning.data.images.normalize import NORMALIZATIONS, Normalize
 from kd_lightning.data.images.photo_augment import PhotoAugment, PhotoView

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd_lightning.data.class_folders import folder_path
 from kd_lightning.data.images.adapter import ImageAdapter
-from kd_lightning.data.images.folder import folder_path, scan_unlabeled
+from kd_lightning.data.images.folder import scan_unlabeled
 from kd_lightning.data.images.normalize import NORMALIZATIONS, Normalize
 from kd_lightning.data.images.photos import Photos
 from kd_lightning.data.module import DataModule

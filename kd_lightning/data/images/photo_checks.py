@@ -5,7 +5,8 @@ from itertools import combinations
 
 import numpy as np
 
-from kd_lightning.data.images.photos import Photos, printable
+from kd_lightning.data.find_files import printable
+from kd_lightning.data.images.photos import Photos
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 

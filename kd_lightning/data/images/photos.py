@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from kd_lightning.data.find_files import printable
 from kd_lightning.data.images.decode import center_box, read_square, reason
 from kd_lightning.utils.checks import UserError
 
@@ -91,11 +92,6 @@ class Photos:
         """Return a hash of the paths below `root` and the contents of all files."""
         names = [os.fsencode(path.relative_to(root)) for path in self.paths()]
         return hashlib.sha256(b"\0".join([*names, self.digests.tobytes()])).hexdigest()
-
-
-def printable(name: str | Path) -> str:
-    """Return a file name whose bytes that are not UTF-8 are escaped."""
-    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _in_threads(function: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
