@@ -34,10 +34,12 @@ def run(out: Path, teacher: Path, *overrides: str) -> dict:
     return torch.load(out / runs.LAST, weights_only=True)["state_dict"]
 
 
-def test_a_cached_run_equals_a_live_one(tmp_path, teacher_run):
-    live = run(tmp_path / "live", teacher_run, "model.teacher_cache=off")
-    cold = run(tmp_path / "cold", teacher_run, f"model.teacher_cache={tmp_path / 'cache'}")
-    warm = run(tmp_path / "warm", teacher_run, f"model.teacher_cache={tmp_path / 'cache'}")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_cached_run_equals_a_live_one(tmp_path, teacher_run, precision):
+    words = (f"trainer.precision={precision}", "trainer.max_epochs=2")
+    live = run(tmp_path / "live", teacher_run, "model.teacher_cache=off", *words)
+    cold = run(tmp_path / "cold", teacher_run, f"model.teacher_cache={tmp_path / 'cache'}", *words)
+    warm = run(tmp_path / "warm", teacher_run, f"model.teacher_cache={tmp_path / 'cache'}", *words)
     assert all(torch.equal(live[k], cold[k]) for k in live), "a cold epoch is asked in the batches of the training"
     assert all(torch.equal(live[k], warm[k]) for k in live), "fp32 storage loses nothing"
 

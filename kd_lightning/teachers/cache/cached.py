@@ -64,7 +64,8 @@ class CachedTeacher(Teacher):
     def end_epoch(self) -> None:
         """Write the answers that are still on the device."""
         if self._unwritten:
-            keys, logits = (torch.cat(parts) for parts in zip(*self._unwritten, strict=True))
+            with torch.autocast(self._unwritten[0][1].device.type, enabled=False):  # knows no fp16 on a CPU
+                keys, logits = (torch.cat(parts) for parts in zip(*self._unwritten, strict=True))
             self.table().write(keys.cpu(), logits)
             self._unwritten.clear()
 
