@@ -73,8 +73,9 @@ def load(path: str | Path, calibrated: bool = True, trust: bool = False) -> Mode
 
     `image` is a path or PIL image of any size, an array or tensor of uint8 pixels `[H, W, 3]` or `[N, H, W, 3]` (or
     channels first), a list of these, or a batch of floats `[N, 3, H, W]`, normalized, for a model that does not take
-    pixels. A student of text takes a sentence or a list of them. One of another kind of data takes what its network
-    takes. `labels` are N names, `probabilities` a tensor `[N, C]`.
+    pixels. A student of text takes a sentence or a list of them. One of recordings takes a file (.wav, .flac), an array
+    `[L]` or `[N, L]` at its sample rate (floats in [−1, 1] or int16), or a list of these. One of another kind of data
+    takes what its network takes. `labels` are N names, `probabilities` a tensor `[N, C]`.
 
     Args:
         path: The run directory or file.

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument(
         "--fp16", action="store_true", help="weights and arithmetic in float16; inputs stay as they are"
     )
-    parser.add_argument("--with-preprocessing", action="store_true", help="takes uint8 pixels [N, H, W, 3]")
+    parser.add_argument("--with-preprocessing", action="store_true", help="takes pixels, or waveforms, as they are")
     parser.add_argument("--raw", action="store_true", help="logits as trained, without the temperature of calibration")
     parser.add_argument("--tolerance", type=float, help="largest difference of a logit (default 1e-4 in float32)")
     parser.add_argument("--force", action="store_true", help="write over a file that exists")

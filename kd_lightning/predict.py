@@ -1,6 +1,7 @@
-"""Predict the classes of images or sentences with a run's student. `python -m kd_lightning.predict RUN IMAGE…`.
+"""Predict the classes of images, sentences or recordings. `python -m kd_lightning.predict RUN IMAGE…`.
 
-With a student of text: `python -m kd_lightning.predict RUN "a sentence" lines.txt`. An image of any size and format is
+With a student of text: `python -m kd_lightning.predict RUN "a sentence" lines.txt`; with one of recordings, `.wav` and
+`.flac` files of any sampling rate. An image of any size and format is
 read as in the evaluation of the run: turned as its EXIF says, made RGB, its shorter side resized and the middle cut
 out. Modules are imported where they are needed: torch takes seconds.
 """
@@ -23,13 +24,13 @@ def main() -> None:
     """Exit with 0; 1 if a sample could not be read, the others are done; 2 if nothing could be."""
     parser = argparse.ArgumentParser(prog=program("predict"), description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    what = "image files, or folders of them; sentences, or .txt files with one in each line; also data.root=…"
+    what = "image or audio files, or folders of them; sentences, or .txt files with one in each line; also data.root=…"
     parser.add_argument("samples", nargs="+", metavar="SAMPLE", help=what)
     parser.add_argument("--teacher", action="store_true", help="the teacher's answer beside the student's")
     parser.add_argument("--raw", action="store_true", help="the student's probabilities without calibration")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each sample instead of a table")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default %(default)s)")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help=f"a picture sheet of the first {ON_SHEET} images")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help=f"a sheet of the first {ON_SHEET} images or spectra")
     parser.add_argument("--trust", action="store_true", help="import code that the run's files name")
     args = parser.parse_intermixed_args()
     from kd_lightning.cli import clear_errors
@@ -66,15 +67,15 @@ def _run(args: argparse.Namespace) -> int:
             print(as_json(answer, predictor.temperature), flush=True)
     if done and not args.json:
         say(predictions_table(done))
-        if cut := sum("cut" in answer.told for answer in done):
-            say(f"{cut} of {len(done)} are longer than {predictor.tokenize.max_length} tokens; the rest was not read.")
+        for note in predictor.notes(done):
+            say(note)
         if (t := predictor.temperature) != 1:
             say(f"The student's probabilities are calibrated (T = {t:.3g}; --raw leaves it out).")
     if done and args.sheet:
         from kd_lightning.plots.evaluation import save
         from kd_lightning.plots.predictions import Cell, predictions_figure
 
-        cells = [Cell(path.name, pixels.numpy(), top) for path, pixels, top in done[:ON_SHEET]]
+        cells = [Cell(one.path.name, one.pixels.numpy(), one.top) for one in done[:ON_SHEET]]
         try:
             save(predictions_figure(cells), args.sheet)
         except OSError as e:
@@ -90,18 +91,24 @@ def _is_override(word: str) -> bool:
 
 def _opened(opened: "OpenedRun", words: list[str], args: argparse.Namespace) -> tuple[Any, Iterator[Any]]:
     """Return what predicts the run's kind of data, and its predictions."""
-    from kd_lightning.evaluation import prediction, sentences
+    from kd_lightning.data.audio.read import RECORDINGS
+    from kd_lightning.data.images.folder import images
+    from kd_lightning.evaluation import prediction, recordings, sentences
     from kd_lightning.utils.checks import UserError
 
     kind = opened.card.preprocessing.get("kind")
     if kind == "images":
-        images = prediction.find_images([Path(word) for word in words])
+        pictures = images().named(words)
         predictor = prediction.Predictor(opened, args.teacher, args.raw)
-        return predictor, prediction.predict(predictor, images, args.top)
+        return predictor, prediction.predict(predictor, pictures, args.top)
+    if kind == "audio":
+        files = RECORDINGS.named(words)
+        listener = recordings.RecordingPredictor(opened, args.teacher, args.raw)
+        return listener, recordings.predict(listener, files, args.top)
     if kind != "text":
-        raise UserError(f"predict: the run's data is {kind!r}; predict is for images and text")
+        raise UserError(f"predict: the run's data is {kind!r}; predict is for images, text and recordings")
     if args.sheet:
-        raise UserError("--sheet is for images; the run is of text")
+        raise UserError("--sheet is for images and recordings; the run is of text")
     found = sentences.find_sentences(words)
     reader = sentences.SentencePredictor(opened, args.teacher, args.raw)
     return reader, sentences.predict(reader, found, args.top)

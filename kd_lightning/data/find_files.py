@@ -2,10 +2,11 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 
 SYSTEM_FOLDERS = (
@@ -56,6 +57,18 @@ class FileKind(NamedTuple):
             except OSError as error:
                 left_out[f"folder that cannot be read ({error.strerror})"] += 1
         return sorted(found)
+
+    def named(self, words: Sequence[str]) -> list[Path]:
+        """Return files as named, and all those below each folder, sorted. Raises UserError for a folder without any."""
+        found: list[Path] = []
+        for path in map(Path, words):
+            left_out: Counter[str] = Counter()
+            files = self.below(path, left_out) if path.is_dir() else [path]
+            if not files:
+                why = f" ({self.told(left_out)} left out)" if left_out else ""
+                raise UserError(f"no {self.noun} in the folder {path}{why}")
+            found += files
+        return found
 
     def _why_not(self, entry: "os.DirEntry[str]") -> str:
         """Return in a few words what an entry is that is none of the files; empty for one of them."""

@@ -111,6 +111,14 @@ class DataModule(LightningDataModule):
         """Return inputs as they were before preprocessing, for a network that does it itself. Raises UserError."""
         raise UserError(f"the data set {self.name} has no inputs without preprocessing")
 
+    def raw_samples(self, split: Split, order: Tensor) -> Any:
+        """Return samples of a split before preprocessing, for a file that does it itself. Raises UserError."""
+        raise UserError(f"the data set {self.name} has no inputs without preprocessing")
+
+    def pixels(self, x: Any) -> Tensor | None:
+        """Return inputs as pictures to look at, uint8 `[B, H, W, 3]` on the CPU; None if they cannot be drawn."""
+        return None
+
     def model_kwargs(self) -> dict[str, Any]:
         """Return the facts of the data that a model depends on: `num_classes`, and others such as `image_size`."""
         return {"num_classes": self.num_classes}

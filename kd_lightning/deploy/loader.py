@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from kd_lightning import runs
+from kd_lightning.data.audio.inputs import waveforms
+from kd_lightning.data.audio.logmel import LogMel
 from kd_lightning.data.images.decode import Preprocess
 from kd_lightning.data.text.tokens import Tokenize
-from kd_lightning.deploy.files.card import PIXELS, is_images, is_text
+from kd_lightning.deploy.files.card import PIXELS, is_audio, is_images, is_text, takes_raw
 from kd_lightning.deploy.files.formats import open_file
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.runs.students import load_student
@@ -44,12 +46,14 @@ class Model:
         self._answer = answer
         self._preprocess = Preprocess.parse(card.preprocessing) if is_images(card) else None
         self._tokenize = Tokenize.parse(card.preprocessing) if is_text(card) else None
+        self._logmel = LogMel.parse(card.preprocessing) if is_audio(card) else None
+        self._takes_raw = takes_raw(card)
         self._takes_pixels = card.extra.get("input") == PIXELS
         # A file may have divided its logits already.
         self._factor = 1 / card.extra.get("temperature", 1.0) if calibrated else card.extra.get("divided_by", 1.0)
 
     def __call__(self, samples: Any) -> Answer:
-        """Answer one image or sentence or several, or inputs of another kind; see `kd_lightning.load`.
+        """Answer one image, sentence or recording or several, or inputs of another kind; see `kd_lightning.load`.
 
         Raises:
             UserError: If the samples are nothing of that kind.
@@ -59,6 +63,9 @@ class Model:
             x = self._inputs(samples, self._preprocess)
         elif self._tokenize is not None and not isinstance(samples, Mapping):
             x = self._tokenize.inputs(_each(samples))
+        elif self._logmel is not None and not (isinstance(samples, Tensor) and samples.ndim == 4):
+            waves = waveforms(samples, self._logmel)
+            x = waves if self._takes_raw else self._logmel(waves)
         with torch.no_grad():
             probabilities = (self._factor * self._answer(x).float()).softmax(1)
         return Answer([self.classes[k] for k in probabilities.argmax(1).tolist()], probabilities)

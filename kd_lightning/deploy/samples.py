@@ -17,12 +17,16 @@ def samples(data: DataModule, split: Split, count: int | None = None) -> tuple[A
     Training samples are those of the first epoch. Batches whose second dimension differs, as that of sentences does,
     are filled up with zeros to the largest one.
     """
-    source = data.splits[split]
-    n = len(source)
-    order = torch.linspace(0, n - 1, min(count or n, n), dtype=torch.float64).round().long()
-    batches = list(source.batches(order, BATCH, data.seed, 0, torch.device("cpu")))
+    order = spread(data, split, count)
+    batches = list(data.splits[split].batches(order, BATCH, data.seed, 0, torch.device("cpu")))
     inputs = tree_map(_joined, *(batch.x for batch in batches))
     return inputs, torch.cat([batch.y for batch in batches])
+
+
+def spread(data: DataModule, split: Split, count: int | None = None) -> Tensor:
+    """Return the positions of `count` samples at even distances in a split; None for all."""
+    n = len(data.splits[split])
+    return torch.linspace(0, n - 1, min(count or n, n), dtype=torch.float64).round().long()
 
 
 def _joined(*parts: Tensor) -> Tensor:

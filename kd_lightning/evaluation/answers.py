@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from rich.table import Table
 
+from kd_lightning.data.find_files import printable
 from kd_lightning.evaluation.inference import Answer, Inference
 from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.types import Batch
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.tables import Column, terminal
 
+LONGEST = 44
+"""Characters of a path in a table."""
 Top = dict[str, list[tuple[str, float]]]
 """Model → its classes with the largest probabilities, largest first."""
 
@@ -77,6 +81,12 @@ def as_json(prediction: Told, temperature: float) -> str:
     for name, best in prediction.top.items():
         values[name] = [{"class": c, "probability": round(p, 6)} for c, p in best]
     return json.dumps(values, ensure_ascii=False)
+
+
+def path_label(path: Path) -> str:
+    """Return the name of a file for a table: its end, which tells files apart."""
+    name = printable(path)
+    return name if len(name) <= LONGEST else f"…{name[-LONGEST:]}"
 
 
 def predictions_table(predictions: Sequence[Told]) -> Table:

@@ -1,6 +1,5 @@
 """Predictions for files: the classes that a run's models see in images."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,14 +9,11 @@ from torch import Tensor
 
 from kd_lightning.data.find_files import printable
 from kd_lightning.data.images.decode import Preprocess
-from kd_lightning.data.images.folder import images
-from kd_lightning.evaluation.answers import Answers, Top
+from kd_lightning.evaluation.answers import Answers, Top, path_label
 from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.utils.checks import UserError
 
 BATCH = 64
-LONGEST = 44
-"""Characters of a path in a table; its end tells files apart."""
 
 
 class Prediction(NamedTuple):
@@ -35,8 +31,7 @@ class Prediction(NamedTuple):
 
     @property
     def label(self) -> str:
-        name = printable(self.path)
-        return name if len(name) <= LONGEST else f"…{name[-LONGEST:]}"
+        return path_label(self.path)
 
 
 class Predictor:
@@ -62,22 +57,9 @@ class Predictor:
         for path, image, found in zip(paths, pixels, best, strict=True):
             yield Prediction(path, image, found)
 
-
-def find_images(words: Sequence[Path]) -> list[Path]:
-    """Return files as named, and all images below each folder, sorted. Raises UserError for a folder without any."""
-    found: list[Path] = []
-    for word in words:
-        if not word.is_dir():
-            found.append(word)
-            continue
-        kind, left_out = images(), Counter[str]()
-        below = kind.below(word, left_out)
-        if not below:
-            raise UserError(
-                f"no images in the folder {word}" + (f" ({kind.told(left_out)} left out)" if left_out else "")
-            )
-        found += below
-    return found
+    def notes(self, done: Sequence[Prediction]) -> Iterator[str]:
+        """Yield lines on what was not seen: none, as an image is seen whole or is an error."""
+        yield from ()
 
 
 def predict(predictor: Predictor, paths: Sequence[Path], top: int) -> Iterator[Prediction | UserError]:

@@ -54,6 +54,11 @@ class SentencePredictor:
         for text, found in zip(texts, best, strict=True):
             yield SentencePrediction(text, self.tokenize([text])[1] > 0, found)
 
+    def notes(self, done: Sequence[SentencePrediction]) -> Iterator[str]:
+        """Yield lines on what was not read."""
+        if cut := sum(one.cut for one in done):
+            yield f"{cut} of {len(done)} are longer than {self.tokenize.max_length} tokens; the rest was not read."
+
 
 def find_sentences(words: Sequence[str]) -> list[Sentence]:
     """Return each word as a sentence, and the lines of each `.txt` file. Raises UserError if one cannot be read."""

@@ -7,7 +7,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kd_lightning.data.images.module import ImageDataModule
 from kd_lightning.data.module import DataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.plots.evaluation import confusion_figure, reliability_figure
@@ -30,7 +29,7 @@ def log_pictures(
     confusion = {name: scores["confusion"] for name, scores in detail.items()}
     writer.add_figure("test/confusion", confusion_figure(confusion, classes), step)
     writer.add_figure("test/reliability", reliability_figure(detail), step)
-    if isinstance(data, ImageDataModule):
+    if data.pixels(data.example(1)) is not None:
         writer.add_figure("test/samples", _samples(distiller, data), step)
     test = metrics["student"][metrics["select"]]["test"]
     # Single dots: the group comes after the curves of train and val.
@@ -54,14 +53,16 @@ def panel(metrics: dict[str, Any]) -> str:
 
 
 @torch.no_grad()
-def _samples(distiller: Distiller, data: ImageDataModule) -> Figure:
+def _samples(distiller: Distiller, data: DataModule) -> Figure:
     batch = next(iter(data.test_dataloader()))
     batch = Batch(batch.x[:SAMPLES].to(distiller.device), batch.y[:SAMPLES], batch.index[:SAMPLES])
     answers = {"student": distiller.student.eval()(batch.x)}
     if distiller.teacher is not None and distiller.teacher.evaluates:
         answers["teacher"] = distiller.teacher.evaluate(batch).logits
-    pixels = data.raw_inputs(batch.x).cpu()
-    return samples_figure(pixels, batch.y, {k: v.float().softmax(1).cpu() for k, v in answers.items()}, data.classes)
+    pixels = data.pixels(batch.x)
+    assert pixels is not None
+    probabilities = {name: logits.float().softmax(1).cpu() for name, logits in answers.items()}
+    return samples_figure(pixels, batch.y, probabilities, list(data.classes))
 
 
 def samples_figure(pixels: Tensor, y: Tensor, probabilities: dict[str, Tensor], classes: list[str]) -> Figure:

@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from kd_lightning.data import Augment, Normalize, ResidentImages
+from kd_lightning.data.audio.augment import AudioAugment
+from kd_lightning.data.audio.logmel import LogMel
+from kd_lightning.data.audio.resident import ResidentRecordings
 from kd_lightning.data.images import mixing, normalize
 from kd_lightning.data.text.ragged import RaggedTokens
 from tests.fake_cuda import fake_cuda
@@ -46,6 +49,23 @@ def test_no_step_waits(values, where):
         assert waits.names == []
         if where == "auto":
             assert waits.on_cpu == {}
+
+
+def test_no_step_of_recordings_waits():
+    logmel = LogMel(8000, 0.5)
+    with fake_cuda() as waits:
+        waves, labels = torch.zeros(100, logmel.samples, dtype=torch.int16), torch.zeros(100, dtype=torch.int64)
+        augment = AudioAugment(views=8, shift=0.1, time_mask=0.1, band_mask=4)
+        split = ResidentRecordings(waves, labels, logmel, augment)
+        split.logmel.hann, split.logmel.filters = torch.zeros(logmel.size), torch.zeros(logmel.bands, 129)
+        batches = split.batches(torch.arange(100), 10, 0, 0, CUDA)
+        assert next(batches).x.device == CUDA
+        waits.names.clear()
+        waits.on_cpu.clear()
+        for _ in range(5):
+            batch = next(batches)
+        assert batch.x.shape == (10, 1, 32, logmel.frames) and batch.y.device == batch.index.device == CUDA
+        assert waits.names == [] and waits.on_cpu == {}
 
 
 def test_the_counter_counts():

@@ -36,12 +36,15 @@ def write(path: Path, wave: np.ndarray, rate: int = RATE) -> Path:
     return path
 
 
-def recordings(folder: Path, count: int) -> Path:
+def recordings(folder: Path, count: int, seed: int = 0) -> Path:
     """Fill a folder with `count` tones of each class."""
     for c, (name, frequency) in enumerate(TONES.items()):
         for i in range(count):
             seconds = 0.2 + 0.02 * (i % 10)
-            write(folder / name / f"{i}.{('wav', 'flac')[i % 2]}", tone(frequency + 5 * i, seconds, seed=100 * c + i))
+            write(
+                folder / name / f"{i}.{('wav', 'flac')[i % 2]}",
+                tone(frequency + 5 * i, seconds, seed=seed + 100 * c + i),
+            )
     return folder
 
 

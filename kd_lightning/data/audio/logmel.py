@@ -101,7 +101,11 @@ class LogMel(nn.Module):
 
 
 class MatrixLogMel(nn.Module):
-    """The same as a `LogMel`, with the Fourier transform as a convolution, for files and runtimes without one."""
+    """The same as a `LogMel`, with the Fourier transform as a convolution, for exported files.
+
+    Every runtime has convolutions; onnxruntime runs this one faster than its own STFT, and exactly for windows whose
+    length is no power of two.
+    """
 
     kernels: Tensor
     filters: Tensor

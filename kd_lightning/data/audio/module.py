@@ -19,6 +19,7 @@ from kd_lightning.data.audio.resident import ResidentRecordings
 from kd_lightning.data.class_folders import SPLITS, Found, folder_path
 from kd_lightning.data.module import DataModule, Split
 from kd_lightning.data.split import hide_labels, stratified_fraction
+from kd_lightning.plots.spectrogram import spectrogram_pixels
 from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import UserError, number
 from kd_lightning.utils.console import say
@@ -170,6 +171,16 @@ class AudioDataModule(DataModule):
         generator = torch.Generator().manual_seed(0)
         waves = 0.1 * torch.randn(count, self.logmel.samples, generator=generator)
         return self.logmel.to("cpu")(waves.clamp_(-1, 1))
+
+    def raw_samples(self, split: Split, order: Tensor) -> Tensor:
+        """Return waveforms, floats `[n, samples]`."""
+        source = self.splits[split]
+        assert isinstance(source, ResidentRecordings)
+        source.to(torch.device("cpu"))
+        return source.waves(order, torch.zeros_like(order))
+
+    def pixels(self, x: Tensor) -> Tensor:
+        return spectrogram_pixels(x)
 
     def model_kwargs(self) -> dict[str, Any]:
         """Return what networks depend on; `spectrogram` is there so that no student is given another kind of it."""

@@ -13,7 +13,7 @@ from kd_lightning.data.images.adapter import ImageAdapter
 from kd_lightning.data.images.folder import scan_unlabeled
 from kd_lightning.data.images.normalize import NORMALIZATIONS, Normalize
 from kd_lightning.data.images.photos import Photos
-from kd_lightning.data.module import DataModule
+from kd_lightning.data.module import DataModule, Split
 from kd_lightning.data.split import hide_labels
 from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import choice, integer, number
@@ -123,6 +123,13 @@ class ImageDataModule(DataModule):
         if new == self.normalize and kwargs["image_size"] == self.image_size:
             return None, kwargs
         return ImageAdapter(self.normalize, new, kwargs["image_size"]), kwargs
+
+    def raw_samples(self, split: Split, order: Tensor) -> Tensor:
+        batches = self.splits[split].batches(order, self.eval_batch_size, self.seed, 0, torch.device("cpu"))
+        return torch.cat([self.raw_inputs(batch.x) for batch in batches])
+
+    def pixels(self, x: Tensor) -> Tensor:
+        return self.raw_inputs(x).cpu()
 
     def raw_inputs(self, x: Tensor) -> Tensor:
         """Return the uint8 pixels `[B, H, W, 3]` that normalized images `[B, 3, H, W]` were made of."""

@@ -2,8 +2,9 @@
 
 It is JSON in the file's metadata, under the key `kd_lightning`; `extra` then has
 
-- input: `float32 NCHW` for normalized images, `uint8 NHWC` for pixels as they are, `float32 [N, 40]` for another
-  tensor, or such a description of each entry of a dictionary; of text `int64 [N, L]`, with any L up to `max_length`
+- input: `float32 NCHW` for normalized images, `uint8 NHWC` for pixels as they are, `float32 waveform` for recordings
+  `[N, samples]` with values in [−1, 1], `float32 [N, 40]` for another tensor, or such a description of each entry of a
+  dictionary; of text `int64 [N, L]`, with any L up to `max_length`
 - precision: `fp32`, `fp16` or `int8`; inputs and logits are not affected
 - batch: null for any number of samples, or 1
 - versions: of kd_lightning and torch
@@ -23,7 +24,7 @@ from torch.utils._pytree import tree_map
 from kd_lightning.types import StudentCard
 from kd_lightning.utils import hardware
 
-FLOAT, PIXELS = "float32 NCHW", "uint8 NHWC"
+FLOAT, PIXELS, WAVES = "float32 NCHW", "uint8 NHWC", "float32 waveform"
 INPUT, OUTPUT = "images", "logits"
 """Names of the tensors of a file; a dictionary has names of its own, and another tensor is called `x`."""
 
@@ -38,6 +39,16 @@ def is_text(card: StudentCard) -> bool:
     return card.preprocessing.get("kind") == "text"
 
 
+def is_audio(card: StudentCard) -> bool:
+    """Return whether the student takes spectrograms of recordings."""
+    return card.preprocessing.get("kind") == "audio"
+
+
+def takes_raw(card: StudentCard) -> bool:
+    """Return whether a file takes samples as they are and does the preprocessing itself."""
+    return card.extra.get("input") in (PIXELS, WAVES)
+
+
 def dynamic_shapes(card: StudentCard, example: Any) -> Any:
     """Return which dimensions of the inputs of a file may differ from `example`, for `torch.export`; None for none."""
     dims: dict[int, Any] = {} if card.extra["batch"] else {0: torch.export.Dim("batch")}
@@ -48,6 +59,8 @@ def dynamic_shapes(card: StudentCard, example: Any) -> Any:
 
 def input_name(card: StudentCard) -> str:
     """Return the name of a file's only input."""
+    if is_audio(card):
+        return "waveform" if takes_raw(card) else "spectrogram"
     return INPUT if is_images(card) else "x"
 
 
@@ -65,7 +78,7 @@ def file_card(
     Args:
         student: Card of the student.
         example: Inputs of the student.
-        preprocessing: The file takes pixels.
+        preprocessing: The file takes samples as they are, pixels or waveforms.
         precision: See the module.
         batch: See the module.
         raw: Logits are left as the student gives them.
@@ -85,6 +98,8 @@ def file_card(
 def _described(card: StudentCard, example: Any, preprocessing: bool) -> Any:
     if is_images(card):
         return PIXELS if preprocessing else FLOAT
+    if is_audio(card) and preprocessing:
+        return WAVES
     if isinstance(example, Mapping):
         return {name: _tensor(value, is_text(card)) for name, value in example.items()}
     return _tensor(example)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from kd_lightning.data.audio.logmel import LogMel, MatrixLogMel
 from kd_lightning.data.images.decode import Preprocess
-from kd_lightning.deploy.files.card import PIXELS
+from kd_lightning.deploy.files.card import PIXELS, WAVES
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.types import StudentCard
 
@@ -24,6 +25,7 @@ class Network(nn.Module):
         self.pixels = card.extra["input"] == PIXELS
         self.fp16 = card.extra["precision"] == "fp16"
         self.temperature = float(card.extra.get("divided_by", 1.0))
+        self.front = MatrixLogMel(LogMel.parse(card.preprocessing)) if card.extra["input"] == WAVES else None
         if self.fp16:
             student.half()
         if self.pixels:
@@ -34,6 +36,8 @@ class Network(nn.Module):
     def forward(self, x: Any) -> Tensor:
         if self.pixels:
             x = x.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        if self.front is not None:
+            x = self.front(x)
         if self.fp16:
             x = tree_map(lambda t: t.half() if t.is_floating_point() else t, x)
         logits = logits_of(self.student, x).float()

@@ -2,18 +2,16 @@
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from kd_lightning.data.images.module import ImageDataModule
-from kd_lightning.deploy.files.card import PIXELS, file_card
+from kd_lightning.deploy.files.card import file_card, takes_raw
 from kd_lightning.deploy.files.formats import FORMATS, check_installed, open_file
 from kd_lightning.deploy.files.network import Network
 from kd_lightning.deploy.files.parity import TOLERANCE, Parity, compare
 from kd_lightning.deploy.quantization.integer_graph import integer_graph, is_quantized
-from kd_lightning.deploy.samples import samples, split
+from kd_lightning.deploy.samples import samples, split, spread
 from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.types import StudentCard
@@ -46,7 +44,7 @@ def export(
         out: The file; by default `model.<suffix>` in the run directory.
         dynamic_batch: The file takes any number of samples, not only one.
         fp16: Weights and arithmetic are float16; inputs and logits stay as they are.
-        preprocessing: The file takes pixels, uint8 `[N, H, W, 3]`.
+        preprocessing: The file takes pixels, uint8 `[N, H, W, 3]`, or waveforms, float32 `[N, samples]`.
         raw: Logits are not divided by the temperature of the student's calibration.
         tolerance: Largest difference of a logit.
         force: A file that exists is written over.
@@ -97,10 +95,13 @@ def _check(run: OpenedRun, form: str, fp16: bool, preprocessing: bool) -> None:
         raise UserError("--format pt2: PyTorch would run an int8 student in floats; onnx runs it in integers")
     if quantized and fp16:
         raise UserError("--fp16: the student is quantized to int8 already")
-    if preprocessing and not isinstance(run.data, ImageDataModule):
-        raise UserError(f"--with-preprocessing is for images; the data set {run.data.name} has none")
     if preprocessing and form == "safetensors":
         raise UserError("--with-preprocessing: safetensors holds weights alone; use onnx or pt2")
+    if preprocessing:
+        try:
+            run.data.raw_samples("test", torch.zeros(1, dtype=torch.long))
+        except UserError as e:
+            raise UserError(f"--with-preprocessing is for images and recordings: {e}") from e
 
 
 def _free_path(path: Path, form: str, force: bool) -> Path:
@@ -115,7 +116,9 @@ def _make(path: Path, form: str, run: OpenedRun, card: StudentCard) -> None:
     student: nn.Module = copy.deepcopy(run.student).to(memory_format=torch.contiguous_format)
     if is_quantized(student) and form == "onnx":
         student = integer_graph(student)
-    example = file_inputs(run, card, run.data.example(card.extra["batch"] or 2))
+    count = card.extra["batch"] or 2
+    raw = run.data.raw_samples("test", torch.arange(count) % run.data.sizes["test"]) if takes_raw(card) else None
+    example = run.data.example(count) if raw is None else raw.contiguous()
     try:
         with unlogged():
             FORMATS[form].write(Network(student, card).eval(), card, example, path)
@@ -138,14 +141,7 @@ def _compare(path: Path, run: OpenedRun, card: StudentCard) -> Parity:
     x, _ = samples(run.data, "test", SAMPLES)
     student = run.student.eval().float().cpu()
     expected = torch.cat([logits_of(student, part) for part in split(x, 64)]) / card.extra.get("divided_by", 1.0)
+    if takes_raw(card):
+        x = run.data.raw_samples("test", spread(run.data, "test", SAMPLES)).contiguous()
     with trusting():  # it was written a moment ago
-        return compare(open_file(path).answer(file_inputs(run, card, x)), expected)
-
-
-def file_inputs(run: OpenedRun, card: StudentCard, x: Any) -> Any:
-    """Return inputs of the student as a file with this card takes them."""
-    if card.extra["input"] != PIXELS:
-        return x
-    assert isinstance(run.data, ImageDataModule)
-    pixels: Tensor = run.data.raw_inputs(x)
-    return pixels.contiguous()
+        return compare(open_file(path).answer(x), expected)
