@@ -1,14 +1,17 @@
 """Rows that need one GPU or several."""
 
 import statistics
+import time
+from typing import Any
 
 import torch
 
 from benchmarks import loops
 from benchmarks.result import Result
-from benchmarks.setting import Setting, compose
-from benchmarks.timing import matmul_tflops
+from benchmarks.setting import CLASSES, Setting, compose
+from benchmarks.timing import in_turns, matmul_tflops, wait
 from benchmarks.training import warm
+from kd_lightning.models import create_model
 from kd_lightning.training.run import train
 
 GFLOP = 3.33  # ResNet-18 on 32 × 32 pixels, forward and backward of one image
@@ -26,6 +29,30 @@ def gpu_throughput(setting: Setting) -> list[Result]:
     share = rate * GFLOP / 1000 / matmul_tflops(setting.device, torch.bfloat16)
     note = f"{share:.0%} of the rate of a bf16 matrix product in the same process"
     return [Result("gpu_throughput", rate, "≥ 50,000 on an H200", rate >= 50_000, note, unit=" images/s")]
+
+
+def optimizer_ratio(setting: Setting) -> list[Result]:
+    """A step of SGD as several kernels / as one."""
+    if setting.accelerator != "gpu":
+        return []
+    parameters = list(create_model(setting.student, CLASSES, image_size=32).to(setting.device).parameters())
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    how: dict[str, Any] = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4}
+    several, one = (torch.optim.SGD(parameters, **how, fused=fused) for fused in (False, True))
+
+    def seconds(optimizer: torch.optim.Optimizer) -> float:
+        optimizer.step()
+        wait(setting.device)
+        start = time.perf_counter()
+        for _ in range(100):
+            optimizer.step()
+        wait(setting.device)
+        return (time.perf_counter() - start) / 100
+
+    ratio = in_turns(lambda: seconds(several), lambda: seconds(one), setting.repeats)
+    note = f"{1000 * ratio.a:.2f} against {1000 * ratio.b:.2f} ms"
+    return [Result.of("optimizer_ratio", ratio, "reported", None, note)]
 
 
 def time_to_95(setting: Setting) -> list[Result]:

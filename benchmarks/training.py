@@ -60,6 +60,22 @@ def cache_ratio(setting: Setting) -> list[Result]:
     ]
 
 
+def cold_ratio(setting: Setting) -> list[Result]:
+    """An epoch whose answers are all asked before its first step, and written / the same with the live teacher."""
+    if setting.quick:
+        return []
+    live = setting.live_teacher()
+
+    def cold() -> float:
+        data = build(setting.config().data, "data")
+        data.setup()
+        teacher = setting.cached_teacher(data)
+        return _seconds(setting, teacher) + teacher.seconds_ahead / setting.images
+
+    ratio = in_turns(cold, lambda: _seconds(setting, live), setting.repeats)
+    return [Result.of("cold_ratio", ratio, "reported", None, ratio.rates())]
+
+
 def naive_ratio(setting: Setting) -> list[Result]:
     """The textbook's loop / ours with a warm cache."""
     teacher = warm(setting)

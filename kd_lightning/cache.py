@@ -11,13 +11,15 @@ from kd_lightning.cli import clear_errors, fail
 from kd_lightning.config import CONF_DIR
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.names import program
+from kd_lightning.utils.startup import quick_imports
 from kd_lightning.utils.trust import trusting
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
 def _main(cfg: DictConfig) -> None:
     try:
-        from kd_lightning.training.fill import export, fill  # torch takes seconds to import
+        with quick_imports():  # torch takes seconds to import
+            from kd_lightning.training.fill import export, fill
 
         with trusting():  # the user typed it all
             if _asked.export is None:

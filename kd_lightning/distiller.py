@@ -187,9 +187,12 @@ class Distiller(pl.LightningModule):
         )
         return [optimizer], [{"scheduler": factor, "interval": "step"}]
 
-    def compile_networks(self, batch_size: int) -> None:
-        """Compile student and teacher for training batches of one size; see `FeatureExtractor.compile`."""
-        self._extract.compile(batch_size)
+    def compile_networks(self, batch_size: int, mode: str = "default") -> None:
+        """Compile student and teacher for training batches of one size; see `FeatureExtractor.compile`.
+
+        `mode` is the student's. The teacher may be asked many times in one step, for which no graph is recorded.
+        """
+        self._extract.compile(batch_size, mode)
         if self.teacher is not None:
             self.teacher.compile(batch_size)
 

@@ -41,10 +41,13 @@ def main() -> None:
 def _evaluate_all(paths: list[Path], overrides: list[str], images: int) -> int:
     from kd_lightning import runs
     from kd_lightning.cli import fail
-    from kd_lightning.evaluation.record import evaluate
-    from kd_lightning.evaluation.table import conditions, evaluation_table
     from kd_lightning.utils.checks import UserError
     from kd_lightning.utils.console import say
+    from kd_lightning.utils.startup import quick_imports
+
+    with quick_imports():
+        from kd_lightning.evaluation.record import evaluate
+        from kd_lightning.evaluation.table import conditions, evaluation_table
 
     status = 0
     for path in paths:

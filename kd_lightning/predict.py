@@ -44,10 +44,13 @@ def main() -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from kd_lightning.evaluation.answers import as_json, predictions_table
-    from kd_lightning.evaluation.opened import open_run
     from kd_lightning.utils.checks import UserError, integer
     from kd_lightning.utils.console import say
+    from kd_lightning.utils.startup import quick_imports
+
+    with quick_imports():
+        from kd_lightning.evaluation.answers import as_json, predictions_table
+        from kd_lightning.evaluation.opened import open_run
 
     integer("--top", args.top, ge=1)
     if args.sheet and not args.sheet.parent.is_dir():

@@ -30,6 +30,7 @@ from kd_lightning.utils.distributed import repeat_this_job_only, tell
 from kd_lightning.utils.names import slug
 from kd_lightning.utils.quiet import quiet
 from kd_lightning.utils.signals import Stopped
+from kd_lightning.utils.startup import quick_imports
 from kd_lightning.utils.trust import names_own_code, trusting
 
 
@@ -40,8 +41,9 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
     """
     resume = cfg.resume is not None
     if not resume and (cfg.model.chain is not None or cfg.model.generations is not None):
-        from kd_lightning.training.chain import train_chain
-        from kd_lightning.training.processes import ending_children
+        with quick_imports():
+            from kd_lightning.training.chain import train_chain
+            from kd_lightning.training.processes import ending_children
 
         with repeat_this_job_only(out), trusting(), ending_children(), brief(run.mode == RunMode.MULTIRUN):
             return train_chain(cfg, out)
@@ -58,8 +60,9 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
             say(f"finished before, not run again: {out}")
             return runs.read(out).metrics, cfg
         resume = state == "begun"
-    from kd_lightning.training.processes import ending_children  # torch takes seconds to import
-    from kd_lightning.training.run import train
+    with quick_imports():  # torch takes seconds to import
+        from kd_lightning.training.processes import ending_children
+        from kd_lightning.training.run import train
 
     with repeat_this_job_only(out), trusting(trust), ending_children(), brief(run.mode == RunMode.MULTIRUN):
         return train(cfg, out, resume), cfg

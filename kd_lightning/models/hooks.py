@@ -29,6 +29,7 @@ class FeatureExtractor:
         self._seen: dict[str, Tensor] = {}
         self._handles: list[Any] = []
         self._compiled: tuple[int, Callable[..., Tensor]] | None = None
+        self._graphs = False
         self._layers = tuple(layers)
         self.place()
 
@@ -86,20 +87,22 @@ class FeatureExtractor:
             handle.remove()
         self._handles.clear()
 
-    def compile(self, size: int) -> None:
+    def compile(self, size: int, mode: str = "default") -> None:
         """Lets training batches of `size` samples run compiled; no layer can be read there.
 
         Only those: an epoch's last batch and those of an evaluation are of other shapes, and compiling for each would
-        take as long again.
+        take as long again. With `mode` = reduce-overhead the outputs hold until the next call.
         """
-        compiled: Any = torch.compile(self.model, dynamic=False)
-        self._compiled = size, compiled
+        compiled: Any = torch.compile(self.model, dynamic=False, mode=None if mode == "default" else mode)
+        self._compiled, self._graphs = (size, compiled), mode != "default"
 
     def __call__(self, x: Any, training: int | None = None) -> Outputs:
         """`training` is the number of samples of a training batch, None for others."""
         self._seen.clear()
         size, compiled = self._compiled or (None, self.model)
         model = compiled if training == size else self.model
+        if model is not self.model and self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # what the graph said in the last step is not read any more
         return Outputs(logits_of(model, x), dict(self._seen))
 
 

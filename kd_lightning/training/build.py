@@ -23,7 +23,7 @@ from kd_lightning.teachers.cache.storage import CacheSpec
 from kd_lightning.teachers.stored import NAME
 from kd_lightning.training.extras import check_extras
 from kd_lightning.training.objective import build_loss, prepare_loss
-from kd_lightning.training.optimizer import build_optimizer
+from kd_lightning.training.optimizer import build_optimizer, can_fuse
 from kd_lightning.training.teacher_stage import check_stage
 from kd_lightning.training.teachers import teacher_specs
 from kd_lightning.training.trainer import check_limits, is_trial, num_processes, resolve_trainer
@@ -50,7 +50,8 @@ class Experiment:
     schedule: Schedule
     trainer: DictConfig
     """The `trainer` group with accelerator, devices and precision resolved for this machine."""
-    compile: bool
+    compile: str | None
+    """Torch's mode of compiling; None to run the networks as they are."""
     select: str
     """The student that is deployed and compared: `last` or `best`."""
 
@@ -71,7 +72,9 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     shares = processes * trainer.accumulate_grad_batches
     data.share_batch(shares)
     batch = data.batch_size * shares
-    optimizer, schedule = build_optimizer(cfg.optimizer, cfg.scheduler, max(1, trainer.max_epochs), batch)
+    optimizer, schedule = build_optimizer(
+        cfg.optimizer, cfg.scheduler, max(1, trainer.max_epochs), batch, fused=can_fuse(trainer)
+    )
     data.prepare_data()
     data.setup()
     if not loss.needs_teacher:
@@ -88,8 +91,11 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     steps = trainer.max_epochs * data.sizes["train"] / batch
     compile = hardware.resolve_compile(cfg.compile, trainer.accelerator, steps)
     reads_layers = bool(loss.student_layers or loss.teacher_layers)
-    if cfg.compile is True and reads_layers:
-        raise UserError("compile=true: this loss reads layers inside the networks, which compiling hides; use auto")
+    if cfg.compile in (True, hardware.GRAPHS) and reads_layers:
+        raise UserError(
+            f"compile={str(cfg.compile).lower()}: this loss reads layers inside the networks, which compiling hides; "
+            "use auto"
+        )
     return Experiment(
         data,
         student,
@@ -101,7 +107,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
         optimizer,
         schedule,
         trainer,
-        compile and not reads_layers,
+        None if reads_layers else compile,
         cfg.select if data.sizes["val"] else "last",
     )
 

@@ -1,6 +1,8 @@
 """Optimizer and learning-rate schedule of a run."""
 
+import inspect
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +19,7 @@ OPTIMIZER_BOUNDS: dict[str, dict[str, float]] = {  # torch lets NaN pass, and so
 
 
 def build_optimizer(
-    optimizer_node: DictConfig, schedule_node: DictConfig, max_epochs: int, batch: int
+    optimizer_node: DictConfig, schedule_node: DictConfig, max_epochs: int, batch: int, fused: bool = False
 ) -> tuple[Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], Callable[[float, int], float]]:
     """Build and try both, so that a wrong learning rate is found before a teacher is trained for hours.
 
@@ -26,6 +28,7 @@ def build_optimizer(
         schedule_node: The group `scheduler`.
         max_epochs: Epochs that will be trained.
         batch: The global batch; the learning rate is scaled to it if `lr_batch_size` is given.
+        fused: Let an optimizer that can update all parameters in one kernel do so.
 
     Raises:
         UserError: If one of them refuses a value.
@@ -34,6 +37,8 @@ def build_optimizer(
         if key in optimizer_node:
             number(f"optimizer.{key}", optimizer_node[key], **bounds)
     optimizer_node = _scaled(optimizer_node, batch)
+    if fused and "fused" not in optimizer_node and _has_fused(optimizer_node):
+        optimizer_node = OmegaConf.merge(optimizer_node, {"fused": True})  # type: ignore[assignment]
     optimizer, schedule = build(optimizer_node, "optimizer"), build(schedule_node, "scheduler")
     try:
         optimizer([nn.Parameter(torch.zeros(1))])
@@ -49,6 +54,20 @@ def build_optimizer(
         values = ", ".join(f"scheduler.{k!s}={v}" for k, v in schedule_node.items() if not str(k).startswith("_"))
         raise UserError(f"scheduler: {e}; got {values}") from e
     return optimizer, schedule
+
+
+def can_fuse(trainer: DictConfig) -> bool:
+    """Return whether a fused optimizer suits a resolved `trainer` group: a GPU, and gradients that can be clipped.
+
+    In 16-mixed a fused optimizer takes the scale off the gradients itself, too late for clipping.
+    """
+    return trainer.accelerator == "gpu" and not (trainer.precision == "16-mixed" and trainer.gradient_clip_val)
+
+
+def _has_fused(node: DictConfig) -> bool:
+    """Return whether the optimizer has a fused form. Raises UserError if there is no such optimizer."""
+    made = build(node, "optimizer")
+    return "fused" in inspect.signature(made.func if isinstance(made, partial) else made).parameters
 
 
 def _scaled(node: DictConfig, batch: int) -> DictConfig:

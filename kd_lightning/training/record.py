@@ -68,7 +68,7 @@ def run_metrics(trainer: pl.Trainer, distiller: Distiller, run: Experiment, log:
         "time_shares": distiller.watch.shares(),
         "precision": trainer.precision,
         "devices": trainer.world_size,
-        "compiled": run.compile,
+        "compiled": run.compile is not None,
         "train": log.latest_terms(),
     } | hardware.describe(run.trainer.accelerator)
 

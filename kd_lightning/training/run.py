@@ -83,7 +83,10 @@ def _fit_and_test(
     has_val = run.data.sizes["val"] > 0
     evaluated = run.data.sizes["val"] / run.data.sizes["train"] / (run.trainer.get("check_val_every_n_epoch") or 1)
     forecast = Forecast(own, evaluated, run.data.cheaper)
-    trainer, log = build_trainer(run.trainer, out, has_val, cfg.get("logger"), cfg.get("callbacks"), forecast)
+    has_buffers = any(True for _ in distiller.buffers())
+    trainer, log = build_trainer(
+        run.trainer, out, has_val, cfg.get("logger"), cfg.get("callbacks"), forecast, has_buffers
+    )
     if run.trainer.accelerator == "gpu":
         hardware.use_tf32()
     taught = None
@@ -93,7 +96,7 @@ def _fit_and_test(
         views = check_teacher(trainer, distiller, run.data, specs, any_will_do=is_trial(run.trainer))
         taught = Taught(teacher, weights, views, temperatures)
     if run.compile:
-        distiller.compile_networks(run.data.batch_size)
+        distiller.compile_networks(run.data.batch_size, run.compile)
     if run.trainer.max_epochs:
         trainer.fit(distiller, run.data, ckpt_path=checkpoint, weights_only=True)
     seconds = log.seconds

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.table import Table
 from torch import nn
 
@@ -47,12 +47,13 @@ def heading(cfg: DictConfig, run: Experiment) -> str:
     student = student_name(cfg.model.student, cfg.model.student_kwargs)
     who = f"{teacher_name(cfg)} → {student}" if run.teachers else student
     counts = " / ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test"))
-    precision = f"{trainer.precision}{', compiled' * run.compile}"
+    precision = f"{trainer.precision}{', compiled' * (run.compile is not None)}"
     method, epochs = type(run.loss.method).__name__, trainer.max_epochs
+    devices = len(trainer.devices) if isinstance(trainer.devices, ListConfig) else trainer.devices
     work = f"{method} · {run.data.name} ({counts}) · {epochs} epoch{'s' * (epochs != 1)}"
     if not epochs:
         work = f"{run.data.name} ({counts}) · measured, not trained"
-    return f"{who} · {work} · {precision} on {trainer.devices} × {trainer.accelerator} · seed {cfg.seed}"
+    return f"{who} · {work} · {precision} on {devices} × {trainer.accelerator} · seed {cfg.seed}"
 
 
 def result_line(metrics: dict[str, Any], out: Path, is_teacher: bool = False) -> str:

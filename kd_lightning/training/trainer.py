@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from kd_lightning.config import build
 from kd_lightning.data.module import DataModule
 from kd_lightning.training.checkpoints import Checkpoints
+from kd_lightning.training.ddp import Ddp
 from kd_lightning.training.extras import build_callbacks, build_loggers
 from kd_lightning.training.forecast import Forecast
 from kd_lightning.training.nonfinite import NonFinite
@@ -152,7 +153,13 @@ def check_limits(node: DictConfig, data: DataModule) -> None:
 
 
 def build_trainer(
-    node: DictConfig, out: Path, has_val: bool, loggers: Any = None, more: Any = None, forecast: Forecast | None = None
+    node: DictConfig,
+    out: Path,
+    has_val: bool,
+    loggers: Any = None,
+    more: Any = None,
+    forecast: Forecast | None = None,
+    has_buffers: bool = True,
 ) -> tuple[pl.Trainer, TrainLog]:
     """Return a Trainer that checkpoints to `out`, and its log of training.
 
@@ -163,6 +170,7 @@ def build_trainer(
         loggers: The group `logger`; None for TensorBoard alone.
         more: The group `callbacks`, in addition to ours.
         forecast: Says how long it will take.
+        has_buffers: The networks have buffers, as BatchNorm's statistics.
 
     Raises:
         UserError: If one of them cannot be made.
@@ -176,8 +184,12 @@ def build_trainer(
     watched = bool(node.enable_progress_bar) and is_watched()
     if watched:
         callbacks.append(Bar(log, forecast))
+    strategy = node.strategy
+    if strategy == "auto" and num_processes(node) > 1:
+        strategy = Ddp(buffers_are_equal=bool(node.sync_batchnorm) or not has_buffers)
     trainer = _lightning(
         node,
+        strategy=strategy,
         callbacks=callbacks,
         logger=[Events(out)] if loggers is None else build_loggers(loggers, out),
         profiler=_profiler(node.profiler, out),

@@ -11,9 +11,12 @@ from typing import Any
 import torch
 
 from kd_lightning.utils.checks import UserError, choice, integer
+from kd_lightning.utils.gpus import own_gpu
 
 PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true")
 LONG_TRAINING = 10_000  # steps; compiling takes about a minute, which a step of 10 ms made 15 % faster regains by then
+GRAPHS = "reduce-overhead"
+"""Value of `compile` with which the student's step is replayed as a CUDA graph, launched at once."""
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "kd_lightning")
 
 
@@ -30,13 +33,21 @@ def resolve_accelerator(accelerator: Any) -> str:
 
 
 def resolve_devices(devices: Any, accelerator: str) -> Any:
-    """Checks `trainer.devices` against what is here; a list of indices or `auto` is left as it is. Raises UserError."""
+    """Return `trainer.devices` as this machine has them; one GPU is the first that no other run has taken.
+
+    A list of indices or `auto` is left as it is.
+
+    Raises:
+        UserError: If there are fewer.
+    """
     if isinstance(devices, int) and not isinstance(devices, bool) and devices != -1:
         integer("trainer.devices", devices, ge=1)
         if accelerator == "gpu" and devices > torch.cuda.device_count():
             raise UserError(f"trainer.devices={devices}, but this machine has {torch.cuda.device_count()} GPUs")
         if accelerator == "cpu" and devices > (cores := usable_cores()):
             raise UserError(f"trainer.devices={devices}, but this process may use {cores} CPU cores; use at most that")
+        if accelerator == "gpu" and devices == 1 and "LOCAL_RANK" not in os.environ:
+            return [own_gpu(torch.cuda.device_count())]
     elif isinstance(devices, (str, bool, float)) and devices != "auto":
         raise UserError(f"trainer.devices must be a whole number, a list of device indices or auto, got {devices!r}")
     return devices
@@ -71,10 +82,19 @@ def fast_bf16(accelerator: str) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def resolve_compile(wanted: Any, accelerator: str, steps: float) -> bool:
-    """Return whether to compile for a training of `steps`; `auto`: on a GPU, if it is long. Raises UserError."""
-    choice("compile", wanted, ("auto", True, False))
-    return accelerator == "gpu" and steps >= LONG_TRAINING if wanted == "auto" else bool(wanted)
+def resolve_compile(wanted: Any, accelerator: str, steps: float) -> str | None:
+    """Return torch's mode of compiling for a training of `steps`, or None; `auto`: on a GPU, if it is long.
+
+    Raises:
+        UserError: For another value, or CUDA graphs (`reduce-overhead`) without a GPU.
+    """
+    choice("compile", wanted, ("auto", True, False, GRAPHS))
+    if wanted == GRAPHS:
+        if accelerator != "gpu":
+            raise UserError(f"compile={GRAPHS} records CUDA graphs and needs a GPU; use true or auto")
+        return GRAPHS
+    compiles = accelerator == "gpu" and steps >= LONG_TRAINING if wanted == "auto" else bool(wanted)
+    return "default" if compiles else None
 
 
 def use_tf32() -> None:
