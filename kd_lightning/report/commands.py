@@ -66,8 +66,10 @@ def _overrides(wanted: Mapping[str, Any]) -> list[str] | None:
         if options[name][0]:
             return None  # a class, or a set of keys, of somebody else's
         words.append(f"{group}={name}")
-    default = _values(_composed(()))
-    words = [word for word in words if not _is_default(word, default)]
+    data = [word for word in words if word.startswith("data=")]
+    defaults = [_values(_composed(tuple(chosen))) for chosen in ((), data)]
+    words = [word for word in words if word in data or not _is_default(word, defaults[1])]
+    words = [word for word in words if word not in data or not _is_default(word, defaults[0])]
     # The budget first: other keys follow some of these, as the teacher's seed may follow the student's.
     budget = [k for k in wanted if k.startswith(("data.", "model.", "trainer."))]
     for keys in (budget, list(wanted)):
@@ -93,8 +95,11 @@ def _distance(own: Mapping[str, Any], option: Mapping[str, Any]) -> tuple[bool, 
 
 @cache
 def _options(group: str) -> dict[str, dict[str, Any]]:
-    files = sorted((CONF_DIR / group).glob("*.yaml"))
-    return {file.stem: runs.flatten(OmegaConf.to_container(OmegaConf.load(file)), group) for file in files}
+    found = {}
+    for file in sorted((CONF_DIR / group).glob("*.yaml")):
+        node: Any = OmegaConf.to_container(OmegaConf.load(file))
+        found[file.stem] = runs.flatten(node.get(group, node), group)  # photos come with a recipe of other groups
+    return found
 
 
 @cache

@@ -5,19 +5,26 @@ import os
 import zlib
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 from PIL import Image
 
+from kd_lightning.config import CONF_DIR
 from kd_lightning.data import ImageFolderDataModule
 from kd_lightning.data.images.decode import decode
 from kd_lightning.data.images.photos import Photos
 from kd_lightning.utils.checks import UserError
 
-CONF = Path(__file__).parents[2] / "conf" / "data"
+
+def compose(*words: str) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return hydra.compose("train", overrides=list(words))
 
 
 def photo(path: Path, mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> None:
@@ -114,10 +121,17 @@ def test_evaluation_is_the_center_of_the_photo(root):
 
 
 def test_configuration(root):
-    config = OmegaConf.merge({"seed": 3}, {"data": OmegaConf.load(CONF / "image_folder.yaml")})
-    config.data.root = str(root)
+    config = compose("data=image_folder", f"data.root={root}")
     data = instantiate(config.data)
     assert data.fingerprint() == ImageFolderDataModule(root).fingerprint()
+
+
+def test_photos_come_with_a_recipe_that_words_replace():
+    photos = compose("data=image_folder", "data.root=photos")
+    assert photos.optimizer._target_ == "torch.optim.AdamW" and photos.teacher_stage.optimizer.lr == 3e-4
+    other = compose("data=image_folder", "data.root=photos", "optimizer=sgd", "teacher_stage=default")
+    assert other.optimizer._target_ == "torch.optim.SGD" and other.teacher_stage.optimizer.lr == 0.1
+    assert compose("data=digits").optimizer._target_ == "torch.optim.SGD"
 
 
 def empty_class(root: Path) -> None:
