@@ -107,7 +107,7 @@ def _place(path: str) -> str:
         return path.removeprefix("docs/")
     if not (ROOT / path).exists():
         raise FileNotFoundError(f"a page links to {path}, which does not exist")
-    if path.startswith("docs/") and Path(path).suffix in (".md", ".png"):
+    if path.startswith("docs/") and Path(path).suffix in (".md", ".png", ".ipynb"):
         return path.removeprefix("docs/")
     return f"source/{path}.md"
 
