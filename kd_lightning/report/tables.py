@@ -113,7 +113,7 @@ def findings(comparison: Comparison) -> list[str]:
 
 def _best_words(best: Result, validation: Sequence[float]) -> str:
     bounds = interval(validation)
-    between = f" (95 % interval {bounds[0]:.2f} … {min(bounds[1], 100):.2f})" if bounds else ""
+    between = f" (95 % interval {max(bounds[0], 0):.2f} … {min(bounds[1], 100):.2f})" if bounds else ""
     gain = "" if best.gain is None else f", gain {signed(best.gain.mean)}: {best.verdict}"
     return (
         f"Best by validation: {best.label}, {mean_std(validation)[0]:.2f} %{between}; on test {best.mean:.2f} %{gain}."

@@ -1,6 +1,7 @@
 """The progress bar of a training, in 80 columns."""
 
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from kd_lightning.training.forecast import Forecast
 from kd_lightning.training.train_log import TrainLog
+from kd_lightning.utils.console import above
 
 
 class Bar(RichProgressBar):
@@ -20,11 +22,18 @@ class Bar(RichProgressBar):
         self._log, self._forecast = log, forecast
         self._loss: Any = None
         self._started: tuple[int, float] = (0, 0.0)
+        self._live = ExitStack()
 
     def _init_progress(self, trainer: pl.Trainer) -> None:
         super()._init_progress(trainer)
         if self.progress is not None:
             self.progress.live.transient = True  # what is over leaves no line; `say` tells results
+            self._live.close()
+            self._live.enter_context(above(self.progress.console))
+
+    def _stop_progress(self) -> None:
+        super()._stop_progress()
+        self._live.close()
 
     def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
         return [TextColumn("{task.description}"), BarColumn(bar_width=4), MofNCompleteColumn()]

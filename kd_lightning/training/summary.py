@@ -60,8 +60,10 @@ def result_line(metrics: dict[str, Any], out: Path, is_teacher: bool = False) ->
     """Return what a run reached, in one line, and how fast it was in a second one."""
     scores = ", ".join(f"{k} {v['test']['accuracy']:.2%}" for k, v in metrics["student"].items() if isinstance(v, dict))
     took = f" in {duration(metrics['seconds'])}" if metrics["epochs"] else ""
-    if is_brief():  # one line for each run of a sweep
-        return f"{'teacher: ' if is_teacher else _of_sweep()}test accuracy {scores}{took} · {out}"
+    if is_brief() and is_teacher:
+        return f"teacher: test accuracy {scores}{took} · {out}"
+    if is_brief():  # one line for each run of a sweep, whose folder is told before
+        return f"{_of_sweep()}{out.name}: test accuracy {scores}{took}"
     line = f"done{took}: test accuracy {scores} · {out}"
     if not metrics["time_shares"] or not metrics["images_per_second"]:
         return line
@@ -70,14 +72,13 @@ def result_line(metrics: dict[str, Any], out: Path, is_teacher: bool = False) ->
 
 
 def _of_sweep() -> str:
-    """Return `2 of 8, kd_T4_seed1: ` in a sweep."""
+    """Return `run 2 of 8, ` in a sweep."""
     job = HydraConfig.get() if HydraConfig.initialized() else None
     sweep = Command().sweep
     if sweep is None or job is None or OmegaConf.is_missing(job.job, "num"):
         return ""
     count = f" of {sweep.runs}" if sweep.runs else ""
-    name = names.job_name(list(job.overrides.task))
-    return f"run {job.job.num + 1}{count}{', ' * bool(name)}{name}: "
+    return f"run {job.job.num + 1}{count}, "
 
 
 def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:

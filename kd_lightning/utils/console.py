@@ -37,6 +37,19 @@ def is_watched() -> bool:
     return console.is_terminal or console.is_jupyter
 
 
+_bars: list[Console] = []
+
+
+@contextmanager
+def above(bar: Console) -> Iterator[None]:
+    """Print lines above the progress bar that moves on this console, not into it."""
+    _bars.append(bar)
+    try:
+        yield
+    finally:
+        _bars.remove(bar)
+
+
 def say(content: Any, detail: bool = False) -> None:
     """Print a line or a rich renderable once, not once a process, and log it as plain text.
 
@@ -49,7 +62,10 @@ def say(content: Any, detail: bool = False) -> None:
     if isinstance(content, str):  # a file's name may be no UTF-8
         content = content.encode(errors="surrogateescape").decode(errors="backslashreplace")
     if not (detail and _brief[0]):  # no markup: a name such as `run [1]` is itself, also inside a table
-        Console(highlight=False, markup=False, soft_wrap=isinstance(content, str)).print(content)
+        if _bars and isinstance(content, str):
+            _bars[-1].print(content, highlight=False, markup=False, soft_wrap=True)
+        else:
+            Console(highlight=False, markup=False, soft_wrap=isinstance(content, str)).print(content)
     if not any(isinstance(handler, logging.FileHandler) for handler in logging.root.handlers):
         return  # between the jobs of a sweep Hydra's own log is the terminal
     text = io.StringIO()

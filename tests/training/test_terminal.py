@@ -1,16 +1,20 @@
 """What a training says on the terminal: how long it will take, one line for each run of a sweep, nothing unlabelled."""
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from kd_lightning import compress
 from kd_lightning.runs import names
 from kd_lightning.runs.command import Command, Sweep
 from kd_lightning.training import forecast
 from kd_lightning.training.forecast import duration
+from kd_lightning.utils.console import above, say
 from tests.conftest import TINY, Finished
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -40,8 +44,8 @@ def test_a_sweep_is_one_line_for_each_run_and_one_table(cli: Cli, teacher_run: P
     done = cli("-m", f"model.teacher_weights={teacher_run}", "loss.temperature=1,4", "hydra.sweep.dir=sweep")
     before = done.out[done.out.index("power:") : done.out.index("2 finished runs")]
     lines = [line for line in before.splitlines()[1:] if line.strip()]
-    assert [line.partition(":")[0] for line in lines] == ["run 1 of 2, T1", "run 2 of 2, T4"]
-    assert all(f"sweep/{name}" in line for name, line in zip(("0_T1", "1_T4"), lines, strict=True))
+    assert [line.partition(":")[0] for line in lines] == ["run 1 of 2, 0_T1", "run 2 of 2, 1_T4"]
+    assert all(len(line) <= 80 for line in lines) and "hydra.sweep.dir=sweep" in done.out
     assert "right on validation samples" in (Path("sweep/0_T1/train.log")).read_text(), "the log has the details"
 
 
@@ -61,6 +65,17 @@ def test_names_of_runs_tell_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Command(), "sweep", Sweep(("loss", "loss.temperature", "seed"), 8))
     assert names.sweep_name(7, typed) == "7_kd_T4_seed1"
     assert "/" not in names.sweep_name(0, ["loss=my/path = x", "seed=../1"])
+
+
+def test_a_line_goes_above_the_bar_not_into_it() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80)
+    with Progress(console=console) as bar, above(console):
+        bar.add_task("Epoch 0")
+        bar.refresh()
+        say("student: about 10 s")
+    before, _, after = screen.getvalue().partition("student: about 10 s")
+    assert before.endswith("\r\x1b[2K") and after.startswith("\n"), "the bar is erased first"
 
 
 def test_durations_in_words() -> None:
