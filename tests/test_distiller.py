@@ -279,7 +279,7 @@ def test_every_term_is_logged(kd_run: Path) -> None:
     assert {f"train/{term}" for term in terms} <= tags
     measured = {"accuracy", "top5", "nll", "ece", "agreement", "kl", "teacher_accuracy"}
     assert {f"val/{name}" for name in measured} | {f"z_test/{name}" for name in measured - {"teacher_accuracy"}} <= tags
-    assert {"test/confusion", "test/samples"} <= set(events.Tags()["images"])
+    assert {"z_test/confusion", "z_test/samples"} <= set(events.Tags()["images"])
     losses = {term: [e.value for e in events.Scalars(f"train/{term}")] for term in ("loss", "ce", "kd")}
     for loss, ce, kd in zip(*losses.values(), strict=True):
         assert loss == pytest.approx(ce + 0.5 * kd, rel=1e-4)

@@ -64,11 +64,11 @@ def resume_word(path: Path) -> str:
     return shlex.quote(override("resume", path))
 
 
-def train_command() -> str:
-    """Return the command that this process was given, as a user may type it again; empty outside Hydra."""
+def train_command() -> list[str]:
+    """Return the words of the command that this process was given; none outside Hydra."""
     if not HydraConfig.initialized():
-        return ""
-    return shlex.join(["python", "-m", "kd_lightning.train", *HydraConfig.get().overrides.task])
+        return []
+    return ["python", "-m", "kd_lightning.train", *HydraConfig.get().overrides.task]
 
 
 def run_name(data: Any, student: Any, loss: Any, seed: Any, typed: Any = ()) -> str:

@@ -1,5 +1,7 @@
 """Figures and HParams of a finished run in TensorBoard: confusion, reliability, samples."""
 
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from kd_lightning.runs.names import train_command
 from kd_lightning.types import Batch
 
 SAMPLES = 12
+WIDTH = 96
+"""Characters of a line of the command that TensorBoard's text panel shows at 1280 pixels."""
 
 
 def log_pictures(
@@ -27,10 +31,10 @@ def log_pictures(
     """Add figures of the deployed student's test, its scores, and the command with a table, to the run's events."""
     writer, classes, detail = logger.experiment, list(data.classes), distiller.scores.detail
     confusion = {name: scores["confusion"] for name, scores in detail.items()}
-    writer.add_figure("test/confusion", confusion_figure(confusion, classes), step)
-    writer.add_figure("test/reliability", reliability_figure(detail), step)
+    writer.add_figure("z_test/confusion", confusion_figure(confusion, classes), step)
+    writer.add_figure("z_test/reliability", reliability_figure(detail), step)
     if data.pixels(data.example(1)) is not None:
-        writer.add_figure("test/samples", _samples(distiller, data), step)
+        writer.add_figure("z_test/samples", _samples(distiller, data), step)
     test = metrics["student"][metrics["select"]]["test"]
     # Single dots: the group comes after the curves of train and val.
     logger.log_hyperparams(hparams, {f"z_test/{name}": value for name, value in test.items()})
@@ -48,8 +52,17 @@ def panel(metrics: dict[str, Any]) -> str:
         val = f"{scores['val']['accuracy']:.2%}" if "val" in scores else "–"
         test = scores["test"]
         lines.append(f"| {name} | {val} | {test['accuracy']:.2%} | {test['nll']:.3f} | {test['ece']:.3f} |")
-    command = train_command()
-    return "\n".join([*([f"    {command}", ""] if command else []), *lines])
+    return "\n".join([*(f"    {line}" for line in _folded(train_command())), "", *lines])
+
+
+def _folded(words: Sequence[str]) -> list[str]:
+    """Return a command in lines that the panel shows whole, each but the last ending in a backslash."""
+    lines = [""]
+    for word in map(shlex.quote, words):
+        if lines[-1] and len(lines[-1]) + len(word) > WIDTH:
+            lines.append("    ")
+        lines[-1] += f"{word} "
+    return [f"{line}\\" for line in lines[:-1]] + [lines[-1].rstrip()]
 
 
 @torch.no_grad()

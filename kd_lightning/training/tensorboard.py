@@ -36,7 +36,7 @@ LAYOUT = {
     "distillation": {
         "loss and its terms": [
             "Multiline",
-            [r"train/(?!(accuracy|agreement|lr|images_per_second|kd_over_ce)$).+"],
+            [r"train/(?!(accuracy|agreement|epoch|lr|images_per_second|kd_over_ce)$).+"],
         ],
         "accuracy of student and teacher": ["Multiline", [r"(train/accuracy|val/accuracy|val/teacher_accuracy)$"]],
         "student and teacher: NLL": ["Multiline", [r"val/(teacher_)?nll$"]],
@@ -50,7 +50,7 @@ class Observer(pl.Callback):
     """Logs which term of the loss is stronger, and how soft the answers of both networks are.
 
     `train/kd_over_ce`: see `losses.balance`, of the epoch's first training batch (of the first process's share).
-    `soft_labels/teacher`, `soft_labels/student`: histogram of all probabilities `softmax(z / T)` of the first
+    `z_soft_labels/teacher`, `z_soft_labels/student`: histogram of all probabilities `softmax(z / T)` of the first
     validation batch, at the T of the loss (1 where it has none): what the one is told and what the other says.
     """
 
@@ -78,4 +78,4 @@ class Observer(pl.Callback):
         if trainer.is_global_zero:
             for name, logits in outputs.items():
                 soft = (logits.float() / temperature).softmax(1)
-                logger.experiment.add_histogram(f"soft_labels/{name}", soft.cpu().numpy(), trainer.global_step)
+                logger.experiment.add_histogram(f"z_soft_labels/{name}", soft.cpu().numpy(), trainer.global_step)

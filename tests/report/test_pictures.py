@@ -1,6 +1,7 @@
 """What a finished run shows in TensorBoard."""
 
 import re
+import shlex
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kd_lightning.losses import CE
 from kd_lightning.runs.command import Command, Sweep
-from kd_lightning.training.pictures import samples_figure
+from kd_lightning.training.pictures import panel, samples_figure
 from kd_lightning.training.record import hyperparameters as hparams
 from kd_lightning.training.run import train
 from kd_lightning.training.tensorboard import LAYOUT
@@ -23,10 +24,10 @@ def test_a_run_ends_with_pictures_and_hyperparameters(tmp_path, teacher_run, cac
     events = list(out.glob("events.out.*"))
     assert len(events) == 1, "one file a run"
     seen = EventAccumulator(str(out)).Reload()
-    assert set(seen.Tags()["images"]) == {"test/confusion", "test/reliability", "test/samples"}
+    assert set(seen.Tags()["images"]) == {"z_test/confusion", "z_test/reliability", "z_test/samples"}
     assert {"train/loss", "train/ce", "train/kd", "train/agreement", "train/lr"} <= set(seen.Tags()["scalars"])
     assert seen.Scalars("z_test/accuracy")[-1].value == pytest.approx(metrics["student"]["best"]["test"]["accuracy"])
-    assert set(seen.Tags()["histograms"]) == {"soft_labels/student", "soft_labels/teacher"}
+    assert set(seen.Tags()["histograms"]) == {"z_soft_labels/student", "z_soft_labels/teacher"}
     assert {"val/entropy", "val/teacher_entropy", "train/kd_over_ce"} <= set(seen.Tags()["scalars"])
     assert "_hparams_/session_start_info" in seen.summary_metadata
 
@@ -52,10 +53,19 @@ def test_what_people_look_at_first(tmp_path, teacher_run):
     assert "| teacher |" in text and "| student, last |" in text
 
 
+def test_the_panel_shows_a_long_command_whole(monkeypatch):
+    words = ["python", "-m", "kd_lightning.train", *(f"data.key_{i}=a value of {i}" for i in range(9))]
+    monkeypatch.setattr("kd_lightning.training.pictures.train_command", lambda: words)
+    text = panel({"student": {"last": {"test": {"accuracy": 0.5, "nll": 1.0, "ece": 0.1}}}})
+    command = [line.removeprefix("    ") for line in text.partition("\n\n")[0].splitlines()]
+    assert len(command) > 1 and all(len(line) <= 100 for line in command)
+    assert shlex.split("\n".join(command).replace("\\\n", "")) == words
+
+
 def test_the_layout_joins_what_belongs_together():
     terms, accuracy, *_ = (lines for [_, lines] in LAYOUT["distillation"].values())
     tags = ["train/loss", "train/ce", "train/kd", "train/accuracy", "train/lr", "val/accuracy", "val/teacher_accuracy"]
-    assert [tag for tag in tags if re.match(terms[0], tag)] == tags[:3]
+    assert [tag for tag in ["train/epoch", *tags] if re.match(terms[0], tag)] == tags[:3]
     assert [tag for tag in tags if re.match(accuracy[0], tag)] == ["train/accuracy", "val/accuracy", tags[-1]]
 
 
