@@ -13,8 +13,12 @@ from PIL import Image, ImageOps
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 card = json.loads(session.get_modelmeta().custom_metadata_map["kd_lightning"])
 size, margin = card["preprocessing"]["image_size"], card["preprocessing"]["margin"]
-image = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
-image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR, bleed=(1 - 1 / margin) / 2)
+image = ImageOps.exif_transpose(Image.open(sys.argv[2]))
+if image.mode[0] in "IF":
+    sys.exit("this picture has more than 8 bits a channel; save it in 8 bits, or use kd_lightning.load")
+if image.has_transparency_data:  # white shows through, as in the training
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+image = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR, bleed=(1 - 1 / margin) / 2)
 (logits,) = session.run(None, {"images": np.asarray(image)[None]})
 probabilities = np.exp(logits[0] - logits[0].max())
 probabilities /= probabilities.sum()

@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import kd_lightning
+from kd_lightning.data import decode
 from kd_lightning.deploy.samples import samples
 from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.utils.checks import UserError
@@ -99,6 +100,28 @@ def test_the_example_of_each_runtime_names_the_digit(
     assert capsys.readouterr().out.split() == expected(run, files["image"])
 
 
+@pytest.mark.parametrize(("script", "form"), [("onnxruntime_alone.py", "onnx"), ("exported_program.py", "pt2")])
+def test_the_examples_read_pictures_as_the_training_does(
+    script: str,
+    form: str,
+    run: OpenedRun,
+    files: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clear = Image.open(files["image"]).convert("RGBA")
+    clear.putalpha(Image.fromarray(np.tile(np.arange(0, 256, 32, dtype=np.uint8), (8, 1))).resize(clear.size))
+    clear.save(tmp_path / "clear.png")
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    monkeypatch.setattr(sys, "argv", [script, str(files[form]), str(tmp_path / "clear.png")])
+    runpy.run_path(str(EXAMPLES / script))
+    assert capsys.readouterr().out.split() == expected(run, tmp_path / "clear.png")
+    monkeypatch.setattr(sys, "argv", [script, str(files[form]), str(tmp_path / "deep.png")])
+    with pytest.raises(SystemExit, match="more than 8 bits a channel"):
+        runpy.run_path(str(EXAMPLES / script))
+
+
 def test_an_onnx_file_needs_onnxruntime_alone(run: OpenedRun, files: dict[str, Path], tmp_path: Path) -> None:
     code = "import runpy, sys; sys.modules['torch'] = sys.modules['kd_lightning'] = None; sys.argv = sys.argv[1:]; "
     code += "runpy.run_path(sys.argv[0])"
@@ -110,7 +133,7 @@ def test_an_onnx_file_needs_onnxruntime_alone(run: OpenedRun, files: dict[str, P
 
 def expected(run: OpenedRun, image: Path) -> list[str]:
     """The digit and its probability, by the student itself."""
-    x = run.data.normalize(torch.from_numpy(np.array(Image.open(image).convert("RGB")))[None])
+    x = run.data.normalize(torch.from_numpy(np.array(decode(image)))[None])
     with torch.no_grad():
         probabilities = (run.student.eval()(x) / run.card.extra.get("temperature", 1.0)).softmax(1)
     return [str(int(probabilities.argmax())), f"{float(probabilities.max()):.1%}"]
