@@ -11,7 +11,6 @@ from rich.table import Table
 from torch import nn
 
 from kd_lightning.models import count_macs, count_parameters
-from kd_lightning.runs import names
 from kd_lightning.runs.command import Command
 from kd_lightning.runs.names import student_name, teacher_name
 from kd_lightning.training.build import Experiment
