@@ -69,7 +69,7 @@ def test_a_run_trains_its_teacher_learns_from_it_and_is_rebuilt(distilled: Path,
     (table,) = (place / "cache").rglob("*.bin")  # a row for each of four views
     assert 80 * 4 * 2 * 2 <= table.stat().st_size < 80 * 4 * 32
     seen = EventAccumulator(str(distilled)).Reload()
-    assert "test/samples" in seen.Tags()["images"]
+    assert "z_test/samples" in seen.Tags()["images"]
 
 
 @pytest.mark.slow
