@@ -1,6 +1,7 @@
 """Typed run configuration, and the only place that turns configuration nodes into objects."""
 
 import re
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,10 +74,13 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 
 def build(node: DictConfig, key: str, **kwargs: Any) -> Any:
-    """Instantiates `node._target_`; `key` names the node in messages.
+    """Instantiate `node._target_`; `key` names the node in messages.
 
-    Raises UserError for whatever the target refuses: these are values that the user typed. Outside `trusting()`, where
-    a node may come from a file, also for a target that this package does not offer.
+    Raises:
+        UserError: If there is no such target, it does not take these arguments, or it refuses a value: a UserError of
+            ours, any error of torch or Lightning. Outside `trusting()`, where a node may come from a file, also for a
+            target that this package does not offer.
+        Exception: Any other error inside our code or the user's, which is a fault that needs its traceback.
     """
     check_given(node, key)
     check_targets(OmegaConf.to_container(node, resolve=True), key)
@@ -86,7 +90,21 @@ def build(node: DictConfig, key: str, **kwargs: Any) -> Any:
         cause = e.__cause__ or e
         if isinstance(cause, UserError):
             raise UserError(_key_as_typed(str(cause), key, str(e))) from None
+        if cause is not e and not _is_refusal(cause):
+            raise cause from None
         raise UserError(f"{key}: {_one_line(str(cause))}") from e
+
+
+LIBRARIES = ("torch", "lightning")
+"""Packages whose objects check the values that a user typed, with errors of any class."""
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Return whether a target did not take its arguments, or is a library's and refused a value."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    hydras = [i for i, module in enumerate(modules) if module.startswith("hydra.")]
+    entered = modules[hydras[-1] + 1 :] if hydras else modules
+    return not entered or entered[0].partition(".")[0] in LIBRARIES
 
 
 def _key_as_typed(message: str, key: str, told: str) -> str:

@@ -26,7 +26,7 @@ from kd_lightning.runs.command import Command
 from kd_lightning.runs.lock import Busy, alone
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import brief, say
-from kd_lightning.utils.distributed import repeat_this_job_only, tell
+from kd_lightning.utils.distributed import is_first_rank, repeat_this_job_only, tell
 from kd_lightning.utils.names import slug
 from kd_lightning.utils.quiet import quiet
 from kd_lightning.utils.signals import Stopped
@@ -60,6 +60,8 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
             say(f"finished before, not run again: {out}")
             return runs.read(out).metrics, cfg
         resume = state == "begun"
+    if not resume and is_first_rank():
+        claims.check_place(out)
     with quick_imports():  # torch takes seconds to import
         from kd_lightning.training.processes import ending_children
         from kd_lightning.training.run import train

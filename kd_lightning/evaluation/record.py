@@ -23,6 +23,7 @@ from kd_lightning.evaluation.corruptions import CORRUPTIONS
 from kd_lightning.evaluation.opened import open_run
 from kd_lightning.plots import evaluation as plots
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.console import never_fatal
 
 
 def evaluate(path: Path, overrides: Sequence[str] = (), images: int = 1000) -> dict[str, Any]:
@@ -39,10 +40,11 @@ def evaluate(path: Path, overrides: Sequence[str] = (), images: int = 1000) -> d
     values = collect(open_run(path, overrides), images)
     try:
         runs.write_evaluation(path, values)
-        for name, figure in figures(values).items():
-            plots.save(figure, path / f"evaluation_{name}.png")
     except OSError as e:
         raise UserError(f"cannot write to {path}: {e.strerror}") from e
+    with never_fatal(f"no pictures in {path}"):
+        for name, figure in figures(values).items():
+            plots.save(figure, path / f"evaluation_{name}.png")
     return values
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.files import broken_entry
 
 RUN_WEIGHTS = "student.safetensors"  # what a run directory keeps (kd_lightning.runs.directory)
 
@@ -52,6 +54,8 @@ def _read(path: Path, key: str) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if entry := broken_entry(path):
+            raise UserError(f"{key}: {path} is damaged (wrong checksum of {entry})")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about pickle's protocol, before the error that tells more
             return torch.load(path, map_location="cpu", weights_only=True)  # a malicious pickle must not run
@@ -62,7 +66,9 @@ def _read(path: Path, key: str) -> Any:
                 "save it again as torch.save(model.state_dict(), …) or as safetensors"
             ) from e
         raise UserError(f"{key}: {path} is damaged or not a checkpoint ({_last_line(e)})") from e
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
+    except UserError:
+        raise
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as e:
         raise UserError(f"{key}: {path} is damaged or not a checkpoint ({_last_line(e)})") from e
 
 

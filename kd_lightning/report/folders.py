@@ -10,6 +10,7 @@ from kd_lightning.report.comparison import Comparison, compare_runs
 from kd_lightning.report.tables import commands, csv_text, markdown, terminal_table
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
+from kd_lightning.utils.files import write_text
 
 
 def compare(folders: Sequence[Path], out: Path | None = None) -> Comparison:
@@ -78,7 +79,7 @@ def write_report(
     try:
         out.mkdir(parents=True, exist_ok=True)
         for suffix, text in files.items():
-            (out / f"comparison.{suffix}").write_text(text, encoding="utf-8")
+            write_text(out / f"comparison.{suffix}", text)
     except OSError as e:
         raise UserError(f"cannot write the report to {out}: {e.strerror}; choose another folder with --out") from e
     return out / "comparison.html"

@@ -15,6 +15,7 @@ from kd_lightning.runs.directory import (
     below,
     diverged,
     find,
+    go_on,
     is_finished,
     kept_checkpoints,
     read,

@@ -1,6 +1,5 @@
 """Claims on run directories: a folder belongs to one run, from its first moment, and when it goes on."""
 
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,10 +19,12 @@ from kd_lightning.runs.directory import (
     write_config,
 )
 from kd_lightning.runs.keys import INCIDENTAL, flatten
+from kd_lightning.runs.lock import LOCK
 from kd_lightning.runs.names import resume_word
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 from kd_lightning.utils.distributed import is_first_rank, tell
+from kd_lightning.utils.files import broken_entry
 
 # Where files lie, and how long, fast and talkative a training is: what a run may change when it goes on.
 CHANGEABLE = ("trainer.", "data.root", "data.num_workers", "data.verify", "model.teacher_weights", "teacher_stage.dir")
@@ -50,7 +51,8 @@ def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
         newest = _newest_whole(path)
         if newest is None and done:  # training anew would replace what it has
             raise UserError(f"resume: the run in {path} is finished, but its {LAST} is missing; start a new run")
-        write_config(path, config)
+        if not is_finished(path):  # a finished one stays so until its training begins: `go_on`
+            write_config(path, config)
         return newest
 
     name = tell(f"checkpoint of {path}", first)
@@ -78,9 +80,8 @@ def damage(path: Path) -> str | None:
     import torch  # takes seconds, which `--help` need not wait for
 
     try:
-        with zipfile.ZipFile(path) as archive:
-            if entry := archive.testzip():  # torch checks no checksums
-                return f"wrong checksum of {entry}"
+        if entry := broken_entry(path):
+            return f"wrong checksum of {entry}"
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # whatever a damaged zip or pickle raises
         return str(e).splitlines()[0][:80] if str(e) else type(e).__name__
@@ -99,6 +100,21 @@ def holds(path: Path, config: DictConfig) -> bool:
             f"{path} holds a run with {k}={there.get(k)}, not {wanted.get(k)}; choose another hydra.sweep.dir"
         )
     return True
+
+
+def check_place(path: Path) -> None:
+    """Raise UserError if the folder of a new run holds files of other origin: a mistyped folder, such as `docs`."""
+    if (path / CONFIG).is_file():  # a run, of which `claim` says more
+        return
+    remove_partial(path)
+    others = sorted({file.name for file in path.iterdir()} - {LOCK, _log_file()})
+    if others:
+        told = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise UserError(f"hydra.run.dir: {path} is no run and holds {told}; give a new or an empty folder")
+
+
+def _log_file() -> str:
+    return f"{HydraConfig.get().job.name if HydraConfig.initialized() else 'train'}.log"
 
 
 def _create(path: Path, config: DictConfig) -> None:
@@ -137,10 +153,9 @@ def discard(path: Path) -> None:
     if not is_first_rank() or any((path / name).exists() for name in (LAST, PREVIOUS, METRICS)):
         return
     remove_partial(path)
-    job = HydraConfig.get().job.name if HydraConfig.initialized() else "train"
     before = _before.pop(path.absolute(), frozenset())
     for file in path.iterdir():
-        made_here = file.name in (CONFIG, f"{job}.log") or file.name.startswith("events.out.tfevents.")
+        made_here = file.name in (CONFIG, _log_file()) or file.name.startswith("events.out.tfevents.")
         if made_here and file.name not in before:
             file.unlink(missing_ok=True)
     discard_if_empty(path)

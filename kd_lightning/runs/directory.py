@@ -107,18 +107,33 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def go_on(path: Path, config: DictConfig) -> None:
+    """Let the finished run in `path` go on with `config`: it is unfinished again, until its new scores are there.
+
+    The old scores stay in `metrics.json`, marked with `continues`: they are not those of the new budget.
+    """
+    write_text(path / METRICS, _json(_metrics(path) | {"continues": True}))
+    write_config(path, config)
+
+
 def is_finished(path: Path) -> bool:
-    """Return whether the run in `path` is finished; one that has diverged is not."""
-    return (path / METRICS).is_file() and diverged(path) is None
+    """Return whether the run in `path` is finished; one that has diverged, or goes on with more epochs, is not."""
+    return (path / METRICS).is_file() and not {"diverged", "continues"} & _metrics(path).keys()
 
 
 def diverged(path: Path) -> dict[str, Any] | None:
     """Return how the run in `path` diverged (`epoch`, `step`, …); None if it did not."""
+    metrics = _metrics(path)
+    return metrics if metrics.get("diverged") else None
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    """Return what `metrics.json` holds; nothing if there is none, or it is damaged."""
     try:
         metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
-        return metrics if metrics.get("diverged") else None
-    except (OSError, ValueError, AttributeError):
-        return None
+    except (OSError, ValueError):
+        return {}
+    return metrics if isinstance(metrics, dict) else {}
 
 
 def read(path: Path) -> Run:
@@ -127,14 +142,13 @@ def read(path: Path) -> Run:
     if how := diverged(path):
         raise UserError(f"{path} has diverged in epoch {how.get('epoch')}, step {how.get('step')}: it has no result")
     if not is_finished(path):
-        raise UserError(f"{path} has no {METRICS}: that run did not finish; go on with {resume_word(path)}")
+        why = "goes on with more epochs and" if (path / METRICS).is_file() else f"has no {METRICS}: that run"
+        raise UserError(f"{path} {why} did not finish; go on with {resume_word(path)}")
+    metrics = _metrics(path)
     damaged = UserError(f"{path / METRICS} is damaged; run it again")
-    try:
-        metrics = json.loads((path / METRICS).read_text())
-        schema = metrics.get("schema")
-    except (ValueError, AttributeError) as e:
-        raise damaged from e
-    if schema != SCHEMA:
+    if not metrics:
+        raise damaged
+    if (schema := metrics.get("schema")) != SCHEMA:
         raise UserError(f"{path / METRICS} has schema {schema}, this version reads {SCHEMA}; run it again")
     if not _is_whole(metrics):
         raise damaged
@@ -148,7 +162,8 @@ def _is_whole(metrics: dict[str, Any]) -> bool:
         models = [student["last"], student[metrics["select"]], teacher or student["last"]]
         numbers = [model["test"]["accuracy"] for model in models] + [metrics[k] for k in ("seconds", "epochs")]
         numbers += [size[k] for size in (student, teacher or student) for k in ("parameters", "macs")]
-        return all(isinstance(n, (int, float)) for n in numbers) and {"precision", "accelerator"} <= metrics.keys()
+        whole = {"precision", "accelerator"} <= metrics.keys() and isinstance(metrics["sha256"][STUDENT], str)
+        return whole and all(isinstance(n, (int, float)) for n in numbers)
     except (AttributeError, KeyError, TypeError):
         return False
 

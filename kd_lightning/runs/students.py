@@ -29,6 +29,7 @@ from kd_lightning.utils.files import checksum, write_whole
 
 KEY = "kd_lightning"
 """Key of the card in a weights file's metadata."""
+LOST = f"has no {STUDENT}, though it finished; copy the folder again, or delete it and train again"
 
 
 def save_student(path: Path, model: nn.Module, card: StudentCard) -> None:
@@ -53,9 +54,16 @@ def weights_file(path: str | Path, key: str) -> Path:
     if folder and which and not path.exists():
         return _checkpoint(Path(folder), which, key)
     if not path.is_dir():
+        if path.name == STUDENT and is_finished(path.parent):
+            check_weights(path.parent)
         return path
     if not (path / STUDENT).is_file():
-        raise UserError(f"{key}: {path} is a folder without a finished run; give a checkpoint file or a run directory")
+        what = (
+            LOST
+            if is_finished(path)
+            else "is a folder without a finished run; give a checkpoint file or a run directory"
+        )
+        raise UserError(f"{key}: {path} {what}")
     if is_finished(path):
         check_weights(path)
     return path / STUDENT
@@ -104,7 +112,7 @@ def load_student(path: Path) -> tuple[nn.Module, StudentCard]:
     weights = path / STUDENT
     if not weights.is_file():
         if is_finished(path):
-            raise UserError(f"{path} has no {STUDENT}, though it finished; copy the folder again, or train it again")
+            raise UserError(f"{path} {LOST}")
         raise UserError(f"{path} has no {STUDENT}: that run did not finish; go on with {resume_word(path)}")
     try:
         with safe_open(weights, "pt") as f:
@@ -133,7 +141,13 @@ def load_students(path: Path) -> tuple[dict[str, nn.Module], StudentCard]:
 
 
 def load_checkpoint(module: nn.Module, path: Path) -> int:
-    """Load a Lightning checkpoint's weights into `module`; return the number of epochs it was trained for."""
+    """Load a Lightning checkpoint's weights into `module`; return the number of epochs it was trained for.
+
+    Raises:
+        UserError: If it is damaged.
+    """
+    if problem := damage(path):
+        raise UserError(f"{path} is damaged ({problem}), and the run cannot be tested with it; train it again")
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
     return int(state["epoch"]) + 1

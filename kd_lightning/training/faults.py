@@ -1,5 +1,6 @@
-"""Faults around a training that are not its own: memory, pictures, files left open."""
+"""Faults around a training that are not its own: memory, processes that read, pictures, files left open."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +12,27 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from kd_lightning.data.module import DataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.training.pictures import log_pictures
-from kd_lightning.utils.checks import UserError
-from kd_lightning.utils.console import say
+from kd_lightning.utils.checks import LostProcess, UserError
+from kd_lightning.utils.console import never_fatal
+
+
+@contextmanager
+def lost_worker_in_one_line() -> Iterator[None]:
+    """Turn what is raised when a process that reads samples is gone into one line. Raises LostProcess.
+
+    torch raises it from a signal handler, wherever the program is; until then, reading from its pipe fails.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as e:
+        names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(e.__traceback__)]
+        if not (names[-1].startswith("torch.utils.data.") or "torch.multiprocessing.reductions" in names):
+            raise
+        reason = (str(e).splitlines() or [type(e).__name__])[0][:120]
+        raise LostProcess(
+            f"a process that reads samples is gone ({reason}); often the system killed it, out of memory: lower "
+            "data.num_workers, then go on with resume=<run directory>"
+        ) from e
 
 
 @contextmanager
@@ -40,11 +60,8 @@ def try_pictures(
     logger = next((one for one in trainer.loggers if isinstance(one, TensorBoardLogger)), None)
     if logger is None:
         return
-    try:
+    with never_fatal("no figures in TensorBoard"):
         log_pictures(logger, trainer.global_step, distiller, data, hparams, metrics)
-    except Exception as e:
-        reason = (str(e).splitlines() or [""])[0][:120]
-        say(f"no figures in TensorBoard: {type(e).__name__}: {reason}")
 
 
 def close_loggers(trainer: pl.Trainer) -> None:

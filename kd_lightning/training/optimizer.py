@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kd_lightning.config import build
-from kd_lightning.utils.checks import UserError, integer, number
+from kd_lightning.utils.checks import UserError, choice, integer, number
 
 OPTIMIZER_BOUNDS: dict[str, dict[str, float]] = {  # torch lets NaN pass, and some of these
     "lr": {"gt": 0},
@@ -36,6 +36,8 @@ def build_optimizer(
     for key, bounds in OPTIMIZER_BOUNDS.items():
         if key in optimizer_node:
             number(f"optimizer.{key}", optimizer_node[key], **bounds)
+    for key in {"nesterov", "amsgrad", "maximize"} & {str(key) for key in optimizer_node}:
+        choice(f"optimizer.{key}", optimizer_node[key], (True, False))  # torch takes any text for true
     optimizer_node = _scaled(optimizer_node, batch)
     if fused and "fused" not in optimizer_node and _has_fused(optimizer_node):
         optimizer_node = OmegaConf.merge(optimizer_node, {"fused": True})  # type: ignore[assignment]

@@ -17,7 +17,7 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 
 from kd_lightning import runs
 from kd_lightning.runs.command import Command
-from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.checks import LostProcess, UserError
 from kd_lightning.utils.distributed import is_started_by_launcher, rank_name
 from kd_lightning.utils.signals import stop
 
@@ -27,12 +27,6 @@ SHARED_WITHIN = 30.0
 """Seconds within which a network file system shows a file of another machine."""
 
 _watches: list["_Watch"] = []
-
-
-class LostProcess(UserError):
-    """Another process of the training ended before its time."""
-
-    status = 1
 
 
 class _Watch(threading.Thread):

@@ -15,7 +15,7 @@ from kd_lightning.runs.students import weights_file
 from kd_lightning.teachers.build import build_teacher
 from kd_lightning.training.build import Experiment, build_experiment
 from kd_lightning.training.calibration import calibrate_teacher
-from kd_lightning.training.faults import close_loggers, memory_in_one_line
+from kd_lightning.training.faults import close_loggers, lost_worker_in_one_line, memory_in_one_line
 from kd_lightning.training.forecast import Forecast, followed_by
 from kd_lightning.training.nonfinite import Diverged
 from kd_lightning.training.record import Taught, keep, run_metrics, teacher_metrics
@@ -51,7 +51,7 @@ def train(cfg: DictConfig, out: Path, resume: bool = False, extra: Mapping[str, 
     experiment = build_experiment(cfg)
     checkpoint = claims.claim(out, cfg, resume)
     try:
-        with memory_in_one_line(experiment.data.batch_size):
+        with lost_worker_in_one_line(), memory_in_one_line(experiment.data.batch_size):
             return _fit_and_test(cfg, experiment, out, checkpoint, extra or {})
     except UserError as e:
         if isinstance(e, Diverged) and not e.is_recorded:
@@ -97,6 +97,8 @@ def _fit_and_test(
         taught = Taught(teacher, weights, views, temperatures)
     if run.compile:
         distiller.compile_networks(run.data.batch_size, run.compile)
+    if trainer.is_global_zero and runs.is_finished(out):
+        runs.go_on(out, cfg)
     if run.trainer.max_epochs:
         trainer.fit(distiller, run.data, ckpt_path=checkpoint, weights_only=True)
     seconds = log.seconds

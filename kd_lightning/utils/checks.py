@@ -14,6 +14,12 @@ class UserError(ValueError):
     """Exit status of the command."""
 
 
+class LostProcess(UserError):
+    """Another process that the training needs ended before its time."""
+
+    status = 1
+
+
 def number(key: str, value: Any, *, gt: float | None = None, ge: float | None = None, le: float | None = None) -> float:
     """Return `value` as a finite float within the bounds (>, >=, <=). Raises UserError."""
     _check_range(key, value, (int, float), "a number", {">": gt, ">=": ge, "<=": le})

@@ -50,6 +50,15 @@ def above(bar: Console) -> Iterator[None]:
         _bars.remove(bar)
 
 
+@contextmanager
+def never_fatal(what: str) -> Iterator[None]:
+    """Tell an error inside in one line that begins with `what`: for pictures, which never decide a status."""
+    try:
+        yield
+    except Exception as e:
+        say(f"{what}: {type(e).__name__}: {(str(e).strip().splitlines() or [''])[0][:120]}")
+
+
 def say(content: Any, detail: bool = False) -> None:
     """Print a line or a rich renderable once, not once a process, and log it as plain text.
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,7 @@ def write_whole(
 
     Raises:
         FileExistsError: With `exclusive`, if `path` exists.
+        OSError: If it cannot be written; its `filename` is `path`.
     """
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -52,6 +54,10 @@ def write_whole(
             partial.replace(path)
         flush(path.parent)  # the name, too
         return written
+    except OSError as e:
+        if e.filename is None or Path(e.filename) == partial:  # a full disk names no file
+            e.filename = str(path)
+        raise
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -67,6 +73,21 @@ def flush(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def broken_entry(path: Path) -> str | None:
+    """Return the first entry of a zip archive (`.ckpt`, `.pt`, `.npz`) whose checksum is wrong; None if all are right.
+
+    torch and numpy write checksums, but torch does not read them. A file of another kind has none.
+
+    Raises:
+        zipfile.BadZipFile: If the archive is cut or otherwise not readable.
+    """
+    with open(path, "rb") as f:
+        if f.read(4) != b"PK\x03\x04":
+            return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def checksum(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Checkpoints are whole at every moment, and a run that goes on ends as if it had never stopped."""
 
 import errno
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from kd_lightning.training import checkpoints
 from kd_lightning.training.checkpoints import Writer
 from kd_lightning.training.run import train
 from kd_lightning.utils import files
+from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.signals import Stopped
 from tests.conftest import Finished, compose
 
@@ -103,6 +105,36 @@ def test_more_epochs_without_a_checkpoint_leave_a_finished_run_as_it_is(
     assert kept == {name: (tmp_path / "r" / name).read_bytes() for name in kept}
 
 
+def test_a_finished_run_that_goes_on_and_stops_is_unfinished_and_keeps_its_old_scores(
+    cli: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None
+) -> None:
+    """Its checkpoints are of the longer training then, and its scores of the shorter one."""
+    assert cli("loss=ce", "hydra.run.dir=r").status == 0
+    run, before = tmp_path / "r", scores(tmp_path / "r")
+    with monkeypatch.context() as m:
+        stop_at(m, 1, "after")
+        assert cli("resume=r", "trainer.max_epochs=4", tiny=False).status == 137
+    assert not runs.is_finished(run) and json.loads((run / runs.METRICS).read_text())["student"] == before[0]
+    with pytest.raises(UserError, match=r"goes on with more epochs and did not finish; go on with resume="):
+        runs.read(run)
+    assert cli("resume=r", tiny=False).status == 0, "its configuration knows the new number of epochs"
+    assert runs.read(run).metrics["epochs"] == 4 and "continues" not in runs.read(run).metrics
+
+
+def test_a_finished_run_whose_going_on_is_refused_stays_finished(
+    cli: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("loss=ce", "hydra.run.dir=r").status == 0
+    kept = {file.name: file.read_bytes() for file in (tmp_path / "r").iterdir() if file.suffix != ".log"}
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise UserError("no")
+
+    monkeypatch.setattr("kd_lightning.training.run.build_trainer", refuses)
+    assert cli("resume=r", "trainer.max_epochs=2", tiny=False).status == 2
+    assert kept == {name: (tmp_path / "r" / name).read_bytes() for name in kept}
+
+
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.97])
 def test_a_halved_configuration_is_one_line(cli: Callable[..., Finished], tmp_path: Path, part: float) -> None:
     assert cli("loss=ce", "hydra.run.dir=r").status == 0
@@ -127,7 +159,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(
 
     monkeypatch.setattr(files, "flush", full)
     done = cli("loss=ce", "trainer.max_epochs=4", "hydra.run.dir=r")
-    assert done.status == 2 and "No space left on device" in done.err and "Traceback" not in done.err
+    assert done.status == 2 and "last.ckpt: No space left on device" in done.err and "Traceback" not in done.err
     state = torch.load(tmp_path / "r" / runs.LAST, weights_only=True)
     assert state["epoch"] == 0 and not [p for p in (tmp_path / "r").iterdir() if p.name.startswith(".")]
 

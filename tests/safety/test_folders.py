@@ -3,39 +3,60 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kd_lightning.training import run
 from tests.conftest import Finished
 
 REFUSED = ("model.teacher=resnet8", "teacher_stage.max_epochs=1", "teacher_stage.optimizer.lr=1e-9")
 """A teacher that knows no more than chance."""
 
 
-def test_a_refused_teacher_leaves_the_users_files_alone(cli: Callable[..., Finished], tmp_path: Path) -> None:
-    mine = tmp_path / "mydir"
-    (mine / "photos").mkdir(parents=True)
-    for name in ("thesis.txt", "photos/a.png", "train.log", "events.out.tfevents.mine"):
-        (mine / name).write_text("mine")
-    done = cli(*REFUSED, "hydra.run.dir=mydir")
+MINE = ("thesis.txt", "photos/a.png", "events.out.tfevents.mine", "last.ckpt")
+
+
+@pytest.mark.parametrize("folder", ["mydir", "."])
+def test_a_folder_with_other_files_is_refused_and_stays_as_it_is(
+    cli: Callable[..., Finished], tmp_path: Path, folder: str
+) -> None:
+    place = tmp_path / folder
+    (place / "photos").mkdir(parents=True)
+    for name in MINE:
+        (place / name).write_text("mine")
+    done = cli("loss=ce", f"hydra.run.dir={folder}")
+    assert done.status == 2 and f"hydra.run.dir: {folder} is no run and holds" in done.err
+    assert sorted(str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()) == sorted(MINE)
+
+
+def test_a_refused_teacher_leaves_what_came_into_its_folder(
+    cli: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another program, while it trained."""
+    measure = run.check_teacher
+
+    def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        (tmp_path / "r" / "mine.txt").write_text("mine")
+        return measure(*args, **kwargs)
+
+    monkeypatch.setattr(run, "check_teacher", meanwhile)
+    done = cli(*REFUSED, "hydra.run.dir=r")
     assert done.status == 2 and "chance" in done.err
-    assert sorted(str(p.relative_to(mine)) for p in mine.rglob("*") if p.is_file()) == [
-        "events.out.tfevents.mine",
-        "photos/a.png",
-        "thesis.txt",
-        "train.log",
-    ]
-
-
-def test_a_refused_run_in_the_current_folder_leaves_it(cli: Callable[..., Finished], tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    done = cli(*REFUSED, "hydra.run.dir=.")
-    assert done.status == 2
     assert "it was trained here and learned too little: train it longer (teacher_stage.max_epochs=…)" in done.err
     assert "model.teacher_weights=imagenet" in done.err and "order of its classes" not in done.err
-    again = cli(*REFUSED, "hydra.run.dir=.")
+    assert [path.name for path in (tmp_path / "r").iterdir()] == ["mine.txt"]
+    again = cli(*REFUSED, "hydra.run.dir=again")
     assert again.status == 2 and again.err == done.err, "kept, and not reused blindly"
-    assert (tmp_path / "mine.txt").is_file() and not (tmp_path / "config.yaml").exists()
+
+
+def test_a_log_that_was_there_before_stays(cli: Callable[..., Finished], tmp_path: Path) -> None:
+    """A process that was killed before its run began leaves one, and the same command begins it."""
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "train.log").write_text("mine\n")
+    assert cli(*REFUSED, "hydra.run.dir=r").status == 2
+    assert (tmp_path / "r" / "train.log").read_text().startswith("mine\n")
+    assert cli("loss=ce", "hydra.run.dir=r").status == 0
 
 
 def test_nothing_is_removed_recursively_anywhere() -> None:
@@ -81,7 +102,7 @@ def test_a_folder_with_signs_is_resumed_as_it_is_typed(cli: Callable[..., Finish
 
 
 def test_many_runs_in_one_second_have_folders_of_their_own(start: Callable, tmp_path: Path) -> None:
-    runs = [start("loss=ce") for _ in range(3)]
-    assert [run.wait().status for run in runs] == [0, 0, 0]
+    started = [start("loss=ce") for _ in range(3)]
+    assert [one.wait().status for one in started] == [0, 0, 0]
     names = [p.name for p in (tmp_path / "outputs" / "train").iterdir()]
     assert len(names) == 3 and all("_digits_resnet8_ce_seed0_" in name for name in names)

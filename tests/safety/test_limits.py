@@ -2,16 +2,22 @@
 
 import errno
 import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from kd_lightning import cli as cli_module
+from kd_lightning import evaluate
+from kd_lightning.evaluation import record
+from kd_lightning.plots.evaluation import confusion_figure, save
+from kd_lightning.teachers.cache.table import LogitTable
 from kd_lightning.training import faults
-from kd_lightning.training.faults import memory_in_one_line
-from kd_lightning.utils.checks import UserError
+from kd_lightning.training.faults import lost_worker_in_one_line, memory_in_one_line
+from kd_lightning.utils.checks import LostProcess, UserError
 from tests.conftest import Finished
 
 
@@ -78,6 +84,59 @@ def test_memory_that_is_used_up_is_one_line() -> None:
             raise error
     with pytest.raises(RuntimeError, match="ours"), memory_in_one_line(64):
         raise RuntimeError("ours")
+
+
+class Dies(torch.utils.data.Dataset[int]):
+    """Samples whose reader is killed, as by a system that is out of memory."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, i: int) -> int:
+        if i == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return i
+
+
+def test_a_process_that_reads_and_is_killed_is_one_line() -> None:
+    loader = torch.utils.data.DataLoader(Dies(), batch_size=2, num_workers=1)
+    told = r"a process that reads samples is gone .*lower data\.num_workers"
+    with pytest.raises(LostProcess, match=told), lost_worker_in_one_line():
+        list(loader)
+    with pytest.raises(RuntimeError, match="ours"), lost_worker_in_one_line():
+        raise RuntimeError("ours")
+
+
+def test_a_full_disk_under_the_cache_is_an_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a signal, which a memory map would end the process by."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    table = LogitTable(tmp_path / "t.bin", 4, 10, torch.float32)
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match=r"t\.bin"):
+        table.write(torch.arange(2), torch.randn(2, 10))
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # boxes in their place
+def test_names_of_classes_are_drawn_as_they_are(tmp_path: Path) -> None:
+    classes = ["$x^{$", "日本", r"a_b\frac"]
+    save(confusion_figure({"student": [[3, 0, 1], [0, 4, 0], [1, 1, 2]]}, classes), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_a_picture_of_an_evaluation_that_cannot_be_drawn_is_one_line(
+    command: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch, distilled: Path
+) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("no glyph\nfor this")
+
+    monkeypatch.setattr(record, "figures", fails)
+    done = command(evaluate, distilled, "--images", 0)
+    assert done.status == 0 and "ValueError: no glyph" in done.out
 
 
 def test_a_picture_that_cannot_be_drawn_is_one_line(

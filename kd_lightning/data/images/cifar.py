@@ -4,6 +4,7 @@ import socket
 import urllib.request
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,9 @@ class CIFAR10DataModule(ResidentDataModule):
                 warnings.simplefilter("ignore", DeprecationWarning)  # tarfile's notice about filters
                 self.dataset(str(self.root), download=True)
         except (OSError, RuntimeError) as error:  # URLError is an OSError
-            raise UserError(self._how_to_get(f"could not be downloaded ({error})")) from error
+            damaged = self._damaged()
+            also = f"is damaged ({', '.join(damaged)}: wrong MD5) and " if damaged else ""
+            raise UserError(self._how_to_get(f"{also}could not be downloaded ({error})")) from error
 
     def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         try:  # torchvision compares the MD5 sums of all files
@@ -80,9 +83,15 @@ class CIFAR10DataModule(ResidentDataModule):
         return images, labels, test_images, test_labels
 
     def _present(self) -> bool:
-        files = [*self.dataset.train_list, *self.dataset.test_list]
+        return all(check_integrity(path, md5) for path, md5 in self._files())
+
+    def _damaged(self) -> list[str]:
+        """Return the files that are there with another content than the published one."""
+        return [path.name for path, md5 in self._files() if path.is_file() and not check_integrity(path, md5)]
+
+    def _files(self) -> list[tuple[Path, str]]:
         folder = self.root / self.dataset.base_folder
-        return all(check_integrity(folder / name, md5) for name, md5 in files)
+        return [(folder / name, md5) for name, md5 in (*self.dataset.train_list, *self.dataset.test_list)]
 
     def _probe(self) -> None:
         """Ask the server for a sign of life, unless the archive was put there by hand. Raises OSError."""

@@ -16,6 +16,7 @@ from kd_lightning.utils.console import say
 MOST_BYTES = 256 * 2**20  # of one epoch's answers on the device
 LONG = 20.0  # seconds before an epoch that are told
 TOGETHER = 64  # batches whose answers leave the device together
+LEAST = 8  # samples asked at once: a matrix product of 1 to 3 rows rounds otherwise than one of a whole batch
 
 
 class CachedTeacher(Teacher):
@@ -116,9 +117,10 @@ class CachedTeacher(Teacher):
     def _ask(self, order: Tensor, keys: Tensor, answers: Tensor) -> None:
         """Ask about the samples `order` `[n]` as they are shown in this epoch, and put what is said into `answers`."""
         size, device = self._data.batch_size, answers.device
-        shown = order
-        if device.type != "cpu":  # one shape only, for which kernels are chosen and compiled once
-            shown = order[torch.arange(-(-len(order) // size) * size) % len(order)]
+        # On a GPU one shape only, for which kernels are chosen and compiled once.
+        last = len(order) % size or size
+        more = (min(size, LEAST) if device.type == "cpu" else size) - last
+        shown = order[torch.arange(len(order) + max(0, more)) % len(order)]
         batches = self._data.splits["train"].batches(shown, size, self._data.seed, self._epoch, device)
         since, done = time.perf_counter(), 0
         for some, batch in zip(keys.split(size), batches, strict=True):
@@ -146,7 +148,7 @@ class CachedTeacher(Teacher):
         self.asked += len(there)
         self.found += int(there.sum())
         if not there.all():
-            missing = ~there
+            missing = _enough(~there)
             answer = self.live(self._some(batch, missing)).logits
             table.write(keys.cpu()[missing], answer)
             logits[missing] = answer.to(logits)
@@ -166,6 +168,13 @@ class CachedTeacher(Teacher):
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         self.live.apply_(fn)
+
+
+def _enough(missing: Tensor) -> Tensor:
+    """Return which samples of a batch to ask for, bool: those that are missing, and others up to `LEAST`."""
+    asked = torch.zeros_like(missing)
+    asked[(~missing).int().argsort(stable=True)[: max(LEAST, int(missing.sum()))]] = True
+    return asked
 
 
 def _view(batch: Batch) -> Tensor:

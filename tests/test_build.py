@@ -1,0 +1,54 @@
+"""What the builder makes of errors: one line for a value that was refused, a traceback for a fault in code."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from kd_lightning.config import build
+from kd_lightning.training.optimizer import build_optimizer
+from kd_lightning.utils.checks import UserError
+from tests.conftest import compose
+
+
+class Broken:
+    """Has a fault of its own."""
+
+    def __init__(self, size: int = 1) -> None:
+        self.size = size + {}["not there"]  # type: ignore[var-annotated]
+
+
+REFUSED = {
+    "no such target": ({"_target_": "kd_lightning.losses.Nope"}, "Nope"),
+    "no such module": ({"_target_": "nowhere.Nope"}, "nowhere"),
+    "an argument that it does not take": ({"_target_": "kd_lightning.losses.KD", "foo": 1}, "foo"),
+    "a value that we refuse": ({"_target_": "kd_lightning.losses.KD", "temperature": "abc"}, "x.temperature"),
+    "a value that torch refuses": ({"_target_": "torch.nn.Conv2d", "in_channels": 3}, "out_channels"),
+    "a value that torch refuses inside": (
+        {"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 4, "kernel_size": 1, "groups": 2},
+        "divisible",
+    ),
+    "a value that Lightning refuses": ({"_target_": "lightning.pytorch.Trainer", "strategy": "abc"}, "strategy"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_value_is_one_line(name: str) -> None:
+    node, word = REFUSED[name]
+    with pytest.raises(UserError, match=r"^(x|loss)") as e:
+        build(OmegaConf.create(node), "x")
+    assert word.removeprefix("x.") in str(e.value) and "\n" not in str(e.value)
+
+
+def test_a_fault_in_code_keeps_its_traceback() -> None:
+    with pytest.raises(KeyError, match="not there") as e:
+        build(OmegaConf.create({"_target_": f"{__name__}.Broken"}), "x")
+    assert Path(e.traceback[-1].path) == Path(__file__)
+    with pytest.raises(UserError, match="unexpected keyword"):
+        build(OmegaConf.create({"_target_": f"{__name__}.Broken", "sise": 2}), "x")
+
+
+def test_switches_of_an_optimizer_are_true_or_false() -> None:
+    config = compose("optimizer.nesterov=abc")
+    with pytest.raises(UserError, match=r"optimizer\.nesterov must be one of True, False, got 'abc'"):
+        build_optimizer(config.optimizer, config.scheduler, 1, 64)
