@@ -1,12 +1,15 @@
 """Only what a run has made itself may ever be removed."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from kd_lightning.runs.names import override, resume_word
 from kd_lightning.training import run
 from tests.conftest import Finished
 
@@ -75,18 +78,20 @@ def test_what_a_killed_process_left_half_written_goes_when_the_run_goes_on(
     assert [p.name for p in (tmp_path / "r").iterdir() if p.name.startswith(".")] == [".5.mine.txt"]
 
 
-@pytest.mark.parametrize("folder", ["lr=0.1,T=4 (a)", "it's [ä] {b}", "-m", 'say "hi"', "a\\'b", "x#y z"])
+SIGNS = ("lr=0.1,T=4 (a)", "it's [ä] {b}", "-m", 'say "hi"', "a\\'b", "x#y z")
+
+
+@pytest.mark.parametrize("folder", [*SIGNS, "&".join(SIGNS)])
+def test_the_printed_word_of_any_folder_is_read_back(folder: str) -> None:
+    (word,) = shlex.split(resume_word(Path("runs") / folder))
+    assert OverridesParser.create().parse_override(word).value() == f"runs/{folder}"
+
+
+@pytest.mark.parametrize("folder", ["&".join(SIGNS), "-m"])
 def test_a_folder_of_any_name_can_be_resumed_by_the_printed_word(
     cli: Callable[..., Finished], tmp_path: Path, folder: str
 ) -> None:
-    import shlex
-
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    from kd_lightning.runs.names import override, resume_word
-
     (word,) = shlex.split(resume_word(Path("runs") / folder))
-    assert OverridesParser.create().parse_override(word).value() == f"runs/{folder}"
     done = cli("loss=ce", override("hydra.run.dir", f"runs/{folder}"))
     assert done.status == 0
     unwrapped = "".join(done.out.split())
