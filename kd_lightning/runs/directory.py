@@ -160,7 +160,9 @@ def _is_whole(metrics: dict[str, Any]) -> bool:
     try:
         student, teacher = metrics["student"], metrics.get("teacher")
         models = [student["last"], student[metrics["select"]], teacher or student["last"]]
-        numbers = [model["test"]["accuracy"] for model in models] + [metrics[k] for k in ("seconds", "epochs")]
+        splits = [model[split] for model in models for split in ("test", "val") if split == "test" or split in model]
+        numbers = [split["accuracy"] for split in splits] + [metrics[k] for k in ("seconds", "epochs")]
+        numbers += [n for split in splits for n in split.values() if n is not None] + [metrics.get("images_seen") or 0]
         numbers += [size[k] for size in (student, teacher or student) for k in ("parameters", "macs")]
         whole = {"precision", "accelerator"} <= metrics.keys() and isinstance(metrics["sha256"][STUDENT], str)
         return whole and all(isinstance(n, (int, float)) for n in numbers)

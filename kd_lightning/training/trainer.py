@@ -30,6 +30,8 @@ PROFILERS: dict[str, type[Profiler]] = {
 }
 OURS = ("skip_nonfinite", "keep_epochs")
 """Keys of the group `trainer` that Lightning's Trainer does not have."""
+SWITCHES = ("detect_anomaly", "sync_batchnorm", "enable_progress_bar", "enable_model_summary")
+"""Keys that are true or false; some of the Trainer's parts take 0 and 1, too, and some fail on them."""
 REFUSED = {
     "callbacks": "callbacks have a group of their own: callbacks=early_stopping, or +callbacks.mine={_target_: …}",
     "logger": "loggers have a group of their own: logger=csv, logger=[tensorboard,csv], or +logger.mine={_target_: …}",
@@ -52,6 +54,9 @@ def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
     node = node.copy()
     _check_keys(node)
     choice_or_count("trainer.fast_dev_run", node.get("fast_dev_run", False))
+    for key in SWITCHES:
+        if not isinstance(value := node.get(key, False), bool):
+            raise UserError(f"trainer.{key} must be true or false, got {value!r}")
     integer("trainer.max_epochs", node.max_epochs, ge=least_epochs)
     integer("trainer.log_every_n_steps", node.log_every_n_steps, ge=1)
     integer("trainer.accumulate_grad_batches", node.accumulate_grad_batches, ge=1)

@@ -127,7 +127,7 @@ def test_any_value_of_any_key(key: tuple[str, ...], value: str) -> None:
 def test_the_fuzz_finds_limits_that_nobody_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits of nothing ended in a traceback, some after the training; without our check they do again."""
     monkeypatch.setattr("kd_lightning.training.build.check_limits", lambda *_: None)
-    keys = [key for key in KEYS if key[-1].startswith("trainer.")]
+    keys = [key for key in KEYS if key[-1].startswith("trainer.limit_")]
 
     @given(key=st.sampled_from(keys), value=VALUES)
     @seed(SEED)

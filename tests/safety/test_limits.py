@@ -17,6 +17,7 @@ from kd_lightning.plots.evaluation import confusion_figure, save
 from kd_lightning.teachers.cache.table import LogitTable
 from kd_lightning.training import faults
 from kd_lightning.training.faults import lost_worker_in_one_line, memory_in_one_line
+from kd_lightning.training.trainer import SWITCHES
 from kd_lightning.utils.checks import LostProcess, UserError
 from tests.conftest import Finished
 
@@ -38,6 +39,11 @@ def test_limits_below_one_batch(cli: Callable[..., Finished], split: str, limit:
 @pytest.mark.parametrize("limit", ["1", "0.5", "1.0", "7"])
 def test_limits_that_leave_something(cli: Callable[..., Finished], limit: str) -> None:
     assert cli("loss=ce", f"trainer.limit_val_batches={limit}", "data.eval_batch_size=64").status == 0
+
+
+@pytest.mark.parametrize("key", SWITCHES)
+def test_a_switch_that_is_a_number(cli: Callable[..., Finished], key: str) -> None:
+    assert is_one_line(cli("loss=ce", f"trainer.{key}=0"), f"trainer.{key} must be true or false, got 0")
 
 
 @pytest.mark.parametrize("word", ["trainer.max_steps=0", "trainer.max_steps=-2", "trainer.skip_nonfinite=-1"])
