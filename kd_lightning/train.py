@@ -26,7 +26,7 @@ from kd_lightning.runs.command import Command
 from kd_lightning.runs.lock import Busy, alone
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import brief, say
-from kd_lightning.utils.distributed import is_first_rank, repeat_this_job_only, tell
+from kd_lightning.utils.distributed import end_with_the_first, is_first_rank, repeat_this_job_only, tell
 from kd_lightning.utils.names import slug
 from kd_lightning.utils.quiet import quiet
 from kd_lightning.utils.signals import Stopped
@@ -166,6 +166,7 @@ def _resumed_folder(word: str) -> str:
 def main() -> None:
     """The console script `kd-train`."""
     with clear_errors():
+        end_with_the_first()
         # argparse takes no flag between overrides, where people write `-m` and `--config-dir`
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: "=" in arg and not arg.startswith("-"))
         Command().begin()

@@ -6,6 +6,8 @@ The first rank writes files, speaks, and decides what depends on the disk or the
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -44,6 +46,20 @@ def is_started_by_launcher() -> bool:
         return int(os.environ.get("WORLD_SIZE", 1)) > 1
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # Lightning's own rule
     return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1 and not interactive
+
+
+def end_with_the_first() -> None:
+    """Let a process that Lightning has started end when the first one is killed; it would wait for half an hour."""
+    if _TOLD not in os.environ or int(os.environ.get("LOCAL_RANK", 0)) == 0 or is_started_by_launcher():
+        return
+    first = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == first:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="watch over the first process").start()
 
 
 def tell(key: str, decide: Callable[[], Any]) -> Any:

@@ -72,6 +72,28 @@ def test_a_sweep_survives_the_loss_of_a_process(tmp_path: Path) -> None:
     assert not Path(f"/proc/{child}").exists()
 
 
+CHILD = """
+import os, time
+from kd_lightning.utils.distributed import end_with_the_first
+end_with_the_first()
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+FIRST = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}])"
+
+
+def test_a_process_ends_when_its_first_one_is_killed() -> None:
+    told = {"KD_LIGHTNING_TOLD": "{}", "LOCAL_RANK": "1"}
+    with subprocess.Popen([sys.executable, "-c", FIRST], env=environment() | told, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        child = int(first.stdout.readline())
+        os.kill(child, 0)
+        first.kill()
+        began = time.monotonic()
+        assert first.stdout.read() == b"", "the child has closed it, too: it is gone"
+        assert time.monotonic() - began < 30
+
+
 def test_more_devices_than_there_are_is_refused() -> None:
     with pytest.raises(UserError, match=r"trainer\.devices=99, but this process may use"):
         resolve_devices(99, "cpu")
