@@ -15,6 +15,7 @@ from kd_lightning.data.images.cifar import CIFAR10DataModule
 from kd_lightning.models import create_model
 from kd_lightning.teachers.cache.cached import CachedTeacher
 from kd_lightning.teachers.live import LiveTeacher
+from kd_lightning.types import batch_of
 from kd_lightning.utils import hardware
 
 CLASSES = 10
@@ -94,7 +95,7 @@ class Setting:
         torch.manual_seed(0)
         model = create_model(self.teacher, CLASSES, image_size=32).to(memory_format=torch.channels_last)
         teacher = LiveTeacher(model)
-        teacher.optimize_for_inference(torch.randn(4, 3, 32, 32), self.precision)
+        teacher.optimize_for_inference(batch_of(torch.randn(4, 3, 32, 32), 4), self.precision)
         return teacher
 
     def cached_teacher(self, data: Any, folder: Path | None = None) -> CachedTeacher:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 UNLABELED = -1
 """Label of a training sample whose class is unknown: it is distilled, and the task loss skips it."""
@@ -34,6 +35,15 @@ class Batch(NamedTuple):
     """Number of each sample's augmented view `[B]`, int64; None if views are not numbered."""
     mixed: Mixed | None = None
     """None if every picture shows one sample."""
+    raw: Tensor | Sequence[Any] | None = None
+    """For a teacher that prepares raw samples itself: the row of each one among all of the data set `[B]`, int64, or
+    the B raw samples; None if no teacher may."""
+
+
+def batch_of(x: Any, count: int) -> Batch:
+    """Return inputs of `count` samples outside a loader as a batch: without labels, and as if of the first samples."""
+    rows = torch.arange(count, device=tree_leaves(x)[0].device)
+    return Batch(x, torch.full_like(rows, UNLABELED), rows, raw=rows)
 
 
 class Outputs(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kd_lightning.data.bucket import bucketed
 from kd_lightning.data.hashing import random_bits
 from kd_lightning.types import Batch, Source
 
@@ -47,8 +48,19 @@ class Loader:
         epoch: Set it to choose the epoch yourself; None takes the trainer's, or 0 without a trainer.
     """
 
-    def __init__(self, source: Source, batch_size: int, *, shuffle: bool, seed: int = 0, trainer: Any = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        trainer: Any = None,
+        lengths: Tensor | None = None,
+    ) -> None:
         self.source, self.batch_size, self.shuffle, self.seed, self.trainer = source, batch_size, shuffle, seed, trainer
+        self.lengths = lengths
+        """Length of each sample `[N]`, if a shuffled batch shall have similar ones."""
         self.epoch: int | None = None
         self._position: dict[str, int] = {"epoch": 0, "batch": 0}
         self._resume: dict[str, int] | None = None
@@ -63,7 +75,10 @@ class Loader:
         """Positions in the split that this rank visits in `epoch`, `[n]`."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         if self.shuffle:
-            return train_order(len(self.source), self.batch_size, self.seed, epoch, rank, world_size)
+            order = train_order(len(self.source), self.batch_size, self.seed, epoch, rank, world_size)
+            if self.lengths is None:
+                return order
+            return bucketed(order, self.lengths, self.batch_size, self.seed, epoch)
         return eval_order(len(self.source), rank, world_size)
 
     def __len__(self) -> int:

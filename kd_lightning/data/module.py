@@ -5,14 +5,16 @@ import inspect
 import json
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.subset import Subset
+from kd_lightning.data.translation import Translation
 from kd_lightning.types import Source
 from kd_lightning.utils.checks import UserError, did_you_mean, integer
 
@@ -41,6 +43,8 @@ class DataModule(LightningDataModule):
     """
 
     name: str
+    raw_count: int | None = None
+    """Number of the raw samples that `Batch.raw` counts, those of all splits; None if batches do not say it."""
     num_views: int | None = None
     """Number of augmented views of a training sample; None if views are not numbered."""
     cheaper = "a smaller student (model.student)"
@@ -127,17 +131,28 @@ class DataModule(LightningDataModule):
         """Return how a raw sample becomes an input, as plain values for the student's card: `kind` and its values."""
         return {"kind": self.name}
 
-    def teacher_inputs(self, normalize: Any, input_size: Any, key: str) -> tuple[nn.Module | None, dict[str, Any]]:
+    def keys_for(self, network: str) -> dict[str, Any]:
+        """Return the keys of this group that a training of `network` must have, and their values, where they differ."""
+        return {}
+
+    def identity_for(self, network: str) -> dict[str, Any]:
+        """Return `identity` as it is for a training of `network`, with the keys that it must have."""
+        return self.identity()
+
+    def teacher_inputs(
+        self, normalize: Any, input_size: Any, key: str, network: str = "", card: Mapping[str, Any] | None = None
+    ) -> tuple[Translation | None, dict[str, Any]]:
         """Return the translation of inputs for a teacher that was trained elsewhere, and its `model_kwargs`.
 
         Args:
             normalize: `model.teacher_normalize`.
             input_size: `model.teacher_input_size`.
             key: Suffix of these keys in messages.
+            network: Name of the teacher's network.
+            card: `preprocessing` of the teacher's card, if its weights have one.
 
         Returns:
-            A module from this data's inputs to the teacher's, or None for the same inputs; and the facts of the data
-            for the teacher's network.
+            A translation, or None for the same inputs; and the facts of the data for the teacher's network.
 
         Raises:
             UserError: If the data cannot be translated so.
@@ -213,6 +228,10 @@ class DataModule(LightningDataModule):
         """Return the training split as an evaluation would show it; to be overridden if training samples vary."""
         return self.splits["train"]
 
+    def lengths(self) -> Tensor | None:
+        """Return the length of each training sample `[N]`, so that batches have similar ones; None for no matter."""
+        return None
+
     def loader(self, split: Split) -> Loader:
         """Return a new loader of a split, shuffled if it is "train". Raises UserError if no batch can be made of it."""
         train = split == "train"
@@ -224,6 +243,7 @@ class DataModule(LightningDataModule):
             shuffle=train,
             seed=self.seed,
             trainer=self.trainer,
+            lengths=self.lengths() if train else None,
         )
         if train and not len(loader):
             world_size = self.trainer.world_size if self.trainer else 1

@@ -11,13 +11,13 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from kd_lightning import runs
-from kd_lightning.deploy.files.card import is_images
+from kd_lightning.deploy.files.card import is_images, is_text
 from kd_lightning.deploy.files.formats import check_installed
 from kd_lightning.deploy.prune import NEEDS, prune_channels, shapes
 from kd_lightning.deploy.quantization.integer_graph import is_quantized
 from kd_lightning.deploy.quantization.quantize import calibrate, quantized
 from kd_lightning.deploy.recipe import describe_step, first_training, student_node, training_config
-from kd_lightning.deploy.samples import samples
+from kd_lightning.deploy.samples import samples, size, split
 from kd_lightning.deploy.sparsity import prune_weights, sparsity
 from kd_lightning.evaluation.opened import OpenedRun, open_run
 from kd_lightning.runs import claims
@@ -114,7 +114,7 @@ def quantize(
         raise UserError(f"--quantize: the student in {run.path} is quantized already; train it on with --qat")
     config = training_config(run, "int8", distill, qat, overrides)
     x, _ = samples(run.data, "train", count)
-    if not isinstance(x, Tensor):
+    if not isinstance(x, Tensor) and not is_text(run.card):
         raise UserError(f"--quantize: an input of {run.data.name} is several tensors; only nets of one are quantized")
     with _new_folder(out):
         student: nn.Module = copy.deepcopy(run.student)
@@ -122,10 +122,10 @@ def quantize(
             node = {"student": run.card.name, "student_kwargs": dict(run.card.kwargs)}
         else:
             student = quantized(student, run.data.example(2))
-            calibrate(student, x.split(128))
-            shape = {} if is_images(run.card) else {"shape": list(x.shape[1:])}
+            calibrate(student, split(x, 128))
+            shape = {"shape": list(x.shape[1:])} if isinstance(x, Tensor) and not is_images(run.card) else {}
             node = student_node("int8", run.card, **shape)
-        _train(out, config, (student, node), run, {"quantize": "int8", "qat": qat, "calibration": len(x)})
+        _train(out, config, (student, node), run, {"quantize": "int8", "qat": qat, "calibration": size(x)})
     return out
 
 

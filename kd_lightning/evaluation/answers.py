@@ -11,7 +11,7 @@ from rich.table import Table
 from kd_lightning.data.find_files import printable
 from kd_lightning.evaluation.inference import Answer, Inference
 from kd_lightning.evaluation.opened import OpenedRun
-from kd_lightning.types import Batch
+from kd_lightning.types import batch_of
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.tables import Column, terminal
 
@@ -63,12 +63,13 @@ class Answers:
             self._answers["teacher"] = inference.teacher(opened.find_teacher().teacher), 1.0
 
     @torch.no_grad()
-    def __call__(self, x: Any, count: int, top: int) -> list[Top]:
-        """Return the `top` classes of each of the `count` samples whose inputs are `x`."""
-        nothing = torch.empty(0, dtype=torch.long)
+    def __call__(self, x: Any, raw: Sequence[Any], top: int) -> list[Top]:
+        """Return the `top` classes of each of the samples `raw`, whose inputs are `x`."""
+        count = len(raw)
+        batch = batch_of(x, count)._replace(raw=raw)
         found: list[Top] = [{} for _ in range(count)]
         for name, (answer, temperature) in self._answers.items():
-            z = answer(Batch(x, nothing, nothing)).float() / temperature
+            z = answer(batch).float() / temperature
             p, c = z.softmax(1).topk(min(top, len(self.classes)))
             for one, *row in zip(found, c.tolist(), p.tolist(), strict=True):
                 one[name] = [(self.classes[k], v) for k, v in zip(*row, strict=True)]

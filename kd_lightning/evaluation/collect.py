@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import safetensors.torch
-import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from kd_lightning.evaluation.robustness import PASSES, robustness
 from kd_lightning.evaluation.scores import fidelity, score
 from kd_lightning.runs.names import student_name, teacher_name
 from kd_lightning.training.summary import model_size
-from kd_lightning.types import Batch
+from kd_lightning.types import batch_of
 from kd_lightning.utils import hardware
 from kd_lightning.utils.calibration import fit_temperature
 from kd_lightning.utils.console import say
@@ -127,8 +126,7 @@ def _direct(answer: Answer) -> Callable[[Any], Tensor]:
     """Return `answer` as a function of inputs alone."""
 
     def run(x: Any) -> Tensor:
-        nothing = torch.empty(0, dtype=torch.long, device=tree_leaves(x)[0].device)
-        return answer(Batch(x, nothing, nothing))
+        return answer(batch_of(x, len(tree_leaves(x)[0])))
 
     return run
 

@@ -52,8 +52,8 @@ def find_teacher(run: runs.Run, config: DictConfig, data: DataModule) -> FoundTe
 def found_weights(run: runs.Run, config: DictConfig, data: DataModule) -> list[Path]:
     """Return the files or folders that hold the weights of each teacher of the run; see `find_teacher`."""
     moved = any(OmegaConf.select(config, key) != OmegaConf.select(run.config, key) for key in _PLACES)
-    seen = [] if moved else _recorded(run)
-    return seen or [_weights(config, spec, data) for spec in teacher_specs(config.model)]
+    seen, specs = [] if moved else _recorded(run), teacher_specs(config.model)
+    return seen if len(seen) == len(specs) else [_weights(config, spec, data) for spec in specs]
 
 
 def _recorded(run: runs.Run) -> list[Path]:

@@ -53,7 +53,7 @@ class Predictor:
 
     def __call__(self, paths: Sequence[Path], pixels: list[Tensor], top: int) -> Iterator[Prediction]:
         """Yield the `top` classes of each image of one batch."""
-        best = self._answers(self.preprocess(torch.stack(pixels)), len(paths), top)
+        best = self._answers(self.preprocess(torch.stack(pixels)), paths, top)
         for path, image, found in zip(paths, pixels, best, strict=True):
             yield Prediction(path, image, found)
 

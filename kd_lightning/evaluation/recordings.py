@@ -56,7 +56,7 @@ class RecordingPredictor:
         """Yield the `top` classes of each recording of one batch."""
         waves = torch.stack([torch.from_numpy(one.wave) for one in recordings]).float() / FULL
         x = self.logmel(waves)
-        best = self._answers(x, len(paths), top)
+        best = self._answers(x, paths, top)
         for path, recording, picture, found in zip(paths, recordings, spectrogram_pixels(x), best, strict=True):
             yield RecordingPrediction(path, recording, picture, found)
 

@@ -50,7 +50,7 @@ class SentencePredictor:
 
     def __call__(self, texts: Sequence[str], top: int) -> Iterator[SentencePrediction]:
         """Yield the `top` classes of each sentence of one batch."""
-        best = self._answers(self.tokenize.inputs(texts), len(texts), top)
+        best = self._answers(self.tokenize.inputs(texts), texts, top)
         for text, found in zip(texts, best, strict=True):
             yield SentencePrediction(text, self.tokenize([text])[1] > 0, found)
 

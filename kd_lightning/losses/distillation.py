@@ -1,6 +1,6 @@
 """The loss that is trained on: the labels' cross-entropy and a method."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,6 +49,11 @@ class Distillation(nn.Module):
     def teacher_layers(self) -> tuple[str, ...]:
         """Names of the teacher's layers that the method reads; known after `prepare`."""
         return self.method.teacher_layers if self.is_on else ()
+
+    @property
+    def peers(self) -> Sequence[nn.Module]:
+        """Networks of the student's kind that are trained beside it; known after `prepare`."""
+        return self.method.peers if self.is_on else ()
 
     def prepare(self, networks: Networks) -> None:
         """Let the method find its layers and make its parameters. Raises UserError."""

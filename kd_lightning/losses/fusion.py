@@ -11,6 +11,7 @@ from kd_lightning.losses.functional.fusion import confidence_weights, entropy_we
 from kd_lightning.types import Outputs
 from kd_lightning.utils.checks import UserError, choice, number
 
+ROUNDING = 0.01  # of a sum of weights such as 0.33 three times
 FUSIONS = ("probabilities", "logits", "losses", "confidence", "entropy")
 
 
@@ -23,8 +24,8 @@ class Fusion(nn.Module):
         fusion: `probabilities` (mean of the probabilities softened at T), `logits` (mean of the logits), `losses` (mean
             of the losses), or weights for each sample by `confidence` (from each teacher's cross-entropy on the label,
             CA-MKD, arXiv 2201.00007, eq. 2-3) or by `entropy` (a teacher that is surer counts more).
-        weighting: Replaces the equal weights of the first three: K numbers >= 0, or `learned`: K weights trained so
-            that the fused teacher is right on the labels.
+        weighting: Replaces the equal weights of the first three: K numbers >= 0 that sum to 1, or `learned`: K weights
+            trained so that the fused teacher is right on the labels.
         teachers: K.
 
     Raises:
@@ -42,6 +43,9 @@ class Fusion(nn.Module):
             raise UserError("model.teacher_weighting=learned needs loss.fusion=probabilities or logits, got losses")
         if fixed and len(fixed) != teachers:
             raise UserError(f"model.teacher_weighting has {len(fixed)} weights for {teachers} teachers")
+        if fixed and abs(sum(fixed) - 1) > ROUNDING:
+            told = ",".join(f"{weight / sum(fixed):.3g}" for weight in fixed)
+            raise UserError(f"model.teacher_weighting sums to {sum(fixed):g}, not to 1; in these proportions: [{told}]")
         self.fixed: Tensor | None
         weights = torch.tensor(fixed) / sum(fixed) if fixed else None
         self.register_buffer("fixed", weights, persistent=False)  # on the device already when a step needs it

@@ -1,5 +1,6 @@
 """The interface of a distillation method."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,6 +50,14 @@ class Method(nn.Module):
     def wrap_card(self, card: StudentCard) -> StudentCard:
         """Return the card of the network that `wrap_student` returned."""
         return card
+
+    @property
+    def peers(self) -> Sequence[nn.Module]:
+        """Return networks of the student's kind that are trained beside it; known after `prepare`."""
+        return ()
+
+    deploys_best = False
+    """True if of student and peers the one that is best on validation is deployed, not the student itself."""
 
     def temperature(self) -> float | Tensor:
         """Return the temperature at which the teacher's logits are softened now; 1 if they are not."""

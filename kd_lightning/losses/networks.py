@@ -18,7 +18,7 @@ class Networks:
     """None if the run has no teacher."""
     num_samples: int
     """Number of training samples; every `Batch.index` is below it."""
-    new_student: Callable[[], nn.Module]
-    """Make another student with initial weights of its own."""
+    new_student: Callable[[int], nn.Module]
+    """Make another student, with initial weights of its own for each number from 1."""
     card: StudentCard
     """Description that rebuilds the student."""

@@ -50,6 +50,22 @@ def load_weights(model: nn.Module, path: str | Path, key: str = "model.teacher_w
     model.load_state_dict(state, strict=False)
 
 
+def head_rows(path: Path, name: str) -> int | None:
+    """Return the number of outputs of the classifier in a weights file; None if it cannot be told.
+
+    Args:
+        path: The file, which can be read.
+        name: Name of the classifier in the network that it is for; in the file it may be another.
+    """
+    try:
+        state = _tensors(_read(path, "weights"), path, "weights")
+    except UserError:
+        return None
+    names = (f"{name.rpartition('.')[2]}.weight", "linear.weight")
+    found = [k for k, v in state.items() if v.dim() == 2 and k.endswith(names)]
+    return len(state[found[-1]]) if found else None
+
+
 def _read(path: Path, key: str) -> Any:
     try:
         if path.suffix == ".safetensors":

@@ -12,6 +12,7 @@ from torch import nn
 
 from kd_lightning.models.audio import AUDIO
 from kd_lightning.models.cifar_resnet import CifarResNet
+from kd_lightning.models.hugging_face import hugging_face
 from kd_lightning.models.imagenet import (
     SMALL_STEM,
     small_stem_resnet,
@@ -25,6 +26,7 @@ from kd_lightning.models.text import TEXT
 from kd_lightning.models.vgg import VGG
 from kd_lightning.models.wide_resnet import WideResNet
 from kd_lightning.utils.checks import UserError, did_you_mean, integer
+from kd_lightning.utils.hub import is_hub
 from kd_lightning.utils.trust import check_network
 
 SMALL_IMAGE = 64
@@ -68,7 +70,7 @@ def create_model(
 
     Args:
         name: One of `model_names()`, or of `TEXT` or `AUDIO` for such data, a classification model of torchvision,
-            `timm/NAME`, or the dotted path of any function or class.
+            `timm/NAME`, `hf/NAME` or `hf/FOLDER` (Hugging Face), or the dotted path of any function or class.
         num_classes: Number of logits.
         kwargs: Arguments of the model.
         pretrained: Start from ImageNet weights, all but the classifier (and the stem's convolution in small-image
@@ -88,6 +90,8 @@ def create_model(
     check_network(name, kwargs, key)
     if "num_classes" in kwargs:
         raise UserError(f"{key}_kwargs: the data decides num_classes; leave it out")
+    if is_hub(name):
+        return hugging_face(name, num_classes, pretrained, key, kwargs, facts)
     if "." in name and not name.startswith("timm/"):
         chosen = {"pretrained": True} if pretrained else {}
         function = _imported(name, key)
@@ -119,7 +123,7 @@ def create_model(
         return timm_model(name.removeprefix("timm/"), num_classes, pretrained, key, kwargs)
     raise UserError(
         f"{key}: unknown model {name!r}{_nearest(name)} Built in are {', '.join((*model_names(), *TEXT, *AUDIO))}; "
-        "also any torchvision name, timm/NAME, or a dotted path such as my_package.nets.small_net"
+        "also any torchvision name, timm/NAME, hf/NAME, or a dotted path such as my_package.nets.small_net"
     )
 
 

@@ -1,7 +1,7 @@
 """Names of a model's feature maps and of its classifier."""
 
 import re
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -25,6 +25,13 @@ class NamesLayers(Protocol):
     """Layers whose outputs are the feature maps `[B, C, H, W]`, in order; the last one is pooled."""
     head_name: str
     """The final `nn.Linear`."""
+
+
+@runtime_checkable
+class DescribesItself(Protocol):
+    """A network whose arguments in a card are not those that were typed, but all that rebuilds it."""
+
+    card_kwargs: dict[str, Any]
 
 
 def stages(model: nn.Module) -> tuple[str, ...]:

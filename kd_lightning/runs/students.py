@@ -30,11 +30,13 @@ from kd_lightning.utils.files import checksum, write_whole
 KEY = "kd_lightning"
 """Key of the card in a weights file's metadata."""
 LOST = f"has no {STUDENT}, though it finished; copy the folder again, or delete it and train again"
+PEER = "peer_{}.safetensors"
+"""A student that was trained beside the deployed one, from 1 (deep mutual learning)."""
 
 
-def save_student(path: Path, model: nn.Module, card: StudentCard) -> None:
-    """Write the deployed student's weights, with its card, into the run directory `path`."""
-    save_weights(path / STUDENT, model, {KEY: json.dumps(card.as_dict())})
+def save_student(path: Path, model: nn.Module, card: StudentCard, name: str = STUDENT) -> None:
+    """Write a student's weights, by default the deployed one's, with its card, into the run directory `path`."""
+    save_weights(path / name, model, {KEY: json.dumps(card.as_dict())})
 
 
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
@@ -89,6 +91,17 @@ def _checkpoint(run: Path, which: str, key: str) -> Path:
     if problem := damage(kept[which]):
         raise UserError(f"{key}: {kept[which]} is damaged ({problem})")
     return kept[which]
+
+
+def card_of(path: Path) -> StudentCard | None:
+    """Return the card in a weights file, or None if it has none that can be read."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as f:
+            return StudentCard.from_dict(json.loads((f.metadata() or {})[KEY]))
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return None
 
 
 def check_weights(path: Path) -> None:

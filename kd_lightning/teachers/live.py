@@ -34,14 +34,13 @@ class LiveTeacher(Teacher):
         self._running, self._half = self.model, False
         self._extract = FeatureExtractor(self.model, layers)
 
-    def optimize_for_inference(self, x: Any, precision: str) -> None:
-        """Run a faster copy of the model from now on, checked on inputs `x`; not for a teacher whose layers are read.
+    def optimize_for_inference(self, batch: Batch, precision: str) -> None:
+        """Run a faster copy of the model from now on, checked on `batch`; not for a teacher whose layers are read.
 
         `model` stays as it is, for counting and saving.
         """
         self._half = precision == "bf16-mixed"
-        x = x if self.adapter is None else self.adapter.inputs(x)
-        self._running = fold(self.model, x, precision)
+        self._running = fold(self.model, self._inputs(batch), precision)
         self._extract = FeatureExtractor(self._running)
 
     def compile(self, batch_size: int) -> None:
@@ -55,11 +54,14 @@ class LiveTeacher(Teacher):
 
     @torch.no_grad()
     def _answer(self, batch: Batch, training: int | None) -> Outputs:
-        x = batch.x if self.adapter is None else self.adapter.inputs(batch.x)
+        x = self._inputs(batch)
         # bf16 weights need autocast even where the caller does not cast, as in an evaluation.
         with torch.autocast(batch.y.device.type, torch.bfloat16) if self._half else nullcontext():
             answer = self._extract(x, training)
         return answer if self.adapter is None else answer._replace(logits=self.adapter.logits(answer.logits))
+
+    def _inputs(self, batch: Batch) -> Any:
+        return batch.x if self.adapter is None else self.adapter.inputs(batch)
 
     def start_epoch(self, epoch: int) -> None:
         """Do nothing: its answers do not depend on the epoch."""

@@ -34,7 +34,7 @@ def plain_loss(method: Method, student: nn.Module, teacher: Teacher | nn.Module 
     if example is None:
         raise UserError(f"{name} reads layers of the networks: give Distiller example=x, the inputs of two samples")
 
-    def new_student() -> nn.Module:
+    def new_student(number: int) -> nn.Module:
         raise UserError(f"{name} trains a second student, which Distiller cannot make; use kd_lightning.train")
 
     probe = Probe(teacher, example) if isinstance(teacher, nn.Module) else None

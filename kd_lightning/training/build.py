@@ -17,6 +17,8 @@ from kd_lightning.losses.distillation import Distillation
 from kd_lightning.models import create_model
 from kd_lightning.models.checkpoints import load_weights
 from kd_lightning.models.hooks import logits_of
+from kd_lightning.models.layout import DescribesItself
+from kd_lightning.runs.names import override
 from kd_lightning.runs.students import weights_file
 from kd_lightning.teachers.build import OpenedTeacher, open_teacher
 from kd_lightning.teachers.cache.storage import CacheSpec
@@ -116,12 +118,17 @@ def _student(model: DictConfig, data: DataModule, seed: int) -> tuple[nn.Module,
     """Return the student with its initial weights, the same for the same seed whatever the loss, and its card."""
     kwargs: Any = OmegaConf.to_container(model.student_kwargs, resolve=True)
     facts = data.model_kwargs()
+    if needs := data.keys_for(model.student):
+        words = " ".join(override(f"data.{key}", value) for key, value in needs.items())
+        raise UserError(f"model.student={model.student} prepares its inputs by itself: write {words}")
     pl.seed_everything(seed, workers=True, verbose=False)
     student = create_model(
         model.student, kwargs=kwargs, pretrained=model.student_pretrained, key="model.student", **facts
     )
     if model.student_weights:
         load_weights(student, weights_file(model.student_weights, "model.student_weights"), "model.student_weights")
+    if isinstance(student, DescribesItself):
+        kwargs = student.card_kwargs
     card = StudentCard(model.student, kwargs, list(data.classes), facts, data.preprocessing())
     return student.to(memory_format=torch.channels_last), card
 

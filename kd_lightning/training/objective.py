@@ -8,6 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from kd_lightning.config import build
+from kd_lightning.data.hashing import random_bits
 from kd_lightning.data.module import DataModule
 from kd_lightning.losses.distillation import Distillation
 from kd_lightning.losses.fusion import Fusion
@@ -68,16 +69,15 @@ def prepare_loss(
     for one in teachers:
         if not one.has_network:
             continue
-        classes = data.num_classes if one.spec.classes is None else len(one.spec.classes)
-        check_logits(Probe(one.model, one.example(data, 2)), classes, f"model.teacher{one.spec.suffix}")
+        check_logits(Probe(one.model, one.example(data, 2)), one.outputs, f"model.teacher{one.spec.suffix}")
 
-    def new_student() -> nn.Module:
+    def new_student(number: int) -> nn.Module:
         with torch.random.fork_rng():
-            torch.manual_seed(2**32 + seed)  # the run's own seed would give the very same weights again
+            torch.manual_seed(random_bits(seed, number))  # the run's own would give the very same weights again
             return build_student(card, "model.student").to(memory_format=torch.channels_last)
 
     wraps = type(loss.method).wrap_student is not Method.wrap_student
-    if loss.is_on and wraps and any(one.spec.classes is not None for one in teachers):
+    if loss.is_on and wraps and any(one.adapter is not None and one.adapter.order is not None for one in teachers):
         raise UserError(
             "model.teacher_classes: this loss deploys the teacher's classifier as it is, with its order of classes; "
             "use a loss that keeps the student's own"

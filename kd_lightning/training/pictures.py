@@ -8,9 +8,12 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from kd_lightning.data.module import DataModule
+from kd_lightning.data.text.module import TextDataModule
 from kd_lightning.distiller import Distiller
+from kd_lightning.models.hooks import logits_of
 from kd_lightning.plots.evaluation import confusion_figure, reliability_figure
 from kd_lightning.runs.names import train_command
 from kd_lightning.types import Batch
@@ -35,6 +38,8 @@ def log_pictures(
     writer.add_figure("z_test/reliability", reliability_figure(detail), step)
     if data.pixels(data.example(1)) is not None:
         writer.add_figure("z_test/samples", _samples(distiller, data), step)
+    if isinstance(data, TextDataModule):
+        writer.add_text("z_test/samples", _sentences(distiller, data), step)
     test = metrics["student"][metrics["select"]]["test"]
     # Single dots: the group comes after the curves of train and val.
     logger.log_hyperparams(hparams, {f"z_test/{name}": value for name, value in test.items()})
@@ -76,6 +81,31 @@ def _samples(distiller: Distiller, data: DataModule) -> Figure:
     assert pixels is not None
     probabilities = {name: logits.float().softmax(1).cpu() for name, logits in answers.items()}
     return samples_figure(pixels, batch.y, probabilities, list(data.classes))
+
+
+@torch.no_grad()
+def _sentences(distiller: Distiller, data: TextDataModule) -> str:
+    batch = next(iter(data.test_dataloader()))
+    batch = batch._replace(x=tree_map(lambda t: t.to(distiller.device), batch.x))
+    answers = {"student": logits_of(distiller.student.eval(), batch.x)}
+    if distiller.teacher is not None and distiller.teacher.evaluates:
+        answers["teacher"] = distiller.teacher.evaluate(batch).logits
+    assert isinstance(batch.raw, Tensor)
+    texts = data.sentences(batch.raw[:SAMPLES])
+    return samples_text(texts, batch.y, {k: v.float().softmax(1).cpu() for k, v in answers.items()}, data.classes)
+
+
+def samples_text(texts: Sequence[str], y: Tensor, probabilities: dict[str, Tensor], classes: Sequence[str]) -> str:
+    """Return sentences with their label and each model's answer of its probabilities `[N, C]`, as Markdown."""
+    lines = [f"| sentence | label | {' | '.join(probabilities)} |", "|---" * (2 + len(probabilities)) + "|"]
+    for n, text in enumerate(texts):
+        cells = [text.replace("|", r"\|"), classes[int(y[n])]]
+        for p in probabilities.values():
+            best = int(p[n].argmax())
+            told = f"{p[n, best]:.0%} {classes[best]}"
+            cells.append(told if best == int(y[n]) else f"**{told}**")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "Wrong answers are bold."])
 
 
 def samples_figure(pixels: Tensor, y: Tensor, probabilities: dict[str, Tensor], classes: list[str]) -> Figure:

@@ -15,7 +15,7 @@ from kd_lightning import runs
 from kd_lightning.distiller import Distiller
 from kd_lightning.runs.command import Command
 from kd_lightning.runs.names import student_name, teacher_name
-from kd_lightning.runs.students import save_student
+from kd_lightning.runs.students import PEER, save_student
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.training.build import Experiment
 from kd_lightning.training.calibration import calibrate
@@ -87,6 +87,8 @@ def keep(
         card = replace(card, extra={**card.extra, "temperature": calibrated["temperature"]})
     _check_scores(metrics, out)
     save_student(out, distiller.student, card)
+    for number, peer in enumerate(distiller.loss.peers, 1):
+        save_student(out, peer, run.card, PEER.format(number))
     runs.write_metrics(out, metrics)
     (out / runs.PREVIOUS).unlink(missing_ok=True)
     hparams = hyperparameters(cfg, run)

@@ -12,7 +12,7 @@ from kd_lightning.distiller import Distiller
 from kd_lightning.models.checkpoints import load_weights
 from kd_lightning.runs import claims
 from kd_lightning.runs.students import weights_file
-from kd_lightning.teachers.build import build_teacher
+from kd_lightning.teachers.build import PUBLISHED, build_teacher
 from kd_lightning.training.build import Experiment, build_experiment
 from kd_lightning.training.calibration import calibrate_teacher
 from kd_lightning.training.faults import close_loggers, lost_worker_in_one_line, memory_in_one_line
@@ -130,6 +130,8 @@ def get_teacher(cfg: DictConfig, run: Experiment) -> tuple[Teacher | None, list[
         return None, []
     weights = []
     for one in run.teachers:
+        if one.spec.weights == PUBLISHED:
+            continue
         path = Path(one.spec.weights)
         if one.spec.is_trained_here and is_trial(run.trainer):
             path = teacher_folder(cfg, one.spec, run.data)

@@ -21,6 +21,7 @@ from kd_lightning.training.optimizer import build_optimizer
 from kd_lightning.utils.checks import UserError, integer
 from kd_lightning.utils.console import say
 from kd_lightning.utils.distributed import tell
+from kd_lightning.utils.hub import content
 from kd_lightning.utils.names import slug
 
 _BUDGET = (
@@ -36,7 +37,7 @@ def trained_teacher(cfg: DictConfig, spec: TeacherSpec, data: DataModule, train:
     The first rank waits, decides and tells the others, so that all train the same network. Safe against two processes
     (one trains, the other waits) and against interruption (it goes on where it stopped).
     """
-    config = stage_config(cfg, spec)
+    config = stage_config(cfg, spec, data)
     path = teacher_folder(cfg, spec, data)
     with ExitStack() as locked:
         state = tell(f"teacher {path}", lambda: _state(path, spec, config, locked))
@@ -84,18 +85,20 @@ def check_stage(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as e:
         raise UserError(f"teacher_stage.dir: cannot write to {stage.dir}: {e.strerror}; choose another folder") from e
-    if spec.weights == "imagenet" and not finished:
-        key = "model.teacher_weights=imagenet"
-        create_model(spec.name, kwargs=spec.kwargs, pretrained=True, key=key, **data.model_kwargs())
+    if spec.starts_pretrained and not finished:
+        key = f"model.teacher{spec.suffix}, model.teacher_weights={spec.weights}"
+        _, facts = data.teacher_inputs(None, None, spec.suffix, spec.name)
+        create_model(spec.name, kwargs=spec.kwargs, pretrained=True, key=key, **facts)
 
 
-def stage_config(cfg: DictConfig, spec: TeacherSpec) -> DictConfig:
+def stage_config(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> DictConfig:
     """Return the configuration of an ordinary training whose student is the teacher `spec`."""
     config = cfg.copy()
     stage = cfg.teacher_stage
     with open_dict(config):
         config.seed, config.resume, config.select = stage.seed, None, "best"
         config.data.seed = stage.seed  # not the student's, which a resumed run has as a number
+        config.data.update(data.keys_for(spec.name))
         config.optimizer, config.scheduler = stage.optimizer, stage.scheduler
         config.callbacks = {}  # the user's are for the student; a teacher is told by its recipe alone
         config.trainer.max_epochs, config.trainer.keep_epochs = stage.max_epochs, kept_epochs(stage.max_epochs)
@@ -103,7 +106,7 @@ def stage_config(cfg: DictConfig, spec: TeacherSpec) -> DictConfig:
         config.model = ModelConfig(
             student=spec.name,
             student_kwargs=dict(spec.kwargs),
-            student_pretrained=spec.weights == "imagenet",
+            student_pretrained=spec.starts_pretrained,
             teacher=None,
         )
     return config
@@ -128,9 +131,9 @@ def _recipe_id(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> str:
         OmegaConf.masked_copy(cfg.teacher_stage, ["seed", "optimizer", "scheduler"]), resolve=True
     )
     recipe = {
-        "network": [spec.name, dict(spec.kwargs), spec.weights == "imagenet"],
+        "network": [content(spec.name), dict(spec.kwargs), spec.starts_pretrained],
         "stage": stage,
-        "data": [data.fingerprint(), data.label_identity(), data.batch_size],
+        "data": [data.identity_for(spec.name), data.label_identity(), data.batch_size],
         "budget": {key: str(cfg.trainer.get(key)) for key in _BUDGET} | {"max_epochs": cfg.teacher_stage.max_epochs},
     }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]

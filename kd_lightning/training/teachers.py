@@ -8,7 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from kd_lightning.config import check_given
 from kd_lightning.runs.students import weights_file
 from kd_lightning.teachers import exported
-from kd_lightning.teachers.build import TeacherSpec
+from kd_lightning.teachers.build import PUBLISHED, TeacherSpec
 from kd_lightning.teachers.stored import NAME
 from kd_lightning.utils.checks import UserError
 
@@ -38,13 +38,15 @@ def teacher_specs(model: DictConfig) -> tuple[TeacherSpec, ...]:
         suffix = f"[{k}]" if several else ""
         own = {key: value[k] for key, value in values.items()}
         weights = str(own["weights"])
-        if weights not in ("auto", "imagenet"):
+        if weights not in ("auto", "imagenet", PUBLISHED):
             weights = str(weights_file(weights, f"model.teacher_weights{suffix}"))
         if Path(weights).suffix in exported.SUFFIXES:
             name = exported.NAME
         if Path(weights).suffix == ".npz" and name != NAME:
             raise UserError(f"model.teacher_weights{suffix}: {weights} holds stored answers; say model.teacher={NAME}")
-        classes = None if own["classes"] is None else tuple(str(c) for c in own["classes"])
+        classes = own["classes"]
+        if classes is not None and not isinstance(classes, dict):
+            classes = tuple(str(c) for c in classes)
         views = own["views"] if name == NAME else None
         specs.append(
             TeacherSpec(
@@ -64,7 +66,7 @@ def _each(key: str, value: Any, count: int, several: bool) -> list[Any]:
     plain: Any = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     is_list = several and isinstance(plain, list)
     if key.endswith("classes"):  # the value of one teacher is a list itself
-        is_list = is_list and bool(plain) and isinstance(plain[0], list)
+        is_list = is_list and bool(plain) and isinstance(plain[0], list | dict)
     if not is_list:
         return [plain] * count
     if len(plain) != count:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from torch import nn
 
 from kd_lightning import runs
 from kd_lightning.data.module import DataModule
@@ -29,6 +30,8 @@ def test(trainer: pl.Trainer, distiller: Distiller, data: DataModule, out: Path,
         else:
             continue
         student[name] = {"epoch": epoch}
+        if name == select and data.sizes["val"] and distiller.loss.peers and distiller.loss.method.deploys_best:
+            student[name]["cohort"] = deploy_best(trainer, distiller, data)
         if data.sizes["val"]:
             trainer.validate(distiller, data, verbose=False)
             student[name]["val"], teacher["val"] = _scores(trainer, "val/")
@@ -37,6 +40,27 @@ def test(trainer: pl.Trainer, distiller: Distiller, data: DataModule, out: Path,
     student = {name: student[name] for name in files if name in student}
     evaluated = distiller.teacher is not None and distiller.teacher.evaluates
     return {"student": student} | ({"teacher": teacher} if evaluated else {})
+
+
+def deploy_best(trainer: pl.Trainer, distiller: Distiller, data: DataModule) -> list[float]:
+    """Let the student and that one of its peers that is best on validation change places.
+
+    Returns:
+        Validation accuracy of all of them, that of the one that is now the student first.
+    """
+    cohort: list[nn.Module] = [distiller.student, *distiller.loss.peers]
+    states = [{key: value.clone() for key, value in one.state_dict().items()} for one in cohort]
+    accuracies = []
+    for state in states:
+        distiller.student.load_state_dict(state)
+        trainer.validate(distiller, data, verbose=False)
+        accuracies.append(float(trainer.callback_metrics["val/accuracy"]))
+    best = max(range(len(cohort)), key=accuracies.__getitem__)
+    states[0], states[best] = states[best], states[0]
+    accuracies[0], accuracies[best] = accuracies[best], accuracies[0]
+    for one, state in zip(cohort, states, strict=True):
+        one.load_state_dict(state)
+    return accuracies
 
 
 def _scores(trainer: pl.Trainer, prefix: str) -> tuple[dict[str, float], dict[str, float]]:

@@ -65,6 +65,8 @@ def check_network(name: str, kwargs: Mapping[str, Any], key: str) -> None:
     of_timm = re.fullmatch(r"timm/[\w.]+", name)
     if of_timm and (given := [argument for argument in FETCHING if argument in kwargs]):
         raise _refusal(f"{key}, argument {given[0]}", str(kwargs[given[0]]))
+    if name.startswith("hf/"):
+        return  # tensors and values only; `models.hugging_face` leaves out what fetches code
     if not of_timm and not re.fullmatch(r"\w+", name) and name not in NETWORKS:
         raise _refusal(key, name)
 

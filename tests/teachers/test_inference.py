@@ -8,7 +8,7 @@ from kd_lightning.models import create_model
 from kd_lightning.models.create import BUILT_IN
 from kd_lightning.teachers.fold import fold
 from kd_lightning.teachers.live import LiveTeacher
-from kd_lightning.types import Batch
+from kd_lightning.types import Batch, batch_of
 
 X = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -120,11 +120,11 @@ def test_a_fast_teacher_counts_and_moves_as_before():
     teacher = LiveTeacher(trained("resnet8"))
     y = torch.zeros(4, dtype=torch.int64)
     said = teacher(Batch(X, y, y)).logits
-    teacher.optimize_for_inference(X, "32-true")
+    teacher.optimize_for_inference(batch_of(X, 4), "32-true")
     torch.testing.assert_close(teacher(Batch(X, y, y)).logits, said, rtol=1e-5, atol=1e-5)
     assert norms(teacher.models[0]) == 7
     half = LiveTeacher(trained("resnet8"))
-    half.optimize_for_inference(X, "bf16-mixed")
+    half.optimize_for_inference(batch_of(X, 4), "bf16-mixed")
     assert half(Batch(X, y, y)).logits.dtype == torch.bfloat16, "also where no one casts"
     teacher.apply_(lambda t: t.double() if t.is_floating_point() else t)
     assert teacher(Batch(X.double(), y, y)).logits.dtype == torch.float64

@@ -8,7 +8,7 @@ from kd_lightning.data.images.adapter import ImageAdapter
 from kd_lightning.models import create_model
 from kd_lightning.teachers.adapter import TeacherAdapter
 from kd_lightning.teachers.live import LiveTeacher
-from kd_lightning.types import Batch
+from kd_lightning.types import Batch, batch_of
 
 
 def batch(n: int = 4) -> Batch:
@@ -20,7 +20,7 @@ def test_another_normalization_is_normalizing_anew() -> None:
     pixels = torch.randint(256, (2, 8, 8, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     old = Normalize((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
     new = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    torch.testing.assert_close(ImageAdapter(old, new)(old(pixels)), new(pixels), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ImageAdapter(old, new)(batch_of(old(pixels), 2)), new(pixels), rtol=1e-5, atol=1e-5)
 
 
 def test_answers_without_gradients_and_stays_as_it_is() -> None:

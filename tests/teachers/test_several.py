@@ -18,7 +18,7 @@ from kd_lightning.teachers.adapter import TeacherAdapter
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.teachers.live import LiveTeacher
 from kd_lightning.training.teachers import teacher_specs
-from kd_lightning.types import Batch, Outputs
+from kd_lightning.types import Batch, Outputs, batch_of
 from kd_lightning.utils.checks import UserError
 
 S = 3 * torch.randn(16, 10, generator=torch.Generator().manual_seed(0))
@@ -47,7 +47,7 @@ def test_each_fusion_is_what_its_name_says():
 @pytest.mark.parametrize("fusion", ["probabilities", "logits", "losses"])
 def test_weights_of_one_and_zero_leave_one_teacher(fusion):
     assert total(fusion, [0, 1, 0]) == pytest.approx(float(kd(S, T[1], 4.0)), rel=1e-5)
-    assert total(fusion, [2, 2, 2]) == pytest.approx(total(fusion), rel=1e-5), "weights are relative"
+    assert total(fusion, [0.333, 0.333, 0.333]) == pytest.approx(total(fusion), rel=1e-5), "up to rounding"
 
 
 @pytest.mark.parametrize("fusion", ["probabilities", "logits", "losses", "confidence", "entropy"])
@@ -86,9 +86,9 @@ def test_the_teacher_that_is_measured_is_the_one_that_teaches():
         Fusion("confidence", None, 2): mean,
         Fusion("losses", None, 2): mean,
         Fusion("probabilities", "learned", 2): mean,
-        Fusion("probabilities", [3, 1], 2): 0.75 * a.softmax(1) + 0.25 * b.softmax(1),
-        Fusion("losses", [3, 1], 2): 0.75 * a.softmax(1) + 0.25 * b.softmax(1),
-        Fusion("logits", [3, 1], 2): (0.75 * a + 0.25 * b).softmax(1),
+        Fusion("probabilities", [0.75, 0.25], 2): 0.75 * a.softmax(1) + 0.25 * b.softmax(1),
+        Fusion("losses", [0.75, 0.25], 2): 0.75 * a.softmax(1) + 0.25 * b.softmax(1),
+        Fusion("logits", [0.75, 0.25], 2): (0.75 * a + 0.25 * b).softmax(1),
     }.items():
         told = Ensemble([LiveTeacher(net) for net in nets], fusion).evaluate(batch).logits
         torch.testing.assert_close(told.softmax(1), wanted.detach())
@@ -131,6 +131,7 @@ def test_learned_weights_find_the_teacher_that_is_right_and_do_not_touch_the_stu
         (("probabilities", [1, 2]), "2 weights for 3 teachers"),
         (("probabilities", [1, -2, 1]), r"teacher_weighting\[1\] must be a number >= 0"),
         (("probabilities", [0, 0, 0]), "a weight above 0"),
+        (("probabilities", [1, 2, 1]), r"sums to 4, not to 1; in these proportions: \[0.25,0.5,0.25\]"),
         (("confidence", [1, 1, 1]), "finds the weights itself"),
         (("losses", "learned"), "needs loss.fusion=probabilities or logits"),
         (("probabilities", "best"), "null, learned, or a list"),
@@ -172,10 +173,10 @@ def test_a_teacher_from_elsewhere_gets_its_own_pixels_size_and_classes():
     old, new = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), Normalize((0.1, 0.2, 0.3), (1.0, 0.5, 0.25))
     pixels = torch.rand(2, 3, 8, 8)
     x, wanted = (((pixels - torch.tensor(m).view(3, 1, 1)) / torch.tensor(s).view(3, 1, 1)) for m, s in (old, new))
-    assert torch.allclose(ImageAdapter(old, new)(x), wanted, atol=1e-5)
+    assert torch.allclose(ImageAdapter(old, new)(batch_of(x, 2)), wanted, atol=1e-5)
     adapter = TeacherAdapter(ImageAdapter(old, new, 16), order=[2, 0])
-    assert adapter.inputs(x).shape == (2, 3, 16, 16)
-    assert math.isclose(float(adapter.inputs(x).mean()), float(wanted.mean()), abs_tol=0.05)
+    assert adapter.inputs(batch_of(x, 2)).shape == (2, 3, 16, 16)
+    assert math.isclose(float(adapter.inputs(batch_of(x, 2)).mean()), float(wanted.mean()), abs_tol=0.05)
     assert adapter.logits(torch.tensor([[1.0, 2.0, 3.0]])).tolist() == [[3.0, 1.0]]
 
 

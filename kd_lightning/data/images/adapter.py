@@ -1,13 +1,15 @@
 """Images of a data set as another network was trained on them."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.data.images.normalize import Normalize
+from kd_lightning.data.translation import Translation
+from kd_lightning.types import Batch
 
 
-class ImageAdapter(nn.Module):
+class ImageAdapter(Translation):
     """Changes the normalization and the size of normalized images.
 
     Args:
@@ -25,8 +27,9 @@ class ImageAdapter(nn.Module):
         self.register_buffer("scale", s / new_s)
         self.register_buffer("shift", (m - new_m) / new_s)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """Return images `[B, 3, size, size]` of images `[B, 3, H, W]`."""
+        x: Tensor = batch.x
         if self.size not in (None, x.shape[-1]):
             x = F.interpolate(x, self.size, mode="bilinear", antialias=True)
         return x * self.scale + self.shift

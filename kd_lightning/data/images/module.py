@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kd_lightning.data.class_folders import folder_path
 from kd_lightning.data.images.adapter import ImageAdapter
@@ -15,6 +15,7 @@ from kd_lightning.data.images.normalize import NORMALIZATIONS, Normalize
 from kd_lightning.data.images.photos import Photos
 from kd_lightning.data.module import DataModule, Split
 from kd_lightning.data.split import hide_labels
+from kd_lightning.data.translation import Translation
 from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import choice, integer, number
 
@@ -111,7 +112,9 @@ class ImageDataModule(DataModule):
             "normalize": {"mean": list(self.normalize.mean), "std": list(self.normalize.std)},
         }
 
-    def teacher_inputs(self, normalize: Any, input_size: Any, key: str) -> tuple[nn.Module | None, dict[str, Any]]:
+    def teacher_inputs(
+        self, normalize: Any, input_size: Any, key: str, network: str = "", card: Mapping[str, Any] | None = None
+    ) -> tuple[Translation | None, dict[str, Any]]:
         kwargs = self.model_kwargs()
         new = self.normalize
         if isinstance(normalize, str):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from abc import abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ from torch import Tensor
 
 from kd_lightning.data.module import DataModule, Split
 from kd_lightning.data.split import hide_labels, stratified_fraction
+from kd_lightning.data.subset import Subset
+from kd_lightning.data.text.pretrained import OwnTokens, read_tokenizer
 from kd_lightning.data.text.ragged import RaggedTokens
 from kd_lightning.data.text.table import Table, text_path
 from kd_lightning.data.text.tokens import KINDS, PADDING, Tokenize, padded
+from kd_lightning.data.translation import Translation
 from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import UserError, choice, integer, number
 from kd_lightning.utils.console import say
+from kd_lightning.utils.hub import is_hub
 
 EXAMPLE = 32
 """Tokens of a sentence on which sizes and latencies are measured."""
@@ -29,8 +34,8 @@ class TextDataModule(DataModule):
 
     Args:
         root: Folder of the files.
-        tokenizer: `words` or `pieces`; see `Tokenize.fit`.
-        vocabulary: Most tokens, with padding and unknown; fitted on the training split alone.
+        tokenizer: `words` or `pieces`, see `Tokenize.fit`; or `hf/NAME` or `hf/FOLDER`, that of a pretrained network.
+        vocabulary: Most tokens, with padding and unknown; fitted on the training split alone, as is `lowercase`.
         lowercase: Make letters small and take accents off.
         max_length: Tokens that are kept of a sentence.
         val_size: Fraction of the training file that is held out, stratified, if there is no file for validation; 0 for
@@ -60,7 +65,7 @@ class TextDataModule(DataModule):
     ) -> None:
         super().__init__(batch_size=batch_size, **common)
         self.root = text_path("data.root", root)
-        self.kind = choice("data.tokenizer", tokenizer, KINDS)
+        self.kind = tokenizer if is_hub(tokenizer) else choice("data.tokenizer", tokenizer, (*KINDS, "hf/NAME"))
         self.vocabulary = integer("data.vocabulary", vocabulary, ge=10)
         if not isinstance(lowercase, bool):
             raise UserError(f"data.lowercase must be true or false, got {lowercase!r}")
@@ -72,6 +77,8 @@ class TextDataModule(DataModule):
             label_fraction = number("data.label_fraction", label_fraction, gt=0, le=1)
         self.label_fraction = None if label_fraction == 1 else label_fraction
         self._labelled: Tensor | None = None
+        self._texts: list[str] = []
+        """Sentences of all splits, in the order of `Batch.raw`."""
 
     @abstractmethod
     def read(self) -> dict[Split, Table]:
@@ -113,9 +120,13 @@ class TextDataModule(DataModule):
         if self.splits:
             return
         parts = self._split()
-        self._tokenize = Tokenize.fit(parts["train"][0], self.kind, self.vocabulary, self.lowercase, self.max_length)
-        digest = hashlib.sha256(json.dumps(self._tokenize.values, sort_keys=True).encode())
-        self._tokenizer_id = digest.hexdigest()[:10]
+        if is_hub(self.kind):
+            self._tokenize = self._for(self.kind, "data.tokenizer")
+        else:
+            self._tokenize = Tokenize.fit(
+                parts["train"][0], self.kind, self.vocabulary, self.lowercase, self.max_length
+            )
+        digest = hashlib.sha256()
         splits: dict[Split, RaggedTokens] = {}
         for split in SPLITS:
             texts, labels = parts[split]
@@ -123,12 +134,14 @@ class TextDataModule(DataModule):
             if cut:
                 told = f"{cut:,} of {len(texts):,} sentences are cut at data.max_length={self.max_length} tokens"
                 say(f"{split}: {told}", detail=True)
-            digest.update(json.dumps([rows, labels.tolist()]).encode())
+            digest.update(json.dumps([texts, labels.tolist()]).encode())
             if split == "train" and self.label_fraction is not None:
                 labels = hide_labels(labels, self.label_fraction, self.split_seed)
                 self._labelled = (labels != UNLABELED).nonzero().flatten()
-            splits[split] = RaggedTokens(rows, labels, self.max_length)
-        self._content = digest.hexdigest()
+            splits[split] = RaggedTokens(rows, labels, self.max_length, self._tokenize.padding, len(self._texts))
+            self._texts += texts
+        self._content, self.raw_count = digest.hexdigest(), len(self._texts)
+        self._widths = splits["train"].widths
         self.splits = {**splits}
 
     def _split(self) -> dict[Split, tuple[list[str], Tensor]]:
@@ -194,6 +207,16 @@ class TextDataModule(DataModule):
     def label_identity(self) -> float | None:
         return self.label_fraction
 
+    def sentences(self, raw: Tensor) -> list[str]:
+        """Return the sentences in the rows `Batch.raw`."""
+        return [self._texts[row] for row in raw.tolist()]
+
+    def lengths(self) -> Tensor:
+        source = self.splits["train"]
+        if isinstance(source, Subset):
+            return self._widths[source.positions]
+        return self._widths
+
     def epoch_views(self, epoch: int) -> Tensor:
         return torch.zeros(self.sizes["train"], dtype=torch.long)
 
@@ -205,26 +228,41 @@ class TextDataModule(DataModule):
         return {"ids": ids, "mask": torch.ones(count, width, dtype=torch.bool)}
 
     def model_kwargs(self) -> dict[str, Any]:
-        """Return what networks depend on; `tokenizer` names it, so that no student is given another one's ids."""
-        return super().model_kwargs() | {
-            "vocabulary": self.tokenize.vocabulary,
-            "max_length": self.max_length,
-            "padding": PADDING,
-            "tokenizer": self._tokenizer_id,
-        }
+        """Return what networks depend on; see `Tokenize.facts`."""
+        return super().model_kwargs() | self.tokenize.facts()
 
     def preprocessing(self) -> dict[str, Any]:
         return self.tokenize.card()
 
+    def keys_for(self, network: str) -> dict[str, Any]:
+        """Return `tokenizer`, unless the data has the one of this network already."""
+        return {"tokenizer": network} if is_hub(network) and self._for(network).name != self.tokenize.name else {}
+
+    def identity_for(self, network: str) -> dict[str, Any]:
+        return self.identity() | {"tokenizer": self._for(network).name}
+
+    def teacher_inputs(
+        self, normalize: Any, input_size: Any, key: str, network: str = "", card: Mapping[str, Any] | None = None
+    ) -> tuple[Translation | None, dict[str, Any]]:
+        """See `DataModule`; a teacher with another tokenizer gets the tokens of its own, of the same sentences."""
+        super().teacher_inputs(normalize, input_size, key)
+        is_known = card is not None and card.get("kind") == "text"
+        own = Tokenize.parse(card) if card is not None and is_known else self._for(network, f"model.teacher{key}")
+        if own.facts() == self.tokenize.facts():
+            return None, self.model_kwargs()
+        return OwnTokens(own, self._texts), super().model_kwargs() | own.facts()
+
+    def _for(self, network: str, key: str = "model.student") -> Tokenize:
+        """Return the tokenizer that a network reads: one of Hugging Face its own, others that of the data."""
+        return read_tokenizer(network, self.max_length, key) if is_hub(network) else self.tokenize
+
+    def samples_identity(self) -> dict[str, Any]:
+        self.setup()
+        return {"name": self.name, "split_seed": self.split_seed, "content": self._content}
+
     def identity(self) -> dict[str, Any]:
         """Return the identity of the data set; reads the files."""
-        self.setup()
-        return {
-            "name": self.name,
-            "split_seed": self.split_seed,
-            "max_length": self.max_length,
-            "content": self._content,
-        }
+        return self.samples_identity() | {"max_length": self.max_length, "tokenizer": self.tokenize.name}
 
 
 def _class(table: Table, i: int, order: dict[str, int]) -> int:

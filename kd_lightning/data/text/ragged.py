@@ -16,10 +16,19 @@ class RaggedTokens(Source):
         rows: Token ids of each sentence.
         labels: int64 `[N]`.
         max_length: Most tokens of a sentence.
+        padding: Token id of what fills a batch.
+        before: Number of sentences in the splits before this one.
     """
 
-    def __init__(self, rows: Sequence[Sequence[int]], labels: Tensor, max_length: int) -> None:
-        self.max_length, self.labels = max_length, labels
+    def __init__(
+        self,
+        rows: Sequence[Sequence[int]],
+        labels: Tensor,
+        max_length: int,
+        padding: int = PADDING,
+        before: int = 0,
+    ) -> None:
+        self.max_length, self.padding, self.labels, self.before = max_length, padding, labels, before
         self.widths = torch.tensor([len(row) for row in rows], dtype=torch.long)
         """Stays in main memory: it decides the shape of a batch, for which no step should wait."""
         self.tokens = torch.tensor([token for row in rows for token in row], dtype=torch.int32)
@@ -39,16 +48,17 @@ class RaggedTokens(Source):
         self.to(device)
         shapes = self.shapes(order, batch_size)
         for index, width in zip(order.to(device).split(batch_size), shapes, strict=False):  # no batch of none
-            yield self._batch(index, width)
+            x = self.inputs(index, width)
+            yield Batch(x, self.labels[index], index, torch.zeros_like(index), raw=index + self.before)
 
     def shapes(self, order: Tensor, batch_size: int) -> list[int]:
         """Return L of each batch, from what lies in main memory."""
         widths = self.widths[order.cpu()].split(batch_size)
         return [padded(int(width.max()), self.max_length) for width in widths if len(width)]
 
-    def _batch(self, index: Tensor, width: int) -> Batch:
+    def inputs(self, index: Tensor, width: int) -> dict[str, Tensor]:
+        """Return ids and mask `[B, width]` of the sentences `index` `[B]`, which lies on the device."""
         place = torch.arange(width, device=index.device)
         mask = place < self.lengths[index, None]
         where = (self.starts[index, None] + place).clamp_(max=len(self.tokens) - 1)
-        ids = self.tokens[where].long().masked_fill_(~mask, PADDING)
-        return Batch({"ids": ids, "mask": mask}, self.labels[index], index, torch.zeros_like(index))
+        return {"ids": self.tokens[where].long().masked_fill_(~mask, self.padding), "mask": mask}

@@ -1,5 +1,6 @@
 """From sentences to token ids: a tokenizer that is fitted on the training split and kept in the student's card."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.utils.checks import UserError, choice
+from kd_lightning.utils.checks import UserError, choice, integer
 
 KINDS = ("words", "pieces")
 PADDING, UNKNOWN = 0, 1
@@ -24,19 +25,24 @@ class Tokenize:
 
     Args:
         values: A tokenizer as plain values, in the JSON format of the library `tokenizers`.
-        max_length: Tokens that are kept of a sentence.
+        max_length: Tokens that are kept of a sentence, with the ones that the tokenizer adds, such as `[CLS]`.
+        padding: Token id of what fills a batch.
 
     Raises:
-        UserError: If the library is missing, or the values are no tokenizer.
+        UserError: If the library is missing, the values are no tokenizer, or `max_length` leaves no room for a word.
     """
 
-    def __init__(self, values: Mapping[str, Any], max_length: int) -> None:
-        self.values, self.max_length = dict(values), max_length
+    def __init__(self, values: Mapping[str, Any], max_length: int, padding: int = PADDING) -> None:
+        self.values, self.max_length, self.padding = dict(values), max_length, padding
         library = _library()
         try:
             self._tokenizer = library.Tokenizer.from_str(json.dumps(self.values))
         except Exception as e:  # the library's own
             raise UserError(f"the tokenizer of this model cannot be read: {e}") from e
+        added = self._tokenizer.num_special_tokens_to_add(False)
+        integer("data.max_length", max_length, ge=added + 1)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
 
     @staticmethod
     def fit(texts: Iterable[str], kind: str, vocabulary: int, lowercase: bool, max_length: int) -> "Tokenize":
@@ -74,11 +80,26 @@ class Tokenize:
         """Return the tokenizer that `StudentCard.preprocessing` describes. Raises UserError if it is not of text."""
         if card.get("kind") != "text":
             raise UserError(f"this model does not take text but {card.get('kind')}")
-        return Tokenize(card["tokenizer"], int(card["max_length"]))
+        return Tokenize(card["tokenizer"], int(card["max_length"]), int(card.get("padding", PADDING)))
 
     def card(self) -> dict[str, Any]:
         """Return what `parse` reads."""
-        return {"kind": "text", "max_length": self.max_length, "tokenizer": self.values}
+        card = {"kind": "text", "max_length": self.max_length, "tokenizer": self.values}
+        return card if self.padding == PADDING else card | {"padding": self.padding}
+
+    @cached_property
+    def name(self) -> str:
+        """10 hex digits: equal for equal tokenizers."""
+        return hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()[:10]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a network depends on; `tokenizer` names it, so that no network is given another one's ids."""
+        return {
+            "vocabulary": self.vocabulary,
+            "max_length": self.max_length,
+            "padding": self.padding,
+            "tokenizer": self.name,
+        }
 
     @cached_property
     def vocabulary(self) -> int:
@@ -87,8 +108,8 @@ class Tokenize:
 
     def __call__(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Return the ids of each text, at least one and at most `max_length`, and how many texts were cut."""
-        whole = [self._tokenizer.encode(text).ids or [UNKNOWN] for text in texts]
-        return [ids[: self.max_length] for ids in whole], sum(len(ids) > self.max_length for ids in whole)
+        found = [self._tokenizer.encode(text) for text in texts]
+        return [one.ids or [UNKNOWN] for one in found], sum(bool(one.overflowing) for one in found)
 
     def inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return the input of a model: `ids` and `mask` `[N, L]`. Raises UserError if a text is empty."""
@@ -97,7 +118,7 @@ class Tokenize:
                 raise UserError(f"a sentence must be a string that is not empty, got {text!r}")
         rows, _ = self(texts)
         width = padded(max(map(len, rows)), self.max_length)
-        ids = torch.full((len(rows), width), PADDING)
+        ids = torch.full((len(rows), width), self.padding)
         for row, some in zip(ids, rows, strict=True):
             row[: len(some)] = torch.tensor(some)
         lengths = torch.tensor([len(some) for some in rows])

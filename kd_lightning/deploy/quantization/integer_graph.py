@@ -59,6 +59,22 @@ class _Stored(nn.Module):
         return dequantize(self.q, self.scale, self.zero_point)
 
 
+class _Rows(nn.Module):
+    """An embedding whose rows are stored as int8; only the rows that are asked for become floats."""
+
+    q: Tensor
+    scale: Tensor
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        scale = weight_scale(weight)
+        self.register_buffer("q", (weight.detach() / scale[:, None]).round().clamp(-LEVELS, LEVELS).to(torch.int8))
+        self.register_buffer("scale", scale)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.q).to(torch.float32) * F.embedding(ids, self.scale[:, None])
+
+
 def is_quantized(model: nn.Module) -> bool:
     """Return whether `model` comes from `quantize.quantized`."""
     return any(isinstance(m, Rounding) for m in model.modules())
@@ -90,6 +106,13 @@ def integer_graph(model: nn.Module) -> fx.GraphModule:
             graph.add_submodule(name, module)
             with graph.graph.inserting_before(node):
                 node.update_arg(place, graph.graph.call_module(name))
+    for node in [n for n in graph.graph.nodes if n.target is F.embedding]:
+        weight = node.args[1].args[0]
+        name = f"stored_{weight.target.removesuffix('.weight').replace('.', '_')}_rows"
+        graph.add_submodule(name, _Rows(parameters[weight.target]))
+        with graph.graph.inserting_before(node):
+            node.replace_all_uses_with(graph.graph.call_module(name, node.args[:1]))
+        graph.graph.erase_node(node)
     assert all(n.target is not round_weight or not n.users for n in graph.graph.nodes)
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()

@@ -6,6 +6,8 @@ to 8 bits, with the range found by calibration, wherever they enter an operation
 pass the rounding unchanged (straight-through; Jacob et al., arXiv 1712.05877). Such a model is trained, saved and
 evaluated like any other, and `deploy.files.onnx_file` writes the same graph with its integers.
 
+The rows of an embedding are rounded like output channels, with one scale each.
+
 Weights use the levels −64 … 64: on x86 CPUs without VNNI, integer kernels add two products of 8 bits in 16, which
 ±127 would overflow.
 """
@@ -23,6 +25,7 @@ from kd_lightning.deploy.quantization import kinds
 from kd_lightning.deploy.quantization.trace import trace
 from kd_lightning.deploy.sparsity import keep_zeros
 from kd_lightning.models import create_model
+from kd_lightning.models.hooks import logits_of
 from kd_lightning.utils.checks import UserError
 
 LEVELS = 64
@@ -43,23 +46,26 @@ def int8(
         num_classes: Number of logits.
         of: Name for `create_model`.
         kwargs: Arguments of that model.
-        shape: Shape of one input; None for images of the data.
+        shape: Shape of one input; None for images or text of the data.
         facts: Facts of the data; see `create_model`.
 
     Raises:
         UserError: If the model cannot be made or traced.
     """
     if shape is None:
-        if "image_size" not in facts:
+        if "image_size" not in facts and "vocabulary" not in facts:
             raise UserError(
-                f"model.student_kwargs: int8 of {of} needs the shape of an input, as the data has no images"
+                f"model.student_kwargs: int8 of {of} needs the shape of an input, as the data has no images and no text"
             )
-        shape = (3, facts["image_size"], facts["image_size"])
-    model = quantized(create_model(of, num_classes, kwargs=kwargs, **facts), torch.zeros(2, *shape))
+        shape = (3, facts["image_size"], facts["image_size"]) if "image_size" in facts else ()
+    x: Any = torch.zeros(2, *shape)
+    if "vocabulary" in facts:
+        x = {"ids": torch.zeros(2, 1, dtype=torch.long), "mask": torch.ones(2, 1, dtype=torch.bool)}
+    model = quantized(create_model(of, num_classes, kwargs=kwargs, **facts), x)
     return keep_zeros(model) if of == "kd_lightning.deploy.sparse" else model
 
 
-def quantized(model: nn.Module, x: Tensor) -> fx.GraphModule:
+def quantized(model: nn.Module, x: Any) -> fx.GraphModule:
     """Return the graph of `model` with rounding, on its folded weights, not calibrated.
 
     Args:
@@ -78,7 +84,7 @@ def quantized(model: nn.Module, x: Tensor) -> fx.GraphModule:
             for source in [n for n in node.all_input_nodes if kinds.is_activation(n)]:
                 _round(graph, modules, source)
     for node in list(graph.graph.nodes):
-        if node.op == "call_module" and isinstance(modules.get(node.target), nn.Conv2d | nn.Linear):
+        if node.op == "call_module" and isinstance(modules.get(node.target), nn.Conv2d | nn.Linear | nn.Embedding):
             _round_weight(graph, node, modules[node.target])
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -123,11 +129,11 @@ def weight_scale(weight: Tensor) -> Tensor:
     return (weight.detach().float().flatten(1).abs().amax(1) / LEVELS).clamp(min=1e-12)
 
 
-def calibrate(model: nn.Module, inputs: Iterable[Tensor]) -> None:
+def calibrate(model: nn.Module, inputs: Iterable[Any]) -> None:
     """Set every activation's range: the mean over batches of their least and greatest values."""
     with torch.no_grad(), _calibrating(model):
         for x in inputs:
-            model(x)
+            logits_of(model, x)
 
 
 @contextmanager
@@ -187,18 +193,21 @@ def _round(graph: fx.GraphModule, modules: Mapping[str, nn.Module], node: fx.Nod
     return name
 
 
-def _round_weight(graph: fx.GraphModule, node: fx.Node, layer: nn.Conv2d | nn.Linear) -> None:
-    """Replace a convolution or product by a function of its rounded weight."""
+def _round_weight(graph: fx.GraphModule, node: fx.Node, layer: nn.Conv2d | nn.Linear | nn.Embedding) -> None:
+    """Replace a convolution, product or embedding by a function of its rounded weight."""
     with graph.graph.inserting_before(node):
         weight = graph.graph.get_attr(f"{node.target}.weight")
         rounded = graph.graph.call_function(round_weight, (weight,))
-        bias = None if layer.bias is None else graph.graph.get_attr(f"{node.target}.bias")
-        args = (*node.args, rounded, bias)
-        if isinstance(layer, nn.Linear):
-            new = graph.graph.call_function(F.linear, args)
+        if isinstance(layer, nn.Embedding):
+            new = graph.graph.call_function(F.embedding, (*node.args, rounded, layer.padding_idx))
         else:
-            how = (layer.stride, layer.padding, layer.dilation, layer.groups)
-            new = graph.graph.call_function(F.conv2d, (*args, *how))
+            bias = None if layer.bias is None else graph.graph.get_attr(f"{node.target}.bias")
+            args = (*node.args, rounded, bias)
+            if isinstance(layer, nn.Linear):
+                new = graph.graph.call_function(F.linear, args)
+            else:
+                how = (layer.stride, layer.padding, layer.dilation, layer.groups)
+                new = graph.graph.call_function(F.conv2d, (*args, *how))
     new.meta["value"] = node.meta["value"]
     node.replace_all_uses_with(new)
     graph.graph.erase_node(node)

@@ -1,17 +1,19 @@
 """Tracing of a model to a graph of modules and functions, with the shapes that it has for one example."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter, methodcaller
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from kd_lightning.utils.checks import UserError
 
 
-def trace(model: nn.Module, x: Tensor) -> fx.GraphModule:
-    """Return the graph that `model` runs in eval mode for inputs like `x`; it shares the parameters.
+def trace(model: nn.Module, x: Any) -> fx.GraphModule:
+    """Return the graph that `model` runs in eval mode for inputs like `x`, a tensor or a dictionary of tensors.
+
+    It shares the parameters.
 
     Branches that depend on shapes are taken as for `x`; `node.meta["value"]` is what a node gave for it.
 
@@ -33,7 +35,7 @@ def trace(model: nn.Module, x: Tensor) -> fx.GraphModule:
 class _Tracer(fx.Tracer):
     """Traces with an example beside the symbols, so that a condition on a shape has an answer."""
 
-    def __init__(self, example: Tensor):
+    def __init__(self, example: Any):
         super().__init__()
         self.example = example
         self.running = False  # a node for its value, which makes no nodes
@@ -56,7 +58,7 @@ class _Tracer(fx.Tracer):
 
     def _run(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         if kind == "placeholder":
-            return self.example
+            return self.example[target] if isinstance(self.example, Mapping) else self.example
         if kind == "output":
             return None
         if kind == "get_attr":

@@ -51,6 +51,7 @@ class CachedTeacher(Teacher):
         self._table: LogitTable | None = None
         self._told = False
         self._unwritten: list[tuple[Tensor, Tensor]] = []  # keys, logits
+        self._evaluated: LogitTable | None = None
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
@@ -143,25 +144,37 @@ class CachedTeacher(Teacher):
     def look_up(self, batch: Batch) -> Outputs:
         """Answer a batch of any views; what the table lacks is asked and stored."""
         keys = batch.index if self._views is None else batch.index * self._views + _view(batch)
-        table = self.table()
+        answer, found = self._rows(self.table(), keys, batch)
+        self.asked += len(keys)
+        self.found += found
+        return answer
+
+    def _rows(self, table: LogitTable, keys: Tensor, batch: Batch) -> tuple[Outputs, int]:
+        """Answer a batch from the rows `keys` `[B]` of a table, and say how many were there; others are asked."""
         logits, there = table.read(keys.cpu())
-        self.asked += len(there)
-        self.found += int(there.sum())
         if not there.all():
             missing = _enough(~there)
             answer = self.live(self._some(batch, missing)).logits
             table.write(keys.cpu()[missing], answer)
             logits[missing] = answer.to(logits)
-        return Outputs(logits.to(batch.y.device))
+        return Outputs(logits.to(batch.y.device)), int(there.sum())
 
     def _some(self, batch: Batch, mask: Tensor) -> Batch:
         if mask.all():
             return batch
-        return batch._replace(x=self._data.select(batch.x, mask), y=batch.y[mask.to(batch.y.device)])
+        here = mask.to(batch.y.device)
+        raw = batch.raw[here] if isinstance(batch.raw, Tensor) else batch.raw
+        return batch._replace(x=self._data.select(batch.x, mask), y=batch.y[here], index=batch.index[here], raw=raw)
 
     def evaluate(self, batch: Batch) -> Outputs:
-        """Ask the teacher itself: evaluation samples are others."""
-        return self.live.evaluate(batch)
+        """Ask the teacher itself, or where samples of all splits are numbered, a table that has a row for each."""
+        count = self._data.raw_count
+        if count is None or not isinstance(batch.raw, Tensor):
+            return self.live.evaluate(batch)
+        if self._evaluated is None:
+            path = self._folder / "raw.bin" if self._folder else None
+            self._evaluated = LogitTable(path, count, self._classes, self._dtype)
+        return self._rows(self._evaluated, batch.raw, batch)[0]
 
     def compile(self, batch_size: int) -> None:
         self.live.compile(batch_size)

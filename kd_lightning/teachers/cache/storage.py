@@ -74,7 +74,9 @@ def with_cache(
 
 def fingerprint(teacher: LiveTeacher, data: DataModule, precision: str) -> str:
     """Return 12 hex digits of everything that decides a logit: weights, inputs, data, views, precision."""
-    digest = hashlib.sha256(json.dumps([data.fingerprint(), precision]).encode())
+    raw = teacher.adapter is not None and teacher.adapter.reads_raw
+    seen = data.samples_fingerprint() if raw else data.fingerprint()
+    digest = hashlib.sha256(json.dumps([seen, precision]).encode())
     modules: list[nn.Module] = [teacher.model, *([teacher.adapter] if teacher.adapter else [])]
     for module in modules:
         digest.update(repr(module).encode())  # layers, and options such as strides, that no tensor shows
