@@ -111,7 +111,7 @@ def first(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals or value[:1] in "[{'\"":
         return override
-    if found := re.fullmatch(r"range\((.*)\)", value):
+    if found := re.fullmatch(r"(?:range|interval)\((.*)\)", value):
         return f"{key}={found[1].split(',')[0]}"
     return f"{key}{equals}{value.split(',')[0]}"
 

@@ -72,8 +72,8 @@ def build_loggers(node: Any, out: Path) -> list[Logger]:
 
 
 def _with_places(node: DictConfig, out: Path) -> DictConfig:
-    node = node.copy()
-    OmegaConf.set_struct(node, False)
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    node = OmegaConf.create(plain)  # of its own: as a part of the configuration it would take no new keys
     try:
         takes = inspect.signature(hydra.utils.get_object(node._target_)).parameters
     except (ImportError, ValueError, TypeError):  # `build` says what is wrong

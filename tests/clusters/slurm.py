@@ -54,10 +54,11 @@ class Slurm:
 
     Args:
         folder: A new folder.
+        environ: Environment of its programs and of `call`.
         grace: Seconds between SIGTERM and SIGKILL of a job that is preempted.
     """
 
-    def __init__(self, folder: Path, grace: int = 0) -> None:
+    def __init__(self, folder: Path, environ: dict[str, str], grace: int = 0) -> None:
         missing = [name for name in ("munged", "slurmctld", "slurmd", "sbatch", "srun") if shutil.which(name) is None]
         if missing:
             raise SystemExit(f"not found: {', '.join(missing)}; apt-get install slurm-wlm munge")
@@ -65,7 +66,7 @@ class Slurm:
             raise SystemExit("slurmd starts jobs as other users: this needs root")
         self.folder, self._grace = folder.absolute(), grace
         self._daemons: list[subprocess.Popen[bytes]] = []
-        self.environ = dict(os.environ) | {"SLURM_CONF": f"{self.folder}/slurm.conf"}
+        self.environ = environ | {"SLURM_CONF": f"{self.folder}/slurm.conf"}
 
     def __enter__(self) -> "Slurm":
         self.folder.mkdir(mode=0o755)
@@ -97,8 +98,11 @@ class Slurm:
                 daemon.kill()
 
     def call(self, *words: str, check: bool = True, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
-        """Run a command of SLURM, or one that uses it, to its end."""
-        return subprocess.run(words, env=self.environ, check=check, cwd=cwd, capture_output=True, text=True)
+        """Run a command of SLURM, or one that uses it, to its end; with `check`, end the program if it fails."""
+        done = subprocess.run(words, env=self.environ, cwd=cwd, capture_output=True, text=True)
+        if check and done.returncode:
+            raise SystemExit(f"{' '.join(words)}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
 
     def _start(self, *words: str) -> None:
         log = open(self.folder / f"{words[0]}.out", "wb")  # noqa: SIM115 - the daemon's own
