@@ -61,6 +61,9 @@ def disk_error(e: OSError) -> UserError:
     return UserError(f"cannot write or read{where}: {e.strerror}; {what}")
 
 
+NEEDS = "this launcher or sweeper needs a package: pip install -c constraints.txt {}"
+
+
 def launcher_error(e: RuntimeError) -> UserError:
     """Return what an error of Hydra's launchers and sweepers means to the user; raise any other error again."""
     if isinstance(e, BrokenExecutor):
@@ -69,8 +72,7 @@ def launcher_error(e: RuntimeError) -> UserError:
             "hydra.launcher.n_jobs); the same command goes on"
         )
     if found := re.match(r"Unknown plugin class : 'hydra_plugins\.(\w+)", str(e)):
-        package = found[1].replace("_", "-")
-        return UserError(f"this launcher or sweeper needs a package: pip install -c constraints.txt {package}")
+        return UserError(NEEDS.format(found[1].replace("_", "-")))
     if str(e).startswith('Could not detect "srun"'):
         return UserError("hydra/launcher=submitit_slurm: there is no srun here; start it on a machine of the cluster")
     raise e
@@ -85,6 +87,8 @@ def fail(e: Exception) -> int:
 def _message(e: Exception) -> str:
     if isinstance(e, UserError):
         return str(e)
+    if isinstance(e, MissingConfigException) and e.missing_cfg_file == "hydra/sweeper/optuna":
+        return NEEDS.format("hydra-optuna-sweeper")
     if isinstance(e, MissingConfigException) and e.missing_cfg_file and e.options:
         group, _, option = str(e.missing_cfg_file).rpartition("/")
         return f"unknown option {group}={option}{did_you_mean(option, e.options)}; there are {', '.join(e.options)}"

@@ -33,6 +33,9 @@ from kd_lightning.utils.signals import Stopped
 from kd_lightning.utils.startup import quick_imports
 from kd_lightning.utils.trust import names_own_code, trusting
 
+READY = {"hydra/sweeper=optuna": "hydra/sweeper=optuna_accuracy"}
+"""Configurations of conf/hydra/ in place of a plugin's own; that one of Optuna would minimize the accuracy."""
+
 
 def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any], DictConfig]:
     """Train a new run, go on with one that was stopped, or take one that is finished.
@@ -171,6 +174,7 @@ def main() -> None:
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: "=" in arg and not arg.startswith("-"))
         Command().begin()
         quiet()
+        sys.argv[1:] = [READY.get(word, word) for word in sys.argv[1:]]
         for i, word in enumerate(sys.argv):
             if i and word.startswith("resume=") and (folder := _resumed_folder(word)):
                 runs.read_config(Path(folder))

@@ -18,6 +18,7 @@ from kd_lightning import runs
 from kd_lightning.cli import launcher_error
 from kd_lightning.config import CONF_DIR
 from kd_lightning.runs.command import Command, Sweep
+from kd_lightning.train import READY
 from kd_lightning.training.nonfinite import Diverged
 from kd_lightning.training.processes import check_launcher
 from kd_lightning.utils.checks import UserError
@@ -45,7 +46,7 @@ def test_each_has_a_ready_yaml_or_says_what_to_install(word: str, cli: Callable[
         return
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = hydra.compose("train", overrides=[word], return_hydra_config=True).hydra
+        config = hydra.compose("train", overrides=[READY.get(word, word)], return_hydra_config=True).hydra
     assert f"hydra_plugins.{PLUGINS[word]}." in config.launcher._target_ + config.sweeper._target_
     if "optuna" in word:
         assert config.sweeper.direction == "maximize", "of the accuracy, which the plugin would minimize"
