@@ -25,8 +25,9 @@ def stop(signum: int, frame: Any = None) -> NoReturn:
 def stoppable() -> Iterator[None]:
     """Turn SIGTERM and SIGINT into `Stopped`, raised where the program is, so that it leaves things in order.
 
-    A second signal, later than `PATIENCE`, ends the process at once. A signal that is ignored already stays so, as
-    `nohup` wants it.
+    A second signal, later than `PATIENCE`, ends the process at once, and so does one during an import: C++ code of
+    libraries aborts if an exception comes out of a module that it imports. A signal that is ignored already stays so,
+    as `nohup` wants it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -35,7 +36,8 @@ def stoppable() -> Iterator[None]:
 
     def handle(signum: int, frame: Any) -> None:
         nonlocal first
-        if os.getpid() != process or (first and time.monotonic() - first > PATIENCE):  # a worker that reads images
+        is_late = first and time.monotonic() - first > PATIENCE
+        if os.getpid() != process or is_late or _is_importing(frame):  # another process is a worker that reads images
             os._exit(128 + signum)
         if not first:
             first = time.monotonic()
@@ -48,3 +50,11 @@ def stoppable() -> Iterator[None]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+def _is_importing(frame: Any) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False

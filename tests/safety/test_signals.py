@@ -1,11 +1,15 @@
 """A training that a signal ends says so by its status, and how it goes on."""
 
+import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -62,3 +66,14 @@ def test_before_the_run_began(start: Callable[..., Process], tmp_path: Path) -> 
     process.kill(signal.SIGTERM)
     ended = process.wait()
     assert ended.status == 143 and "Traceback" not in ended.out
+
+
+def test_a_signal_during_an_import_ends_the_process_at_once(tmp_path: Path) -> None:
+    """Libraries written in C++ abort if a module that they import raises."""
+    (tmp_path / "library.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    code = "try:\n    import library\nexcept BaseException:\n    os.abort()\n"
+    code = "import os\nfrom kd_lightning.utils.signals import stoppable\nwith stoppable():\n" + indent(code, "    ")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    )
+    assert done.returncode == 143
