@@ -2,7 +2,8 @@
 
 Reads docs/studies/*.csv, a line for each run with the columns study, setting, student, seed, images_seen, labels,
 val_accuracy, test_accuracy, test_nll, test_ece, calibrated_nll, calibrated_ece, temperature, seconds, revision and
-command. Setting `ce` is a study's baseline. Prints Markdown and writes docs/pictures/study_*.png.
+command. Setting `ce`, or `alone` where there is no `ce`, is a study's baseline. Prints Markdown and writes
+docs/pictures/study_*.png.
 """
 
 import csv
@@ -103,7 +104,8 @@ def main(paths: Sequence[Path], pictures: Path = HERE / "pictures") -> None:
         for run in read(path):
             groups.setdefault((run["study"], run["student"]), []).append(run)
         for (name, student), runs in groups.items():
-            rows, lines, notes = study(runs)
+            baseline = next((name for name in ("ce", "alone") if any(run["setting"] == name for run in runs)), "ce")
+            rows, lines, notes = study(runs, baseline)
             columns = [c for c in COLUMNS if any(row.get(c.key) not in (None, "") for row in rows)]
             words = name.removesuffix(student).replace("_", " ").strip()
             print(f"### {words}: {student}\n\n{tables.markdown(columns, rows)}\n")

@@ -75,7 +75,8 @@ def load(path: str | Path, calibrated: bool = True, trust: bool = False) -> Mode
     channels first), a list of these, or a batch of floats `[N, 3, H, W]`, normalized, for a model that does not take
     pixels. A student of text takes a sentence or a list of them. One of recordings takes a file (.wav, .flac), an array
     `[L]` or `[N, L]` at its sample rate (floats in [−1, 1] or int16), or a list of these. One of another kind of data
-    takes what its network takes. `labels` are N names, `probabilities` a tensor `[N, C]`.
+    takes what its network takes. `labels` are N names, `probabilities` a tensor `[N, C]`. A student of several tasks
+    gives a dictionary with both for each task.
 
     Args:
         path: The run directory or file.

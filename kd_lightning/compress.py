@@ -72,6 +72,8 @@ def _run(args: argparse.Namespace) -> Path:
     from kd_lightning.evaluation.overrides import CHANGEABLE
 
     run = open_run(args.run, [word for word in args.overrides if word.partition("=")[0] in CHANGEABLE])
+    if run.card.inputs.get("tasks"):
+        raise UserError(f"compress: the student in {args.run} has several tasks; only students of one are compressed")
     distill = default_teacher(run) if args.distill == AUTO else args.distill
     if distill is not None:
         choice("--distill", distill, TEACHERS)

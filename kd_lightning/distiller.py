@@ -1,7 +1,7 @@
 """The method itself: a frozen teacher, a trainable student, one loss."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.data.plain import as_batch
-from kd_lightning.losses.balance import kd_over_ce
+from kd_lightning.losses.balance import ratios
 from kd_lightning.losses.distillation import Distillation
 from kd_lightning.losses.method import Method
-from kd_lightning.metrics import Scores
+from kd_lightning.losses.tasks import Tasks
+from kd_lightning.metrics import make_scores
+from kd_lightning.models.heads import check_answer
 from kd_lightning.models.hooks import FeatureExtractor
 from kd_lightning.schedules import cosine
-from kd_lightning.teachers.plain import plain_loss, plain_teacher
+from kd_lightning.teachers.plain import plain_loss, plain_tasks
 from kd_lightning.types import Batch, Teacher
-from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.timing import Stopwatch
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -43,7 +44,8 @@ class Distiller(pl.LightningModule):
         student: The network to train, from inputs to logits `[B, C]`.
         teacher: A network, a `Teacher`, or None for ordinary training. A network is frozen.
         loss: A method, or a `Distillation` whose method was prepared.
-        num_classes: C.
+        num_classes: C. With several tasks a dictionary of C by task: then `teacher` and `loss` may be dictionaries by
+            task too, the student gives task → logits, and a batch has task → labels; see docs/tasks.md.
         optimizer: Makes the optimizer of the parameters it is given; default AdamW with a rate of 1e-3.
         schedule: `schedule(epoch, max_epochs)` is the factor of the learning rate at a fraction of an epoch; default
             a cosine to 0.
@@ -58,95 +60,84 @@ class Distiller(pl.LightningModule):
     def __init__(
         self,
         student: nn.Module,
-        teacher: Teacher | nn.Module | None,
-        loss: Method | Distillation,
+        teacher: Teacher | nn.Module | Mapping[str, Teacher | nn.Module | None] | None,
+        loss: Method | Distillation | Tasks | Mapping[str, Method],
         *,
-        num_classes: int,
+        num_classes: int | Mapping[str, int],
         optimizer: Optimizer | None = None,
         schedule: Schedule | None = None,
         example: Any = None,
     ):
         super().__init__()
-        if isinstance(loss, Method):
-            loss = plain_loss(loss, student, teacher, example)
-        if not isinstance(loss, Distillation):
-            raise UserError(f"loss must be a Method or a Distillation, got {type(loss).__name__}")
-        if isinstance(teacher, nn.Module):
-            teacher = plain_teacher(teacher, loss.teacher_layers)
+        if isinstance(num_classes, Mapping):
+            loss, teacher = plain_tasks(loss, student, teacher, tuple(num_classes), example)
+        else:
+            loss, teacher = plain_loss(loss, student, teacher, example)
         self.student, self.loss = loss.wrap_student(student), loss
-        self.num_classes = num_classes
-        self.scores = Scores(num_classes)
+        self.classes = num_classes if isinstance(num_classes, Mapping) else {"": num_classes}
+        """Number of classes by task; `""` is the only task of ordinary data."""
+        self.scores = make_scores(num_classes)
         self.watch = Stopwatch()
         self.log_terms = True
         """False if a callback logs what `training_step` returns."""
-        self.kd_over_ce: Tensor | None = None
-        """Ratio of both gradients in the epoch's first batch, see `losses.balance`."""
+        self.kd_over_ce: dict[str, Tensor | None] = {}
+        """Ratio of both gradients in the epoch's first batch by task, see `losses.balance`."""
         self._teacher = _Hidden((teacher,))
         self._extract = FeatureExtractor(self.student, loss.student_layers)
         self._optimizer, self._schedule = optimizer or torch.optim.AdamW, schedule or cosine
-        self._known: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}  # index and teacher's logits of a batch
+        self._known: dict[tuple[str, int], tuple[Tensor, Any]] = {}  # index and teacher's logits of a batch
 
     @property
     def teacher(self) -> Teacher | None:
         return self._teacher[0]
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Any) -> Any:
         return self._extract(x).logits
 
     def training_step(self, batch: Any, i: int) -> dict[str, Tensor]:
         """Return `loss`, its parts and training accuracy."""
-        batch = as_batch(batch)
-        student = self._extract(batch.x, training=len(batch.y))
-        self._check_shape("the student", student.logits, batch)
+        batch = as_batch(batch, tuple(self.classes))
+        student = self._extract(batch.x, training=batch.size)
+        check_answer("the student", student.logits, self.classes, batch.size)
         self.watch.lap("student")
         teacher = None
         if self.teacher is not None:
             teacher = self.teacher(batch)
-            self._check_shape("the teacher", teacher.logits, batch)
+            check_answer("the teacher", teacher.logits, self.classes, batch.size, all_tasks=False)
             self.watch.lap("teacher")
-        self.loss.method.set_epoch(self.trainer.current_epoch + i / self.trainer.num_training_batches)
+        self.loss.set_epoch(self.trainer.current_epoch + i / self.trainer.num_training_batches)
         terms = self.loss(student, teacher, batch)
         if i == 0:
-            self.kd_over_ce = kd_over_ce(self.loss, terms, student.logits)
-        predicted = student.logits.detach().argmax(1)
-        labelled = batch.y >= 0  # others are distilled only
-        terms["accuracy"] = ((predicted == batch.y) & labelled).sum() / labelled.sum().clamp(min=1)
-        if teacher is not None:
-            terms["agreement"] = (predicted == teacher.logits.argmax(1)).float().mean()
+            self.kd_over_ce = ratios(self.loss, terms, student)
+        terms |= self.scores.of_step(student.logits, None if teacher is None else teacher.logits, batch.y)
         if self.log_terms:
-            self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, batch_size=len(batch.y))
+            self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, batch_size=batch.size)
         return terms
 
-    def validation_step(self, batch: Any, i: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: Any, i: int) -> dict[str, Any]:
         """Return the logits of `student` and `teacher`."""
-        return self._evaluate("val", as_batch(batch), i)
+        return self._evaluate("val", as_batch(batch, tuple(self.classes)), i)
 
     def test_step(self, batch: Any, i: int) -> None:
-        self._evaluate("test", as_batch(batch), i)
+        self._evaluate("test", as_batch(batch, tuple(self.classes)), i)
 
-    def _evaluate(self, stage: str, batch: Batch, i: int) -> dict[str, Tensor]:
+    def _evaluate(self, stage: str, batch: Batch, i: int) -> dict[str, Any]:
         student, teacher = self._extract(batch.x).logits, self._teacher_logits(stage, batch, i)
-        self._check_shape("the student", student, batch)
+        check_answer("the student", student, self.classes, batch.size)
         self.scores.update(student, teacher, batch.y)
         return {"student": student} if teacher is None else {"student": student, "teacher": teacher}
 
-    def _teacher_logits(self, stage: str, batch: Batch, i: int) -> Tensor | None:
+    def _teacher_logits(self, stage: str, batch: Batch, i: int) -> Any:
         """Return the teacher's answer, asked once for a batch that comes every epoch."""
         if self.teacher is None or not self.teacher.evaluates:
             return None
         index, logits = self._known.get((stage, i), (None, None))
         if index is None or not torch.equal(index, batch.index):
             logits = self.teacher.evaluate(batch).logits
-            self._check_shape("the teacher", logits, batch)
+            check_answer("the teacher", logits, self.classes, batch.size, all_tasks=False)
             if self.teacher.fixed and (batch.index >= 0).all():
                 self._known[stage, i] = batch.index, logits
         return logits
-
-    def _check_shape(self, who: str, logits: Tensor, batch: Batch) -> None:
-        """Raise UserError unless logits are `[B, C]`, as all losses and scores take them."""
-        wanted = (len(batch.y), self.num_classes)
-        if logits.shape != wanted:
-            raise UserError(f"{who} gives logits {list(logits.shape)} for {wanted[0]} samples, wanted {list(wanted)}")
 
     def on_fit_start(self) -> None:
         self._extract.place()  # SyncBatchNorm has replaced layers since

@@ -53,7 +53,7 @@ def _evaluate_all(paths: list[Path], overrides: list[str], images: int) -> int:
     for path in paths:
         try:
             values = evaluate(path, overrides, images)
-            say(f"{path} · {values['data']['name']}")
+            say(f"{path} · {next(iter(values.get('tasks', {'': values}).values()))['data']['name']}")
             say(evaluation_table(values))
             say(conditions(values))
             say(f"written: {path / runs.EVALUATION}, and pictures {path}/evaluation_*.png")

@@ -1,6 +1,6 @@
 """Scores of validation and test data: accumulated on the device, exact over any number of processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from kd_lightning.utils.calibration import BINS, Reliability, bin_sums, labelled
+from kd_lightning.utils.names import task_name
 
 
 class Scores(nn.Module):
@@ -35,6 +36,19 @@ class Scores(nn.Module):
         """Details of the last evaluation: model → `confusion`, counts `[C][C]` (rows are true classes, columns are
         predicted ones), `reliability` (fields of `Reliability`) and `ece`."""
 
+    def of(self, task: str) -> "Scores":
+        """Return the scores of one task; `""` is the only one of ordinary data."""
+        return self
+
+    @staticmethod
+    def of_step(student: Tensor, teacher: Tensor | None, y: Tensor) -> dict[str, Tensor]:
+        """Return accuracy and agreement of one training batch; see `update`."""
+        predicted, known = student.detach().argmax(1), y >= 0  # others are distilled only
+        scores = {"accuracy": ((predicted == y) & known).sum() / known.sum().clamp(min=1)}
+        if teacher is not None:
+            scores["agreement"] = (predicted == teacher.argmax(1)).float().mean()
+        return scores
+
     @torch.no_grad()
     def update(self, student: Tensor, teacher: Tensor | None, y: Tensor) -> None:
         """Add logits `[B, C]` and labels `[B]`, which are below 0 where unknown."""
@@ -56,6 +70,58 @@ class Scores(nn.Module):
         for metrics in (self.student, self.teacher, self.fidelity):
             metrics.reset()
         return scores
+
+
+class TaskScores(nn.Module):
+    """Scores of a student with several heads: those of each task as `task/accuracy`, and their means as `accuracy`.
+
+    A mean is over the tasks that have the score.
+
+    Args:
+        num_classes: Task → its number of classes.
+    """
+
+    def __init__(self, num_classes: Mapping[str, int]):
+        super().__init__()
+        self.tasks = tuple(num_classes)
+        self.each = nn.ModuleList(Scores(classes) for classes in num_classes.values())
+
+    def of(self, task: str) -> Scores:
+        """Return the scores of one task."""
+        scores = self.each[self.tasks.index(task)]
+        assert isinstance(scores, Scores)
+        return scores
+
+    def of_step(
+        self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor] | None, y: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return accuracy and agreement of one training batch, by task and their means; see `Scores.of_step`."""
+        taught = teacher or {}
+        return _with_means({task: Scores.of_step(student[task], taught.get(task), y[task]) for task in self.tasks})
+
+    def update(
+        self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor] | None, y: Mapping[str, Tensor]
+    ) -> None:
+        """Add logits and labels by task; `teacher` lacks tasks that have none."""
+        taught = teacher or {}
+        for task in self.tasks:
+            self.of(task).update(student[task], taught.get(task), y[task])
+
+    def compute(self) -> dict[str, float]:
+        """Return the scores over all processes, and start afresh."""
+        return _with_means({task: self.of(task).compute() for task in self.tasks})
+
+
+def make_scores(num_classes: int | Mapping[str, int]) -> Scores | TaskScores:
+    """Return the scores of one task, or of several by their numbers of classes."""
+    return TaskScores(num_classes) if isinstance(num_classes, Mapping) else Scores(num_classes)
+
+
+def _with_means(by_task: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    every = dict.fromkeys(name for scores in by_task.values() for name in scores)
+    found = {name: [scores[name] for scores in by_task.values() if name in scores] for name in every}
+    means = {name: sum(values) / len(values) for name, values in found.items()}
+    return means | {task_name(task, name): value for task, scores in by_task.items() for name, value in scores.items()}
 
 
 class Mean(MeanMetric):

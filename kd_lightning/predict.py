@@ -67,13 +67,14 @@ def _run(args: argparse.Namespace) -> int:
             continue
         done.append(answer)
         if args.json:
-            print(as_json(answer, predictor.temperature), flush=True)
+            print(as_json(answer, predictor.temperatures), flush=True)
     if done and not args.json:
         say(predictions_table(done))
         for note in predictor.notes(done):
             say(note)
-        if (t := predictor.temperature) != 1:
-            say(f"The student's probabilities are calibrated (T = {t:.3g}; --raw leaves it out).")
+        if any(t != 1 for t in predictor.temperatures.values()):
+            told = ", ".join(f"{task} {t:.3g}".strip() for task, t in predictor.temperatures.items())
+            say(f"The student's probabilities are calibrated (T = {told}; --raw leaves it out).")
     if done and args.sheet:
         from kd_lightning.plots.evaluation import save
         from kd_lightning.plots.predictions import Cell, predictions_figure

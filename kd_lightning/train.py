@@ -24,6 +24,7 @@ from kd_lightning.config import CONF_DIR
 from kd_lightning.runs import claims, names
 from kd_lightning.runs.command import Command
 from kd_lightning.runs.lock import Busy, alone
+from kd_lightning.training.tasks import one_task
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import brief, say
 from kd_lightning.utils.distributed import end_with_the_first, is_first_rank, repeat_this_job_only, tell
@@ -42,6 +43,7 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
 
     Returns its metrics and its configuration.
     """
+    cfg = one_task(cfg)
     resume = cfg.resume is not None
     if not resume and (cfg.model.chain is not None or cfg.model.generations is not None):
         with quick_imports():

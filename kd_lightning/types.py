@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -13,11 +14,16 @@ UNLABELED = -1
 """Label of a training sample whose class is unknown: it is distilled, and the task loss skips it."""
 
 
+def part(by_task: Any, task: str) -> Any:
+    """Return the entry of one task; `""` is the only task of ordinary data, whose values are no dictionaries."""
+    return by_task[task] if task else by_task
+
+
 class Mixed(NamedTuple):
     """The other half of each picture in a batch of mixed pictures (mixup, cutmix)."""
 
-    y: Tensor
-    """Class of the other image `[B]`, int64."""
+    y: Any
+    """Class of the other image `[B]`, int64; by task as in `Batch`."""
     share: Tensor
     """Fraction of the picture that shows the sample itself `[B]`, in [0, 1]."""
 
@@ -27,8 +33,11 @@ class Batch(NamedTuple):
 
     x: Any
     """Input of a model: images `[B, 3, H, W]`, or a dictionary of tensors such as token ids and mask."""
-    y: Tensor
-    """Class indices `[B]`, int64, or `UNLABELED`; of a mixed picture, the class of its larger part."""
+    y: Any
+    """Class indices `[B]`, int64, or `UNLABELED`; of a mixed picture, the class of its larger part.
+
+    Where the data has several tasks, a dictionary of these by task.
+    """
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no one needs
     """Position of each sample in its split `[B]`, int64."""
     view: Tensor | None = None
@@ -38,6 +47,18 @@ class Batch(NamedTuple):
     raw: Tensor | Sequence[Any] | None = None
     """For a teacher that prepares raw samples itself: the row of each one among all of the data set `[B]`, int64, or
     the B raw samples; None if no teacher may."""
+
+    @property
+    def size(self) -> int:
+        """Number of samples, B."""
+        return len(self.index)
+
+    def of(self, task: str) -> "Batch":
+        """Return the batch with the labels of one task; `""` is the only task of ordinary data."""
+        if not task:
+            return self
+        mixed = None if self.mixed is None else self.mixed._replace(y=part(self.mixed.y, task))
+        return self._replace(y=part(self.y, task), mixed=mixed)
 
 
 def batch_of(x: Any, count: int) -> Batch:
@@ -49,12 +70,23 @@ def batch_of(x: Any, count: int) -> Batch:
 class Outputs(NamedTuple):
     """The answer of a model, or of several teachers together, to a batch."""
 
-    logits: Tensor
-    """`[B, C]`, before softmax; of several teachers, their fused logits at T = 1."""
+    logits: Any
+    """`[B, C]`, before softmax; of several teachers, their fused logits at T = 1.
+
+    Of a student with several heads, and of the teachers of several tasks, a dictionary of these by task.
+    """
     features: Mapping[str, Tensor] = MappingProxyType({})
     """Layer name → activation, for the layers that the loss asked for."""
     members: tuple["Outputs", ...] = ()
-    """Answer of each teacher, if there are several."""
+    """Answer of each teacher, if there are several; of the teachers of several tasks, in the order of `logits`."""
+
+    def of(self, task: str) -> "Outputs":
+        """Return the answer for one task; `""` is the only task of ordinary data."""
+        if not task:
+            return self
+        if self.members:
+            return self.members[list(self.logits).index(task)]
+        return self._replace(logits=part(self.logits, task))
 
 
 class Teacher(Protocol):
@@ -90,6 +122,10 @@ class Teacher(Protocol):
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move or cast all tensors, as `nn.Module._apply` does."""
 
+    def of(self, task: str) -> "Teacher | None":
+        """Return the teacher of one task, None if it has none; `""` is the only task of ordinary data."""
+        return self
+
 
 class Source(Protocol):
     """The samples of one split."""
@@ -109,13 +145,20 @@ class StudentCard:
     kwargs: Mapping[str, Any]
     """Arguments of the model, as given in `model.student_kwargs`."""
     classes: Sequence[str]
-    """Class names in the order of the logits."""
+    """Class names in the order of the logits, those of several tasks one after the other."""
     inputs: Mapping[str, Any]
     """Facts of the data that models depend on, such as `image_size`; see `DataModule.model_kwargs`."""
     preprocessing: Mapping[str, Any]
     """`kind` (such as `images`) and the values of that kind; see `DataModule.preprocessing`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further facts, such as those that an exported file adds."""
+
+    @property
+    def tasks(self) -> dict[str, Sequence[str]]:
+        """Task → its class names; `""` is the only task of an ordinary student."""
+        sizes = self.inputs.get("tasks") or {"": len(self.classes)}
+        ends = list(accumulate(sizes.values()))
+        return {task: self.classes[end - size : end] for (task, size), end in zip(sizes.items(), ends, strict=True)}
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

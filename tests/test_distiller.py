@@ -68,7 +68,7 @@ def test_alpha_0_is_plain_training_and_makes_no_teacher(tmp_path: Path, monkeypa
     def no_teacher(*_: Any) -> None:
         raise AssertionError("a teacher was built")
 
-    monkeypatch.setattr(train_module, "build_teacher", no_teacher)
+    monkeypatch.setattr(train_module, "build_task_teachers", no_teacher)
     train(compose("loss=ce", "trainer.max_epochs=2"), tmp_path / "ce")
     train(compose("loss=kd", "loss.alpha=0", "trainer.max_epochs=2"), tmp_path / "kd")
     assert equal(last(tmp_path / "ce"), last(tmp_path / "kd"))

@@ -90,7 +90,21 @@ class DataModule(LightningDataModule):
     @property
     @abstractmethod
     def classes(self) -> list[str]:
-        """Class names in the order of their indices."""
+        """Class names in the order of their indices; those of several `tasks` one after the other."""
+
+    @property
+    def own_classes(self) -> list[str]:
+        """Class names of the data as it is; `WithTasks` makes others of them."""
+        return self.classes
+
+    @property
+    def tasks(self) -> dict[str, int]:
+        """Task → its number of classes, if the data has several; see `WithTasks`."""
+        return {}
+
+    def of(self, task: str) -> "DataModule":
+        """Return the data with the labels of one task alone; `""` is the only task of ordinary data."""
+        return self
 
     @abstractmethod
     def example(self, count: int) -> Any:

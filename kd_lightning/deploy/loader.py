@@ -18,7 +18,7 @@ from kd_lightning.deploy.files.card import PIXELS, is_audio, is_images, is_text,
 from kd_lightning.deploy.files.formats import open_file
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.runs.students import load_student
-from kd_lightning.types import StudentCard
+from kd_lightning.types import StudentCard, part
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.trust import is_trusted, trusting
 
@@ -29,7 +29,7 @@ class Answer(NamedTuple):
     labels: list[str]
     """The most probable class of each."""
     probabilities: Tensor
-    """`[N, C]`, float32; classes as in `Model.classes`."""
+    """`[N, C]`, float32; classes as in `Model.classes`, or those of one task there."""
 
 
 class Model:
@@ -37,12 +37,13 @@ class Model:
 
     Args:
         card: Card of the student or of the file.
-        answer: Inputs, as the card describes them, to logits `[N, C]`.
+        answer: Inputs, as the card describes them, to logits `[N, C]`, by task if there are several.
         calibrated: Divide the logits by the temperature that the card knows.
     """
 
-    def __init__(self, card: StudentCard, answer: Callable[[Any], Tensor], calibrated: bool = True):
-        self.card, self.classes = card, list(card.classes)
+    def __init__(self, card: StudentCard, answer: Callable[[Any], Any], calibrated: bool = True):
+        self.tasks = {task: list(names) for task, names in card.tasks.items()}
+        self.card, self.classes = card, self.tasks.get("", self.tasks)
         self._answer = answer
         self._preprocess = Preprocess.parse(card.preprocessing) if is_images(card) else None
         self._tokenize = Tokenize.parse(card.preprocessing) if is_text(card) else None
@@ -50,10 +51,15 @@ class Model:
         self._takes_raw = takes_raw(card)
         self._takes_pixels = card.extra.get("input") == PIXELS
         # A file may have divided its logits already.
-        self._factor = 1 / card.extra.get("temperature", 1.0) if calibrated else card.extra.get("divided_by", 1.0)
+        known = card.extra.get("temperature" if calibrated else "divided_by", {})
+        each = known if isinstance(known, Mapping) else dict.fromkeys(self.tasks, known)
+        self._factors = {t: 1 / each.get(t, 1.0) if calibrated else each.get(t, 1.0) for t in self.tasks}
 
-    def __call__(self, samples: Any) -> Answer:
+    def __call__(self, samples: Any) -> Any:
         """Answer one image, sentence or recording or several, or inputs of another kind; see `kd_lightning.load`.
+
+        Returns:
+            An `Answer`, or a dictionary of these by task.
 
         Raises:
             UserError: If the samples are nothing of that kind.
@@ -67,8 +73,13 @@ class Model:
             waves = waveforms(samples, self._logmel)
             x = waves if self._takes_raw else self._logmel(waves)
         with torch.no_grad():
-            probabilities = (self._factor * self._answer(x).float()).softmax(1)
-        return Answer([self.classes[k] for k in probabilities.argmax(1).tolist()], probabilities)
+            said = self._answer(x)
+        answers = {task: self._told(part(said, task), task) for task in self.tasks}
+        return answers.get("", answers)
+
+    def _told(self, logits: Tensor, task: str) -> Answer:
+        probabilities = (self._factors[task] * logits.float()).softmax(1)
+        return Answer([self.tasks[task][k] for k in probabilities.argmax(1).tolist()], probabilities)
 
     def _inputs(self, images: Any, preprocess: Preprocess) -> Tensor:
         if isinstance(images, Tensor) and images.is_floating_point():

@@ -1,13 +1,13 @@
 """Rows of the deployment table: one model in one runtime."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._pytree import tree_map
 
 from kd_lightning.deploy.files.card import dump, file_card
@@ -20,6 +20,7 @@ from kd_lightning.deploy.samples import repeat, samples, size, split
 from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.models import count_macs, count_parameters
 from kd_lightning.runs.students import KEY, save_weights
+from kd_lightning.types import part
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 from kd_lightning.utils.latency import latency
@@ -38,7 +39,7 @@ class Row:
     model: str
     runtime: str
     accuracy: float
-    """On test samples, in [0, 1], of the runtime's own answers."""
+    """On test samples, in [0, 1], of the runtime's own answers; the mean of several tasks."""
     parameters: int
     macs: int
     """Multiply-accumulates of one sample."""
@@ -51,6 +52,8 @@ class Row:
     p95_ms: float
     samples_per_second: float
     """Samples per second in batches of BATCH."""
+    accuracies: Mapping[str, float] = field(default_factory=dict)
+    """Accuracy by task, if there are several."""
 
 
 def measure(
@@ -75,24 +78,25 @@ def measure(
             path, answer = _runtime(runtime, run, folder / f"{slug(label)}-{runtime}")
             layout = torch.channels_last if runtime in ("eager", "compiled") else torch.contiguous_format
             single, many = (latency(answer, repeat(one, n), n, layout) for n in (1, BATCH))
-            accuracy = _accuracy(answer, x, y)
+            right = _accuracies(answer, x, y)
         except UserError as e:
             say(f"{label} in {runtime}: left out: {e}")
             continue
         yield Row(
             label,
             runtime,
-            accuracy,
+            sum(right.values()) / len(right),
             **common,
             bytes=path.stat().st_size,
             memory=None if runtime == "compiled" else peak_memory(runtime, path, one),
             median_ms=single["median_ms"],
             p95_ms=single["p95_ms"],
             samples_per_second=many["samples_per_second"],
+            accuracies={task: share for task, share in right.items() if task},
         )
 
 
-def _runtime(runtime: str, run: OpenedRun, stem: Path) -> tuple[Path, Callable[[Any], Tensor]]:
+def _runtime(runtime: str, run: OpenedRun, stem: Path) -> tuple[Path, Callable[[Any], Any]]:
     if runtime not in ("eager", "compiled"):
         path, _ = export(run, runtime, stem.with_name(f"{stem.name}.{runtime}"), dynamic_batch=True)
         with trusting():  # it was written a moment ago
@@ -120,11 +124,16 @@ def _channels_last(x: Any) -> Any:
 
 
 @torch.inference_mode()
-def _accuracy(answer: Callable[[Any], Tensor], x: Any, y: Tensor) -> float:
-    """Return the accuracy in batches of BATCH, the last one filled up: a compiled model has a shape."""
-    right = 0
-    for inputs, labels in zip(split(x, BATCH), y.split(BATCH), strict=True):
+def _accuracies(answer: Callable[[Any], Any], x: Any, y: Any) -> dict[str, float]:
+    """Return the accuracy by task, in batches of BATCH, the last one filled up: a compiled model has a shape."""
+    tasks = tuple(y) if isinstance(y, Mapping) else ("",)
+    right, known = dict.fromkeys(tasks, 0), dict.fromkeys(tasks, 0)
+    for inputs, labels in zip(split(x, BATCH), split(y, BATCH), strict=True):
         missing = BATCH - size(inputs)
         filled = tree_map(lambda t, n=missing: torch.cat([t, t.new_zeros(n, *t.shape[1:])]), inputs)
-        right += int((answer(filled)[: len(labels)].argmax(1) == labels).sum())
-    return right / len(y)
+        said = answer(filled)
+        for task in tasks:
+            own = part(labels, task)
+            right[task] += int((part(said, task)[: len(own)].argmax(1) == own).sum())
+            known[task] += len(own)
+    return {task: right[task] / known[task] for task in tasks}

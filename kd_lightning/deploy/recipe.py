@@ -78,7 +78,7 @@ def _set_teacher(config: DictConfig, run: OpenedRun, distill: str) -> None:
     if not run.has_teacher or run.card.name != config.model.student:
         config.loss = load_option("loss", "kd")  # a loss without teacher, or one that put layers on the student
     if choice("--distill", distill, TEACHERS) == "teacher":
-        weights = [str(path) for path in found_weights(run.run, run.config, run.data)]
+        weights = [str(path) for _, path in found_weights(run.run, run.config, run.data)]
         config.model.teacher_weights = weights if len(weights) > 1 else weights[0]
         return
     plain = vars(ModelConfig())

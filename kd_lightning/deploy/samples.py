@@ -1,5 +1,6 @@
 """Inputs of models outside a data loader: a tensor of samples, or a dictionary of tensors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,16 +12,21 @@ from kd_lightning.data.module import DataModule, Split
 BATCH = 256
 
 
-def samples(data: DataModule, split: Split, count: int | None = None) -> tuple[Any, Tensor]:
+def samples(data: DataModule, split: Split, count: int | None = None) -> tuple[Any, Any]:
     """Return inputs and labels `[N]` of `count` samples, spread over a split; None for all.
 
-    Training samples are those of the first epoch. Batches whose second dimension differs, as that of sentences does,
-    are filled up with zeros to the largest one.
+    Labels are by task if there are several. Training samples are those of the first epoch. Batches whose second
+    dimension differs, as that of sentences does, are filled up with zeros to the largest one.
     """
     order = spread(data, split, count)
     batches = list(data.splits[split].batches(order, BATCH, data.seed, 0, torch.device("cpu")))
     inputs = tree_map(_joined, *(batch.x for batch in batches))
-    return inputs, torch.cat([batch.y for batch in batches])
+    return inputs, joined([batch.y for batch in batches])
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Return tensors `[N, …]` one after the other, by task if they are dictionaries."""
+    return tree_map(lambda *tensors: torch.cat(tensors), *parts)
 
 
 def spread(data: DataModule, split: Split, count: int | None = None) -> Tensor:

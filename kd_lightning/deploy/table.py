@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kd_lightning.deploy.measure import BATCH, Row
 from kd_lightning.utils import tables
+from kd_lightning.utils.names import task_name
 from kd_lightning.utils.tables import Column
 
 if TYPE_CHECKING:
@@ -34,12 +35,25 @@ SHORT = {
 """Headers for a terminal of 80 columns."""
 
 
+def columns_of(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns, with one for the accuracy of each task in place of that for all, if there are several."""
+    tasks = list(dict.fromkeys(task for row in rows for task in row.accuracies))
+    at = next(i for i, column in enumerate(COLUMNS) if column.key == "accuracy")
+    each = [Column(task_name(task, "accuracy"), f"{task}, %", COLUMNS[at].format, "right") for task in tasks]
+    return [*COLUMNS[:at], *(each or [COLUMNS[at]]), *COLUMNS[at + 1 :]]
+
+
+def _values(row: Row) -> dict[str, Any]:
+    return asdict(row) | {task_name(task, "accuracy"): share for task, share in row.accuracies.items()}
+
+
 def terminal(rows: Sequence[Row], conditions: str) -> "Table":
     """Return a table of 80 columns without p95; what a model has in all runtimes stands in its first row."""
-    columns = [Column(c.key, SHORT.get(c.key, c.header), c.format, c.align) for c in COLUMNS if c.key != "p95_ms"]
+    kept = [column for column in columns_of(rows) if column.key != "p95_ms"]
+    columns = [Column(c.key, SHORT.get(c.key, c.header), c.format, c.align) for c in kept]
     shown, last = [], None
     for row in rows:
-        values = asdict(row)
+        values = _values(row)
         if row.model == last:
             values |= dict.fromkeys(("model", "parameters", "macs"))
         shown.append(values)
@@ -51,9 +65,9 @@ def terminal(rows: Sequence[Row], conditions: str) -> "Table":
 
 def markdown(rows: Sequence[Row], conditions: str) -> str:
     """Return a table in Markdown, and the conditions below it."""
-    return f"{tables.markdown(COLUMNS, [asdict(row) for row in rows])}\n\n{conditions}\n"
+    return f"{tables.markdown(columns_of(rows), [_values(row) for row in rows])}\n\n{conditions}\n"
 
 
 def csv_text(rows: Sequence[Row]) -> str:
     """Return CSV with every number in full, in SI units or as the name says."""
-    return tables.csv_text(COLUMNS, [asdict(row) for row in rows])
+    return tables.csv_text(columns_of(rows), [_values(row) for row in rows])

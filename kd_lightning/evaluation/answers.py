@@ -1,7 +1,7 @@
 """The most probable classes of raw samples, as the models of a run see them, and how they are told."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,14 +11,15 @@ from rich.table import Table
 from kd_lightning.data.find_files import printable
 from kd_lightning.evaluation.inference import Answer, Inference
 from kd_lightning.evaluation.opened import OpenedRun
-from kd_lightning.types import batch_of
+from kd_lightning.types import batch_of, part
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.names import task_name
 from kd_lightning.utils.tables import Column, terminal
 
 LONGEST = 44
 """Characters of a path in a table."""
 Top = dict[str, list[tuple[str, float]]]
-"""Model → its classes with the largest probabilities, largest first."""
+"""Model → its classes with the largest probabilities, largest first; of several tasks `kind/student`."""
 
 
 class Told(Protocol):
@@ -52,15 +53,20 @@ class Answers:
     def __init__(self, opened: OpenedRun, teacher: bool = False, raw: bool = False):
         if teacher and not opened.has_teacher:
             raise UserError(f"--teacher: the run in {opened.path} had no teacher (loss {opened.config.loss._target_})")
-        self.classes = opened.card.classes
-        self.temperature = 1.0 if raw else float(opened.card.extra.get("temperature", 1.0))
-        """Temperature of the student's probabilities; 1 leaves them as they are."""
-        inference = Inference("cpu", "32-true")  # a few samples do not pay for a transfer
-        self._answers: dict[str, tuple[Answer, float]] = {
-            "student": (inference.student(opened.student), self.temperature)
+        self.tasks = opened.card.tasks
+        own = {} if raw else opened.card.extra.get("temperature", {})
+        self.temperatures = {
+            task: float(own.get(task, 1.0) if isinstance(own, Mapping) else own) for task in self.tasks
         }
-        if teacher:
-            self._answers["teacher"] = inference.teacher(opened.find_teacher().teacher), 1.0
+        """Temperature of the student's probabilities by task; 1 leaves them as they are."""
+        inference = Inference("cpu", "32-true")  # a few samples do not pay for a transfer
+        self._student = inference.student(opened.student)
+        self._teachers: dict[str, Answer] = {}
+        found = opened.find_teacher().teacher if teacher else None
+        for task in self.tasks if found is not None else ():
+            taught = found.of(task) if found is not None else None
+            if taught is not None:
+                self._teachers[task] = inference.teacher(taught)
 
     @torch.no_grad()
     def __call__(self, x: Any, raw: Sequence[Any], top: int) -> list[Top]:
@@ -68,17 +74,22 @@ class Answers:
         count = len(raw)
         batch = batch_of(x, count)._replace(raw=raw)
         found: list[Top] = [{} for _ in range(count)]
-        for name, (answer, temperature) in self._answers.items():
-            z = answer(batch).float() / temperature
-            p, c = z.softmax(1).topk(min(top, len(self.classes)))
-            for one, *row in zip(found, c.tolist(), p.tolist(), strict=True):
-                one[name] = [(self.classes[k], v) for k, v in zip(*row, strict=True)]
+        said = self._student(batch)
+        for task, classes in self.tasks.items():
+            answers = {"student": part(said, task).float() / self.temperatures[task]}
+            if task in self._teachers:
+                answers["teacher"] = self._teachers[task](batch).float()
+            for name, z in answers.items():
+                p, c = z.softmax(1).topk(min(top, len(classes)))
+                for one, *row in zip(found, c.tolist(), p.tolist(), strict=True):
+                    one[task_name(task, name)] = [(classes[k], v) for k, v in zip(*row, strict=True)]
         return found
 
 
-def as_json(prediction: Told, temperature: float) -> str:
+def as_json(prediction: Told, temperatures: Mapping[str, float]) -> str:
     """Return `{"image": …, "temperature": …, "student": [{"class": …, "probability": …}, …]}` in one line."""
-    values = prediction.told | {"temperature": round(temperature, 6)}
+    rounded = {task: round(temperature, 6) for task, temperature in temperatures.items()}
+    values = prediction.told | {"temperature": rounded.get("", rounded)}
     for name, best in prediction.top.items():
         values[name] = [{"class": c, "probability": round(p, 6)} for c, p in best]
     return json.dumps(values, ensure_ascii=False)

@@ -6,7 +6,7 @@ from typing import Any
 import safetensors.torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from kd_lightning.data.images.module import ImageDataModule
@@ -18,11 +18,12 @@ from kd_lightning.evaluation.robustness import PASSES, robustness
 from kd_lightning.evaluation.scores import fidelity, score
 from kd_lightning.runs.names import student_name, teacher_name
 from kd_lightning.training.summary import model_size
-from kd_lightning.types import batch_of
+from kd_lightning.types import batch_of, part
 from kd_lightning.utils import hardware
 from kd_lightning.utils.calibration import fit_temperature
 from kd_lightning.utils.console import say
 from kd_lightning.utils.latency import BATCHES, latency
+from kd_lightning.utils.names import task_name
 
 SCHEMA = 1  # of evaluation.json
 
@@ -40,8 +41,8 @@ def collect(opened: OpenedRun, images: int) -> dict[str, Any]:
     Raises:
         UserError: If the run cannot be evaluated.
     """
-    data, metrics = opened.data, opened.run.metrics
-    inference = Inference.like(metrics, opened.config.trainer.accelerator)
+    data = opened.data
+    inference = Inference.like(opened.run.metrics, opened.config.trainer.accelerator)
     teacher, note = opened.teacher_if_found()
     if note is not None:
         say(note)
@@ -54,13 +55,25 @@ def collect(opened: OpenedRun, images: int) -> dict[str, Any]:
         if images and isinstance(data, ImageDataModule):
             passes = progress.add_task("corrupted images", total=PASSES)
             accuracies = robustness(inference, answers, data, images, lambda: progress.advance(passes))
-            for name in accuracies:
-                scores[name]["robustness"] = accuracies[name]
+            for task, models in accuracies.items():
+                for name, found in models.items():
+                    scores[task][name]["robustness"] = found
         costs = _costs(inference, opened, teacher, answers, progress)
-    students = {name: {"epoch": metrics["student"][name]["epoch"]} | scores[name] for name in opened.students}
+    common = {"note": note, "images": images, "precision": inference.precision}
+    common |= hardware.describe(inference.accelerator)
+    by_task = {task: _values(opened, task, found, costs) | common for task, found in scores.items()}
+    start = {"schema": SCHEMA, "run": str(opened.path)}
+    return start | by_task.get("", {"tasks": by_task})
+
+
+def _values(
+    opened: OpenedRun, task: str, scores: Mapping[str, dict[str, Any]], costs: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what is known of the models in one task."""
+    data, students = opened.data.of(task), opened.run.metrics["student"]
+    models = {name: {"epoch": students[name]["epoch"]} | scores[name] for name in opened.students}
+    teacher = task_name(task, "teacher")
     return {
-        "schema": SCHEMA,
-        "run": str(opened.path),
         "data": {
             "name": data.name,
             "kind": opened.card.preprocessing["kind"],
@@ -68,34 +81,33 @@ def collect(opened: OpenedRun, images: int) -> dict[str, Any]:
             "sizes": data.sizes,
         },
         "select": opened.select,
-        "student": costs["student"] | students,
-        "teacher": costs["teacher"] | scores["teacher"] if teacher is not None else None,
-        "note": note,
-        "images": images,
-        "precision": inference.precision,
-    } | hardware.describe(inference.accelerator)
+        "student": costs["student"] | models,
+        "teacher": costs[teacher] | scores["teacher"] if teacher in costs else None,
+    }
 
 
 def _scores(
     inference: Inference, answers: Mapping[str, Answer], data: DataModule, progress: Progress
-) -> dict[str, dict[str, Any]]:
-    """Return model → `test` → its scores; the temperature is fitted on validation samples."""
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return task → model → `test` → its scores; the temperature is fitted on validation samples."""
 
-    def logits(split: Split) -> tuple[dict[str, Tensor], Tensor]:
+    def logits(split: Split) -> tuple[dict[str, Any], Any]:
         steps = -(-data.sizes[split] // data.eval_batch_size)
         batches = progress.track(inference.batches(data, split), total=steps, description=f"{split} samples")
         return inference.logits(answers, batches)
 
-    temperatures: dict[str, float] = {}
-    if data.sizes["val"]:
-        held_out, y = logits("val")
-        temperatures = {name: fit_temperature(z, y) for name, z in held_out.items()}
-    test, y = logits("test")
-    scores = {name: {"test": score(z, y, temperatures.get(name))} for name, z in test.items()}
-    if "teacher" in test:
-        for name in answers.keys() - {"teacher"}:
-            scores[name]["test"] |= fidelity(test[name], test["teacher"])
-    return scores
+    val, (test, y) = logits("val") if data.sizes["val"] else None, logits("test")
+    found = {}
+    for task in data.tasks or ("",):
+        models = {name: part(z, task) for name, z in test.items() if not task or task in z}
+        scores = {}
+        for name, z in models.items():
+            temperature = None if val is None else fit_temperature(part(val[0][name], task), part(val[1], task))
+            scores[name] = {"test": score(z, part(y, task), temperature)}
+            if "teacher" in models and name != "teacher":
+                scores[name]["test"] |= fidelity(z, models["teacher"])
+        found[task] = scores
+    return found
 
 
 def _costs(
@@ -105,14 +117,20 @@ def _costs(
     answers: Mapping[str, Answer],
     progress: Progress,
 ) -> dict[str, dict[str, Any]]:
-    """Return name, sizes and latency of `student` and `teacher`; several teachers answer one after the other."""
+    """Return name, sizes and latency of `student` and `teacher`, by task if there are several.
+
+    Several teachers of one task answer one after the other.
+    """
     data, card = opened.data, opened.card
     models: dict[str, tuple[str, Answer, list[nn.Module], list[Any]]] = {
         "student": (student_name(card.name, card.kwargs), answers[opened.select], [opened.student], [data.example(1)])
     }
-    if teacher is not None:
-        inputs = [network.example(data, 1) for network in teacher.networks]
-        models["teacher"] = teacher_name(opened.config), answers["teacher"], teacher.teacher.models, inputs
+    for task in data.tasks or ("",):
+        own = None if teacher is None else teacher.teacher.of(task)
+        if teacher is not None and own is not None:
+            inputs = [one.example(data, 1) for one in teacher.networks if one.spec.task == task]
+            name = teacher_name(opened.config, task)
+            models[task_name(task, "teacher")] = name, inference.teacher(own), own.models, inputs
     return {
         key: {"name": name}
         | model_size(networks, inputs)
@@ -122,10 +140,10 @@ def _costs(
     }
 
 
-def _direct(answer: Answer) -> Callable[[Any], Tensor]:
+def _direct(answer: Answer) -> Callable[[Any], Any]:
     """Return `answer` as a function of inputs alone."""
 
-    def run(x: Any) -> Tensor:
+    def run(x: Any) -> Any:
         return answer(batch_of(x, len(tree_leaves(x)[0])))
 
     return run

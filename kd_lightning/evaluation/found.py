@@ -7,12 +7,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import runs
 from kd_lightning.data.module import DataModule
-from kd_lightning.teachers.build import OpenedTeacher, TeacherSpec, build_teacher, open_teacher
+from kd_lightning.teachers.build import OpenedTeacher, TeacherSpec, build_task_teachers, open_teachers
 from kd_lightning.training.objective import build_fusion
+from kd_lightning.training.tasks import model_of
 from kd_lightning.training.teacher_stage import teacher_folder
-from kd_lightning.training.teachers import teacher_specs
+from kd_lightning.training.teachers import task_specs
 from kd_lightning.types import Teacher
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.names import tasks_in
 
 _PLACES = ("model.teacher_weights", "teacher_stage.dir")
 
@@ -39,31 +41,36 @@ def find_teacher(run: runs.Run, config: DictConfig, data: DataModule) -> FoundTe
         UserError: If the weights are gone.
     """
     config = config.copy()
-    weights = [str(path) for path in found_weights(run, config, data)]
-    config.model.teacher_weights = weights if len(weights) > 1 else weights[0]
+    weights: dict[str, list[str]] = {}
+    for task, path in found_weights(run, config, data):
+        weights.setdefault(task, []).append(str(path))
+    each = {task: paths if len(paths) > 1 else paths[0] for task, paths in weights.items()}
+    config.model.teacher_weights = each.get("", each)
     if "weighting" in run.metrics["teacher"]:
         config.model.teacher_weighting = run.metrics["teacher"]["weighting"]  # as it was learned
-    networks = tuple(open_teacher(spec, data) for spec in teacher_specs(config.model))
-    fusion = build_fusion(config.loss, config.model)
+    tasks = tuple(data.tasks)
+    networks = open_teachers(task_specs(config.model, list(weights), tasks), data)
+    fusions = {task: build_fusion(config.loss, model_of(config.model, task, tasks)) for task in weights}
     temperatures = run.metrics["teacher"].get("temperatures")  # as they were fitted
-    return FoundTeacher(build_teacher(networks, data, fusion=fusion, temperatures=temperatures), networks)
+    return FoundTeacher(build_task_teachers(networks, data, fusions, temperatures=temperatures), networks)
 
 
-def found_weights(run: runs.Run, config: DictConfig, data: DataModule) -> list[Path]:
-    """Return the files or folders that hold the weights of each teacher of the run; see `find_teacher`."""
+def found_weights(run: runs.Run, config: DictConfig, data: DataModule) -> list[tuple[str, Path]]:
+    """Return the task of each teacher of the run, and the file or folder of its weights; see `find_teacher`."""
     moved = any(OmegaConf.select(config, key) != OmegaConf.select(run.config, key) for key in _PLACES)
-    seen, specs = [] if moved else _recorded(run), teacher_specs(config.model)
-    return seen if len(seen) == len(specs) else [_weights(config, spec, data) for spec in specs]
+    taught = tasks_in(run.metrics.get("teacher", {}).get("test", {}))
+    seen, specs = [] if moved else _recorded(run), task_specs(config.model, taught, tuple(data.tasks))
+    return seen if len(seen) == len(specs) else [(spec.task, _weights(config, spec, data)) for spec in specs]
 
 
-def _recorded(run: runs.Run) -> list[Path]:
+def _recorded(run: runs.Run) -> list[tuple[str, Path]]:
     """Return where the run saw the weights; nothing if one is gone."""
     found = []
     for path in run.metrics.get("teacher", {}).get("weights", []):
         there = [p for p in (run.path / path["relative"], Path(path["absolute"])) if p.exists()]
         if not there:
             return []
-        found.append(there[0])
+        found.append((path.get("task", ""), there[0]))
     return found
 
 

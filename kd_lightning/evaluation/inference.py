@@ -15,8 +15,8 @@ from kd_lightning.models.hooks import logits_of
 from kd_lightning.types import Batch, Teacher
 from kd_lightning.utils import hardware
 
-Answer = Callable[[Batch], Tensor]
-"""A batch to logits `[B, C]`."""
+Answer = Callable[[Batch], Any]
+"""A batch to logits `[B, C]`, by task if there are several."""
 
 AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 DTYPES = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
@@ -73,20 +73,23 @@ class Inference:
         return source.batches(order, data.eval_batch_size, data.seed, 0, self.device)
 
     @torch.no_grad()
-    def logits(self, answers: Mapping[str, Answer], batches: Iterable[Batch]) -> tuple[dict[str, Tensor], Tensor]:
-        """Return each model's float logits `[N, C]`, on the CPU, and the labels `[N]`."""
-        parts: dict[str, list[Tensor]] = {name: [] for name in answers}
+    def logits(self, answers: Mapping[str, Answer], batches: Iterable[Batch]) -> tuple[dict[str, Any], Any]:
+        """Return each model's float logits `[N, C]`, on the CPU, and the labels `[N]`, by task if there are several."""
+        parts: dict[str, list[Any]] = {name: [] for name in answers}
         labels = []
         for batch in batches:
             batch = batch._replace(x=self.inputs(batch.x))
             with self._autocast():
                 for name, answer in answers.items():
-                    parts[name].append(answer(batch).cpu())
-            labels.append(batch.y.cpu())
-        return {
-            name: torch.cat(part).to(torch.promote_types(part[0].dtype, torch.float32)) for name, part in parts.items()
-        }, torch.cat(labels)
+                    parts[name].append(tree_map(lambda z: z.cpu(), answer(batch)))
+            labels.append(tree_map(lambda y: y.cpu(), batch.y))
+        joined = {name: tree_map(_joined, *part) for name, part in parts.items()}
+        return joined, tree_map(lambda *y: torch.cat(y), *labels)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = AUTOCAST.get(self.precision)
         return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
+
+
+def _joined(*logits: Tensor) -> Tensor:
+    return torch.cat(logits).to(torch.promote_types(logits[0].dtype, torch.float32))

@@ -49,7 +49,7 @@ class Predictor:
     def __init__(self, opened: OpenedRun, teacher: bool = False, raw: bool = False):
         self.preprocess = Preprocess.parse(opened.card.preprocessing)
         self._answers = Answers(opened, teacher, raw)
-        self.temperature = self._answers.temperature
+        self.temperatures = self._answers.temperatures
 
     def __call__(self, paths: Sequence[Path], pixels: list[Tensor], top: int) -> Iterator[Prediction]:
         """Yield the `top` classes of each image of one batch."""

@@ -9,6 +9,8 @@
     latency {"1", "64"}: {median_ms, p95_ms, runs, samples_per_second}; no autocast
     test: what `evaluation.scores.score` returns, for a student with agreement, kl_t1 and kl_t4
     robustness (of images): {clean: [accuracy], noise: [accuracy at strength 1, 2, 3], blur, contrast, jpeg, brightness}
+
+Of several tasks it holds schema, run, and `tasks`: task → all the rest, with the scores of that task and its teacher.
 """
 
 from collections.abc import Sequence
@@ -50,6 +52,8 @@ def evaluate(path: Path, overrides: Sequence[str] = (), images: int = 1000) -> d
 
 def figures(values: dict[str, Any]) -> dict[str, Figure]:
     """Return name → figure of what `evaluation.json` holds: of the deployed student, and of its teacher."""
+    if "tasks" in values:
+        return {f"{task}_{name}": f for task, own in values["tasks"].items() for name, f in figures(own).items()}
     classes = values["data"]["classes"]
     models = {"student": values["student"][values["select"]]}
     if values["teacher"] is not None:

@@ -44,7 +44,7 @@ class RecordingPredictor:
     def __init__(self, opened: OpenedRun, teacher: bool = False, raw: bool = False):
         self.logmel = LogMel.parse(opened.card.preprocessing)
         self._answers = Answers(opened, teacher, raw)
-        self.temperature = self._answers.temperature
+        self.temperatures = self._answers.temperatures
 
     def read(self, path: Path) -> Recording:
         """Return the recording of a file as the models hear it. Raises UserError."""

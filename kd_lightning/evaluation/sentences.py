@@ -46,7 +46,7 @@ class SentencePredictor:
     def __init__(self, opened: OpenedRun, teacher: bool = False, raw: bool = False):
         self.tokenize = Tokenize.parse(opened.card.preprocessing)
         self._answers = Answers(opened, teacher, raw)
-        self.temperature = self._answers.temperature
+        self.temperatures = self._answers.temperatures
 
     def __call__(self, texts: Sequence[str], top: int) -> Iterator[SentencePrediction]:
         """Yield the `top` classes of each sentence of one batch."""

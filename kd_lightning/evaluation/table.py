@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from kd_lightning.evaluation.corruptions import CORRUPTIONS
+from kd_lightning.utils.names import task_name
 from kd_lightning.utils.tables import Column, terminal
 
 Scores = Mapping[str, Any]
@@ -39,12 +40,17 @@ COST: list[tuple[str, Callable[[Scores], Any], str]] = [
 
 
 def evaluation_table(values: Mapping[str, Any]) -> Table:
-    """Return teacher and student side by side, of what `evaluation.json` holds."""
-    columns = _columns(values)
+    """Return teacher and student side by side, of what `evaluation.json` holds; for each task, if there are several."""
+    columns = {
+        task_name(task, key): (f"{task}\n{head}".strip(), network, scores)
+        for task, own in values.get("tasks", {"": values}).items()
+        for key, (head, network, scores) in _columns(own).items()
+    }
     tests = {key: scores["test"] for key, (_, _, scores) in columns.items()}
     models = {key: scores for key, (_, _, scores) in columns.items()}
-    deployed = next(key for key in columns if key != "teacher")  # the other student is the same network
-    networks = {key: network for key, (_, network, _) in columns.items() if key in ("teacher", deployed)}
+    teachers = [key for key in columns if key.endswith("teacher")]
+    deployed = next(key for key in columns if key not in teachers)  # the other students are the same network
+    networks = {key: network for key, (_, network, _) in columns.items() if key in (*teachers, deployed)}
     rows = _rows(TEST, tests)
     corruptions = [(f"{kind}, %", _mean_of(kind), ".2f") for kind in CORRUPTIONS]
     for section in (_rows(corruptions, models), _rows(COST, networks)):
@@ -84,6 +90,7 @@ def _rows(lines: list[tuple[str, Callable[[Scores], Any], str]], columns: Mappin
 
 def conditions(values: Mapping[str, Any]) -> str:
     """Return the lines below the table: what was measured on what."""
+    values = next(iter(values["tasks"].values())) if "tasks" in values else values
     sizes, kind = values["data"]["sizes"], values["data"]["kind"]
     fitted = f"; temperatures were fitted on {sizes['val']:,} validation samples" if sizes["val"] else ""
     lines = [f"{sizes['test']:,} test samples{fitted}."]

@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.table import Table
+from torch.utils._pytree import tree_leaves
 
 from kd_lightning.evaluation.inference import Inference
 from kd_lightning.evaluation.opened import open_run
 from kd_lightning.metrics import Scores
+from kd_lightning.types import part
 from kd_lightning.utils.calibration import calibrated_scores
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.names import task_name
 from kd_lightning.utils.tables import Column, terminal
 
 # Sums in another order (threads, batch size) may tip a tie; another kind of device rounds every logit differently.
@@ -77,9 +80,9 @@ def verify(path: Path, overrides: Sequence[str] = ()) -> Verification:
     """
     opened = open_run(path, overrides)
     metrics = opened.run.metrics
-    part = opened.config.trainer.limit_test_batches
-    if part != 1.0:
-        raise UserError(f"{path} was tested on a part (trainer.limit_test_batches={part}); nothing to compare with")
+    tested = opened.config.trainer.limit_test_batches
+    if tested != 1.0:
+        raise UserError(f"{path} was tested on a part (trainer.limit_test_batches={tested}); nothing to compare with")
     inference = Inference.like(metrics, opened.config.trainer.accelerator)
     data = opened.data
     teacher, note = opened.teacher_if_found()
@@ -90,7 +93,8 @@ def verify(path: Path, overrides: Sequence[str] = ()) -> Verification:
 
     same = (inference.accelerator, inference.precision) == (metrics["accelerator"], metrics["precision"])
     factor = 1 if same else ELSEWHERE
-    fraction = factor * (SAMPLES + 0.01) / max(1, int((y >= 0).sum()))  # a hundredth for float32's rounding
+    known = min(int((labels >= 0).sum()) for labels in tree_leaves(y))
+    fraction = factor * (SAMPLES + 0.01) / max(1, known)  # a hundredth for float32's rounding
     nats = factor * NATS
     tolerances = {"nll": nats, "entropy": nats, "kl": nats, "brier": nats, "ece": fraction + nats}
     checks = []
@@ -98,23 +102,37 @@ def verify(path: Path, overrides: Sequence[str] = ()) -> Verification:
     if teacher is not None:
         recorded = {"teacher": metrics["teacher"]["test"]} | recorded
     for name, values in recorded.items():
-        scores = Scores(data.num_classes)
-        scores.update(logits[name], None if name == "teacher" else logits.get("teacher"), y)
-        now: Mapping[str, float] = scores.compute()
+        now = _scores(name, logits, y, data.tasks or {"": data.num_classes})
         checks += [
-            Check(f"{name} {key}", value, now[key], tolerances.get(key, fraction))
+            Check(f"{name} {key}", value, now[key], tolerances.get(key.rpartition("/")[2], fraction))
             for key, value in values.items()
             if key in now
         ]
     if calibrated := metrics["student"][opened.select].get("calibrated"):
-        now = calibrated_scores(logits[opened.select], y, opened.card.extra["temperature"])
+        now = {}
+        for task in data.tasks or ("",):
+            z, labels = part(logits[opened.select], task), part(y, task)
+            own = calibrated_scores(z, labels, part(opened.card.extra["temperature"], task))
+            now |= {task_name(task, key): value for key, value in own.items()}
         checks += [
-            Check(f"{opened.select} calibrated {key}", value, now[key], tolerances[key])
+            Check(f"{opened.select} calibrated {key}", value, now[key], tolerances[key.rpartition("/")[2]])
             for key, value in calibrated["test"].items()
         ]
-    notes = [f"{len(y):,} test samples, {inference.precision} on {inference.accelerator}."]
+    notes = [f"{data.sizes['test']:,} test samples, {inference.precision} on {inference.accelerator}."]
     if not same:
         notes.append(f"The run itself: {metrics['precision']} on {metrics['accelerator']}; tolerance × {ELSEWHERE}.")
     if note is not None:
         notes.append(note)
     return Verification(path, checks, notes)
+
+
+def _scores(name: str, logits: Mapping[str, Any], y: Any, classes: Mapping[str, int]) -> dict[str, float]:
+    """Return the scores of one model, as its run named them."""
+    found: dict[str, float] = {}
+    for task, count in classes.items():
+        own = {who: part(z, task) for who, z in logits.items() if not task or task in z}
+        if name in own:
+            scores = Scores(count)
+            scores.update(own[name], None if name == "teacher" else own.get("teacher"), part(y, task))
+            found |= {task_name(task, key): value for key, value in scores.compute().items()}
+    return found

@@ -25,3 +25,4 @@ from kd_lightning.losses.review import ReviewKD
 from kd_lightning.losses.schedule import Schedule
 from kd_lightning.losses.simkd import SimKD
 from kd_lightning.losses.srrl import SRRL
+from kd_lightning.losses.tasks import Tasks

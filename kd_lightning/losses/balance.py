@@ -7,6 +7,18 @@ import torch
 from torch import Tensor
 
 from kd_lightning.losses.distillation import Distillation
+from kd_lightning.losses.tasks import Tasks
+from kd_lightning.types import Outputs
+
+
+def ratios(loss: Distillation | Tasks, terms: Mapping[str, Tensor], student: Outputs) -> dict[str, Tensor | None]:
+    """Return `kd_over_ce` of each task; `""` is the only task of ordinary data."""
+    found = {}
+    for task in loss.tasks:
+        prefix = f"{task}/" if task else ""
+        own = {name.removeprefix(prefix): value for name, value in terms.items() if name.startswith(prefix)}
+        found[task] = kd_over_ce(loss.of(task), own, student.of(task).logits)
+    return found
 
 
 def kd_over_ce(loss: Distillation, terms: Mapping[str, Tensor], logits: Tensor) -> Tensor | None:

@@ -18,7 +18,7 @@ from kd_lightning.utils.checks import UserError
 class Distillation(nn.Module):
     """`ce_weight·CE(student, labels) + alpha·method`, with the weights of the method.
 
-    With alpha = 0 this is ordinary training and no teacher is run.
+    With alpha = 0 this is ordinary training and no teacher is run. `Tasks` adds up one for each of several tasks.
 
     Args:
         method: What is distilled.
@@ -39,6 +39,19 @@ class Distillation(nn.Module):
         self.least_batch = method.least_batch if self.is_on else 1
         self.some_unlabeled = False
         """Set to True if some training samples have no label, which the cross-entropy then skips."""
+        self.is_prepared = False
+
+    tasks = ("",)
+    """The only task of ordinary data."""
+
+    def of(self, task: str) -> "Distillation":
+        """Return the loss of one task."""
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name of the method, for people."""
+        return type(self.method).__name__
 
     @property
     def student_layers(self) -> tuple[str, ...]:
@@ -51,14 +64,24 @@ class Distillation(nn.Module):
         return self.method.teacher_layers if self.is_on else ()
 
     @property
+    def deploys_best(self) -> bool:
+        """True if of student and peers the one that is best on validation is deployed."""
+        return self.method.deploys_best
+
+    @property
     def peers(self) -> Sequence[nn.Module]:
         """Networks of the student's kind that are trained beside it; known after `prepare`."""
         return self.method.peers if self.is_on else ()
 
     def prepare(self, networks: Networks) -> None:
         """Let the method find its layers and make its parameters. Raises UserError."""
+        self.is_prepared = True
         if self.is_on:
             self.method.prepare(networks)
+
+    def set_epoch(self, epoch: float) -> None:
+        """Move all schedules to `epoch`, the number of epochs trained so far, with its fraction."""
+        self.method.set_epoch(epoch)
 
     def wrap_student(self, student: nn.Module) -> nn.Module:
         """Return the network to train and deploy."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from kd_lightning.models.audio import AUDIO
 from kd_lightning.models.cifar_resnet import CifarResNet
+from kd_lightning.models.heads import Heads
 from kd_lightning.models.hugging_face import hugging_face
 from kd_lightning.models.imagenet import (
     SMALL_STEM,
@@ -64,7 +65,7 @@ def create_model(
     key: str = "model.student",
     **facts: Any,
 ) -> nn.Module:
-    """Return a model from the inputs of a data set to logits `[B, num_classes]`.
+    """Return a model from the inputs of a data set to logits `[B, num_classes]`, or to those of each of its `tasks`.
 
     A name that both have (`resnet50`, `vgg13`) is the net for small images up to 64 pixels and torchvision's own above.
 
@@ -77,16 +78,24 @@ def create_model(
             ResNets). A dotted path is then given `pretrained=True`.
         key: What the user typed to choose the model, for messages.
         facts: Facts of the data (`DataModule.model_kwargs`), such as `image_size`; without any, 32-pixel images. A
-            dotted path is given those that it has parameters for, and all if it takes `**facts`.
+            dotted path is given those that it has parameters for, and all if it takes `**facts`. With `tasks`, the
+            number of classes by task, the model has a head for each, see `Heads`.
 
     Raises:
         UserError: For an unknown name, arguments that the model refuses, or weights that cannot be had; and for a
             dotted path outside `trusting()`, as it may come from a file.
     """
+    model = _single(name, num_classes, dict(kwargs or {}), pretrained, key, facts or {"image_size": 32})
+    return Heads(model, facts["tasks"]) if "tasks" in facts and not isinstance(model, Heads) else model
+
+
+def _single(
+    name: str, num_classes: int, kwargs: dict[str, Any], pretrained: bool, key: str, facts: Mapping[str, Any]
+) -> nn.Module:
+    """Return a model whose classifier has `num_classes` outputs."""
     integer("num_classes", num_classes, ge=1)
     if not isinstance(name, str):
         raise UserError(f"{key} must be the name of a model, got {name!r}")
-    kwargs, facts = dict(kwargs or {}), facts or {"image_size": 32}
     check_network(name, kwargs, key)
     if "num_classes" in kwargs:
         raise UserError(f"{key}_kwargs: the data decides num_classes; leave it out")

@@ -106,19 +106,23 @@ class FeatureExtractor:
         return Outputs(logits_of(model, x), dict(self._seen))
 
 
-def logits_of(model: Callable[..., Any], x: Any) -> Tensor:
+def logits_of(model: Callable[..., Any], x: Any) -> Any:
     """Return the logits that `model` answers to inputs `x`; the entries of a dictionary are keyword arguments.
 
-    The answer is a tensor, or a mapping with `logits`, as the models of Hugging Face give it.
+    The answer is a tensor, a mapping with `logits`, as the models of Hugging Face give it, or, of a network with
+    several heads, a mapping from task to logits.
 
     Raises:
         UserError: For any other answer.
     """
     answer = model(**x) if isinstance(x, Mapping) else model(x)
-    logits = answer.get("logits") if isinstance(answer, Mapping) else answer
-    if not isinstance(logits, Tensor):
-        kind = type(answer).__name__
-        raise UserError(f"a network must return its logits, as a tensor or under 'logits' of a mapping, got {kind}")
+    logits = answer["logits"] if isinstance(answer, Mapping) and "logits" in answer else answer
+    heads = list(logits.values()) if isinstance(logits, Mapping) else [logits]
+    if not heads or not all(isinstance(head, Tensor) for head in heads):
+        raise UserError(
+            "a network must return its logits: a tensor, a mapping with 'logits', or a mapping from task to logits, "
+            f"got {type(answer).__name__}"
+        )
     return logits
 
 

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from kd_lightning.models.heads import Heads
 from kd_lightning.utils.checks import UserError
 
 _KNOWN = (
@@ -43,6 +44,8 @@ def stages(model: nn.Module) -> tuple[str, ...]:
     Raises:
         UserError: If there are none: then the user must name the layers.
     """
+    if isinstance(model, Heads):
+        return tuple(f"network.{name}" for name in stages(model.network))
     if isinstance(model, NamesLayers):
         return model.stage_names
     layers = [name for name, _ in model.named_modules()]
@@ -60,6 +63,8 @@ def head(model: nn.Module) -> str:
     Raises:
         UserError: If there is no linear layer.
     """
+    if isinstance(model, Heads):
+        return f"network.{head(model.network)}"
     if isinstance(model, NamesLayers):
         return model.head_name
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]

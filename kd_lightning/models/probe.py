@@ -75,9 +75,9 @@ class Probe:
         features = self._run(layers)
         return [tuple(features[name].shape[1:]) for name in layers]
 
-    def logits_shape(self) -> tuple[int, ...]:
-        """Return the shape of the answer to the sample input."""
-        return tuple(self._answer(()).logits.shape)
+    def logits(self) -> Any:
+        """Return the answer to the sample input, by task of a network with several heads."""
+        return self._answer(()).logits
 
     def _run(self, layers: Sequence[str]) -> Mapping[str, Tensor]:
         return self._answer(layers).features

@@ -37,7 +37,7 @@ def predictions_figure(cells: Sequence[Cell]) -> Figure:
                 bars.text(0, at, name, fontsize=8, weight="bold", va="center")
                 at += 1
             for label, probability in best:
-                bars.barh(at, probability, 0.85, color=COLORS[name], alpha=0.45)
+                bars.barh(at, probability, 0.85, color=COLORS[name.rpartition("/")[2]], alpha=0.45)
                 bars.text(0.01, at, f"{probability:.1%}  {_short(label, 22)}", fontsize=8, va="center")
                 at += 1
         bars.set(xlim=(0, 1), ylim=(at - 0.4, -0.6))

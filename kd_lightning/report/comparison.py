@@ -13,6 +13,7 @@ from kd_lightning.report.groups import Setting, group
 from kd_lightning.runs.directory import Run
 from kd_lightning.runs.names import teacher_name
 from kd_lightning.utils.gains import gains_over
+from kd_lightning.utils.names import task_name, tasks_in
 from kd_lightning.utils.power import more_seeds
 from kd_lightning.utils.statistics import TOO_FEW, Gain, mean_std, verdict
 
@@ -29,6 +30,8 @@ class Result:
     validation: dict[Hashable, float]
     """Seed → validation accuracy; empty without a validation split."""
     gain: Gain | None = None
+    task_gains: dict[str, Gain] = field(default_factory=dict)
+    """Task → gain in it alone, if there are several; `gain` is that of their mean."""
     verdict: str = "–"
     marks: list[int] = field(default_factory=list)
     """Numbers of the notes that hold for it, from 1."""
@@ -57,6 +60,13 @@ class Result:
         """The student that is compared: `last`, or `best`."""
         return str(next(iter(self.runs)).metrics["select"]) if self.runs else ""
 
+    def task_scores(self, task: str) -> dict[Hashable, float]:
+        """Return seed → test accuracy in one task, of students with several heads or with that task alone."""
+        alone = self.setting.values.get("data.task") == task
+        key = "accuracy" if alone else task_name(task, "accuracy")
+        found = {seed: run.student["test"].get(key) for seed, run in self.setting.runs.items()}
+        return {seed: 100 * value for seed, value in found.items() if value is not None}
+
     def values(self, name: str) -> list[float]:
         """Return another test score, as metrics.json names it, of the seeds that have it."""
         return [run.student["test"][name] for run in self.runs if run.student["test"].get(name) is not None]
@@ -70,6 +80,12 @@ class Comparison:
     teachers: dict[str, Run]
     """Name → a run that measured it."""
     notes: list[str]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks that some of the students have, if they have several."""
+        found = [task for result in self.results for run in result.runs for task in tasks_in(run.student["test"])]
+        return [task for task in dict.fromkeys(found) if task]
 
     def mark(self, result: Result, note: str) -> None:
         """Add a note to a setting."""
@@ -145,6 +161,10 @@ def _add_gains(comparison: Comparison, members: Sequence[Result], baseline: Resu
         result.gain, result.verdict = gain, verdict(gain)
         for note in gain_notes(gain, len(members), result.test, baseline.test):
             comparison.mark(result, note)
+    for task in comparison.tasks:
+        scores = {i: result.task_scores(task) for i, result in finished.items()}
+        for i, gain in gains_over(scores, name).items() if all(scores.values()) else ():
+            finished[i].task_gains[task] = gain
 
 
 def gain_notes(
@@ -203,9 +223,12 @@ def _same_budget(results: Sequence[Result], one: Result) -> list[Result]:
 
 
 def _budget(results: Sequence[Result]) -> list[str]:
-    """Return the keys of the budget that all settings have; an optimizer's own keys are told by its name."""
+    """Return the keys of the budget that all settings have; an optimizer's own keys are told by its name.
+
+    A task is no budget: students of one task and of several stand beside each other in that task's column.
+    """
     values = [result.setting.budget_values() for result in results]
-    return [k for k in values[0] if k not in _SPLIT and all(k in v for v in values)]
+    return [k for k in values[0] if k not in (*_SPLIT, "data.task") and all(k in v for v in values)]
 
 
 def _minority(results: Sequence[Result], words: Sequence[str]) -> list[tuple[Result, str, str]]:

@@ -125,6 +125,8 @@ def _rank(key: str) -> tuple[bool, bool, str]:
 def _word(key: str, value: Any) -> str:
     """Return `resnet8`, `kd` or `temperature=4`."""
     value = f"{value:g}" if isinstance(value, float) else value
+    if key == "data.task":
+        return f"task={value}" if value else "all tasks"
     if key.endswith("_target_"):
         return str(value).rpartition(".")[2].removesuffix("DataModule").lower()
     if key.startswith("teacher_stage."):

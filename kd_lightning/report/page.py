@@ -8,7 +8,7 @@ from kd_lightning import runs
 from kd_lightning.report.commands import repeat_command
 from kd_lightning.report.comparison import Comparison, Result
 from kd_lightning.report.figures import figures
-from kd_lightning.report.tables import COLUMNS, caption, findings, rows, score_words
+from kd_lightning.report.tables import caption, columns_of, findings, rows, score_words
 from kd_lightning.utils.statistics import mean_std
 
 _CLASSES = {"better": "better", "worse": "worse", "diverged": "worse", "too few seeds": "few"}
@@ -31,7 +31,7 @@ def page(comparison: Comparison, title: str, commands: Sequence[tuple[str, str]]
         style=(here / "page.css").read_text(encoding="utf-8"),
         findings=findings(comparison),
         commands=commands,
-        columns=[column for column in COLUMNS if column.key != "interval"],
+        columns=[column for column in columns_of(comparison) if column.key != "interval"],
         lines=_lines(comparison),
         caption=caption(comparison),
         notes=comparison.notes,
@@ -47,7 +47,10 @@ def _lines(comparison: Comparison) -> list[dict[str, Any]]:
     for row, result in zip(rows(comparison), results, strict=True):
         if result is not None:
             row["setting"] = result.label
-        cells = {column.key: {"text": column.text(row), "sort": _sort_key(row.get(column.key))} for column in COLUMNS}
+        cells = {
+            column.key: {"text": column.text(row), "sort": _sort_key(row.get(column.key))}
+            for column in columns_of(comparison)
+        }
         cells["gain"]["below"] = row.get("interval") or ""
         cells["verdict"] |= {"kind": _CLASSES.get(row.get("verdict", ""), ""), "below": row.get("more") or ""}
         kind = "teacher" if result is None else "baseline" if result.setting.is_baseline else ""

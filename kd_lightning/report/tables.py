@@ -2,11 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kd_lightning.report.commands import baseline_command, train_command
 from kd_lightning.report.comparison import Comparison, Result, best_by_validation, seeds_words
+from kd_lightning.runs.directory import Run
 from kd_lightning.utils import tables
+from kd_lightning.utils.names import task_name
 from kd_lightning.utils.statistics import Gain, interval, mean_std
 from kd_lightning.utils.tables import Column
 
@@ -54,6 +57,32 @@ COLUMNS = (
 """Columns for people; `values` gives their rows."""
 
 
+def columns_of(comparison: Comparison) -> list[Column]:
+    """Return the columns: those of each task beside `COLUMNS`, if there are several."""
+    at = 1 + next(i for i, column in enumerate(COLUMNS) if column.key == "validation")
+    more = []
+    for task in comparison.tasks:
+        more += [
+            Column(task_name(task, "test"), f"{task}, test, %", score_words),
+            Column(task_name(task, "gain"), f"{task}, gain", str, "right"),
+        ]
+    if not more:
+        return list(COLUMNS)
+    means = {"gain": "gain of the mean, points", "test": "mean of the tasks, test, %", "validation": "validation, %"}
+    named = [replace(column, header=means.get(column.key, column.header)) for column in COLUMNS]
+    return [*named[:at], *more, *named[at:]]
+
+
+def _of_tasks(comparison: Comparison, result: Result) -> dict[str, Any]:
+    """Return the values of a setting's columns by task."""
+    found: dict[str, Any] = {}
+    for task in comparison.tasks:
+        gain = result.task_gains.get(task)
+        found[task_name(task, "test")] = list(result.task_scores(task).values()) or None
+        found[task_name(task, "gain")] = None if gain is None else f"{signed(gain.mean)} [{interval_words(gain)}]"
+    return found
+
+
 def values(result: Result) -> dict[str, Any]:
     """Return the values of a row of `COLUMNS`."""
     gain, runs = result.gain, result.runs
@@ -73,12 +102,25 @@ def values(result: Result) -> dict[str, Any]:
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return all rows of `COLUMNS`: the teachers, then the settings."""
+    """Return all rows of `columns_of`: the teachers, then the settings."""
     found: list[dict[str, Any]] = [
         {"setting": f"teacher {name}", "test": [100 * run.metrics["teacher"]["test"]["accuracy"]]}
+        | _of_teacher(comparison, run)
         for name, run in comparison.teachers.items()
     ]
-    return found + [values(result) for result in comparison.results]
+    return found + [values(result) | _of_tasks(comparison, result) for result in comparison.results]
+
+
+def _of_teacher(comparison: Comparison, run: Run) -> dict[str, Any]:
+    scores, alone = run.metrics["teacher"]["test"], run.config.data.get("task")
+    keys = {task: "accuracy" if task == alone else task_name(task, "accuracy") for task in comparison.tasks}
+    return {task_name(task, "test"): [100 * scores[key]] for task, key in keys.items() if key in scores}
+
+
+MEANS = (
+    " Of students with several tasks, gain and verdict are of the mean accuracy of the tasks; a student that was "
+    "trained on one task alone stands in that task's column."
+)
 
 
 def caption(comparison: Comparison) -> str:
@@ -92,6 +134,7 @@ def caption(comparison: Comparison) -> str:
         "Intervals and verdicts hold for all settings with the same baseline at once (Dunnett's test on the two-way "
         "model of setting and seed): better means that the whole interval is above zero. "
         "Test scores are not for selecting; validation scores are."
+        f"{MEANS if comparison.tasks else ''}"
     )
 
 
@@ -141,14 +184,17 @@ def terminal_table(comparison: Comparison) -> "Group":
     from rich.console import Group
     from rich.text import Text
 
-    few = (
+    few: tuple[Column, ...] = (
         Column("setting", "setting"),
         Column("told", "gain", str, "right"),
         Column("verdict", "verdict"),
         Column("test", "test, %", score_words),
         Column("validation", "val, %", lambda v: f"{mean_std(v)[0]:.2f}"),
+        *(Column(task_name(task, "test"), f"{task}, %", score_words) for task in comparison.tasks),
         Column("n", "n", "d"),
     )
+    if comparison.tasks:  # in the 80 columns there is no room for their means too
+        few = tuple(column for column in few if column.key not in ("test", "validation"))
     lines = []
     for row in rows(comparison):
         gain = [] if row.get("gain") is None else [signed(row["gain"]), (row["interval"] or "").replace(" ", "")]
@@ -169,7 +215,7 @@ def terminal_table(comparison: Comparison) -> "Group":
 def markdown(comparison: Comparison, title: str, told: Sequence[tuple[str, str]] = ()) -> str:
     """Return title, findings, table, caption, notes and commands as Markdown."""
     body = [_for_markdown(row) for row in rows(comparison)]
-    parts = [f"# {title}", *findings(comparison), tables.markdown(COLUMNS, body), caption(comparison)]
+    parts = [f"# {title}", *findings(comparison), tables.markdown(columns_of(comparison), body), caption(comparison)]
     parts += ["\n".join(f"{i}. {note}" for i, note in enumerate(comparison.notes, 1))] if comparison.notes else []
     parts += [f"To {purpose}:\n\n```bash\n{command}\n```" for purpose, command in told]
     return "\n\n".join(parts) + "\n"
@@ -186,11 +232,13 @@ def csv_text(comparison: Comparison) -> str:
     """Return one line for each setting, with all numbers in full."""
     keys = ["setting", "n", "select", "gain", "gain_low", "gain_high", "p", "tested_by", "p_sign_flip", "verdict"]
     keys += ["more_seeds", "seeds", *(f"{name}_{what}" for name in ("test", "validation") for what in _WHAT)]
+    keys += [task_name(task, what) for task in comparison.tasks for what in _OF_TASK]
     keys += ["parameters", "macs", "notes", "runs"]
     return tables.csv_text([Column(key, key) for key in keys], [_csv_row(comparison, r) for r in comparison.results])
 
 
 _WHAT = ("mean", "std", "values")
+_OF_TASK = ("test_mean", "test_std", "test_values", "gain", "gain_low", "gain_high")
 
 
 def _csv_row(comparison: Comparison, result: Result) -> dict[str, Any]:
@@ -201,6 +249,12 @@ def _csv_row(comparison: Comparison, result: Result) -> dict[str, Any]:
         if scores:
             numbers = (*mean_std(scores), [f"{v:.4f}" for v in scores])
             row |= {f"{name}_{what}": number for what, number in zip(_WHAT, numbers, strict=True)}
+    for task in comparison.tasks:
+        if scores := list(result.task_scores(task).values()):
+            told = [*mean_std(scores), [f"{v:.4f}" for v in scores]]
+            if own := result.task_gains.get(task):
+                told += [own.mean, own.low, own.high]
+            row |= {task_name(task, what): value for what, value in zip(_OF_TASK, told, strict=False)}
     if gain := result.gain:
         row |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "p": gain.p, "tested_by": gain.test}
         row |= {"p_sign_flip": gain.sign_flip_p, "more_seeds": seeds_words(gain).partition(" ")[0]}

@@ -24,9 +24,16 @@ def student_name(name: str, kwargs: Any) -> str:
     return f"{name.removeprefix(HERE)}({student_name(kwargs['of'], kwargs.get('kwargs') or {})})"
 
 
-def teacher_name(config: DictConfig) -> str:
-    """Return `resnet50`, or `resnet50 + wrn_40_2` for several teachers; of an exported file its name."""
+def teacher_name(config: DictConfig, task: str = "") -> str:
+    """Return `resnet50`, or `resnet50 + wrn_40_2` for several teachers; of an exported file its name.
+
+    Teachers of several tasks are `resnet56 (object) + resnet20 (kind)`; with `task`, its own one.
+    """
     teacher, weights = config.model.teacher, config.model.get("teacher_weights")
+    if isinstance(teacher, DictConfig) and not task:
+        return " + ".join(f"{teacher_name(config, one)} ({one})" for one in map(str, teacher))
+    if task:
+        teacher, weights = (each[task] if isinstance(each, DictConfig) else each for each in (teacher, weights))
     names = list(teacher) if isinstance(teacher, ListConfig) else [teacher]
     files = list(weights) if isinstance(weights, ListConfig) else [weights] * len(names)
     files += [None] * (len(names) - len(files))

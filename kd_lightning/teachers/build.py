@@ -1,8 +1,9 @@
 """From a description of teachers to a teacher whose weights are never random by accident."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,8 +25,9 @@ from kd_lightning.teachers.live import LiveTeacher
 from kd_lightning.teachers.scaled import ScaledTeacher
 from kd_lightning.teachers.stored import NAME, StoredAnswers, StoredTeacher
 from kd_lightning.teachers.stored_file import SUFFIXES, read_stored
+from kd_lightning.teachers.tasks import TaskTeachers
 from kd_lightning.types import Teacher, batch_of
-from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.checks import UserError, of_task
 from kd_lightning.utils.hub import is_hub
 
 PUBLISHED = "published"
@@ -49,6 +51,8 @@ class TeacherSpec:
     """`center` if stored answers are given to all views of a sample."""
     suffix: str = ""
     """Appended to its keys in messages, such as `[1]`."""
+    task: str = ""
+    """The task that it teaches; `""` is the only one of ordinary data."""
 
     @property
     def is_trained_here(self) -> bool:
@@ -87,6 +91,15 @@ class OpenedTeacher:
         return batch.x if self.adapter is None else self.adapter.inputs(batch)
 
 
+def open_teachers(specs: Iterable[TeacherSpec], data: DataModule) -> tuple[OpenedTeacher, ...]:
+    """Return the networks of one or several tasks; see `open_teacher`."""
+    found = []
+    for spec in specs:
+        with of_task(spec.task):
+            found.append(open_teacher(spec, data.of(spec.task)))
+    return tuple(found)
+
+
 def open_teacher(spec: TeacherSpec, data: DataModule) -> OpenedTeacher:
     """Create the network and load its weights, if they lie in a file.
 
@@ -119,6 +132,39 @@ def open_teacher(spec: TeacherSpec, data: DataModule) -> OpenedTeacher:
             "teacher_normalize, teacher_input_size and teacher_classes are for one that was trained elsewhere"
         )
     return OpenedTeacher(spec, model, _adapter(translate, order), len(names))
+
+
+def build_task_teachers(
+    opened: Sequence[OpenedTeacher],
+    data: DataModule,
+    fusions: Mapping[str, Fusion],
+    *,
+    layers: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    temperatures: Sequence[float] | None = None,
+    **how: Any,
+) -> Teacher:
+    """Return the teacher of one task, or those of several together.
+
+    Args:
+        opened: The networks of all tasks.
+        data: The data set.
+        fusions: Task → how its teachers become one; `""` is the only task of ordinary data.
+        layers: Task → names of the layers that its loss reads.
+        temperatures: One for each of the networks.
+        how: Further arguments of `build_teacher`.
+    """
+    teachers: dict[str, Teacher] = {}
+    for task in dict.fromkeys(one.spec.task for one in opened):
+        places = [i for i, one in enumerate(opened) if one.spec.task == task]
+        teachers[task] = build_teacher(
+            [opened[i] for i in places],
+            data.of(task),
+            layers=layers.get(task, ()),
+            fusion=fusions[task],
+            temperatures=None if temperatures is None else [temperatures[i] for i in places],
+            **how,
+        )
+    return teachers[""] if "" in teachers else TaskTeachers(teachers)
 
 
 def build_teacher(
@@ -182,6 +228,8 @@ def _exported(spec: TeacherSpec, data: DataModule) -> OpenedTeacher:
     if spec.kwargs:
         raise UserError(f"model.teacher_kwargs{spec.suffix}: an exported file takes none; leave them out")
     network, card = exported.open_exported(Path(spec.weights), key)
+    if card is not None and "" not in card.tasks:
+        raise UserError(f"{key}: the student in {spec.weights} has several tasks; a file that teaches has one")
     if card is not None:
         own = card.preprocessing
         spec = replace(

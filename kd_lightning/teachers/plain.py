@@ -1,6 +1,7 @@
 """Networks of a user's own as teacher and student, without a configuration."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -8,10 +9,12 @@ from torch import nn
 from kd_lightning.losses.distillation import Distillation
 from kd_lightning.losses.method import Method
 from kd_lightning.losses.networks import Networks
+from kd_lightning.losses.tasks import Tasks
 from kd_lightning.models.probe import Probe
 from kd_lightning.teachers.live import LiveTeacher
+from kd_lightning.teachers.tasks import TaskTeachers
 from kd_lightning.types import StudentCard, Teacher
-from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.checks import UserError, did_you_mean, of_task
 
 
 def plain_teacher(model: nn.Module, layers: Sequence[str] = ()) -> LiveTeacher:
@@ -19,12 +22,75 @@ def plain_teacher(model: nn.Module, layers: Sequence[str] = ()) -> LiveTeacher:
     return LiveTeacher(model, layers)
 
 
-def plain_loss(method: Method, student: nn.Module, teacher: Teacher | nn.Module | None, example: Any) -> Distillation:
-    """Return the loss of a method, prepared for these networks.
+def plain_loss(loss: Any, student: nn.Module, teacher: Any, example: Any) -> tuple[Distillation, Teacher | None]:
+    """Return the loss of a method, prepared for these networks, and the teacher.
+
+    Args:
+        loss: A method, or a `Distillation` whose method was prepared.
+        student: The network to train.
+        teacher: A network, a `Teacher` or None.
+        example: Inputs of two samples, or None.
 
     Raises:
         UserError: If the method needs a teacher and there is none, or needs `example` and it is None.
     """
+    if isinstance(loss, Method):
+        loss = _prepared(loss, student, teacher, example)
+    if not isinstance(loss, Distillation):
+        raise UserError(f"loss must be a Method or a Distillation, got {type(loss).__name__}")
+    return loss, _teacher(teacher, loss.teacher_layers)
+
+
+def plain_tasks(
+    loss: Any, student: nn.Module, teacher: Any, tasks: Sequence[str], example: Any
+) -> tuple[Tasks, Teacher | None]:
+    """Return the losses of several tasks, prepared for these networks, and their teachers.
+
+    Args:
+        loss: A `Tasks`, a method for each task, or one method for all of them.
+        student: The network to train.
+        teacher: A network, a `Teacher` or None for each task; a network that gives logits by task; or None.
+        tasks: The names of the tasks.
+        example: Inputs of two samples, or None.
+
+    Raises:
+        UserError: If a dictionary names other tasks, or one task has not what its method needs.
+    """
+    if isinstance(loss, Method):
+        loss = {task: copy.deepcopy(loss) for task in tasks}
+    losses = loss if isinstance(loss, Tasks) else Tasks(loss)
+    _check_names("loss", losses.tasks, tasks)
+    if lacks := [task for task in tasks if task not in losses.tasks]:
+        raise UserError(f"loss has no method for the task {lacks[0]!r}; CE() trains a task on its labels alone")
+    if isinstance(teacher, Mapping):
+        _check_names("teacher", teacher, tasks)
+    if not losses.is_prepared:
+        done = {}
+        for task in tasks:
+            own = teacher.get(task) if isinstance(teacher, Mapping) else teacher
+            with of_task(task):
+                done[task], _ = plain_loss(losses.of(task).method, student, own, example)
+            done[task].some_unlabeled = True  # a sample may have a label in another task only
+        losses = Tasks(done, losses.weights)
+    if isinstance(teacher, Mapping):
+        there = {task: one for task, one in teacher.items() if one is not None}
+        teacher = TaskTeachers({t: _teacher(one, losses.of(t).teacher_layers) for t, one in there.items()})
+        return losses, teacher if there else None
+    return losses, _teacher(teacher, losses.teacher_layers)
+
+
+def _teacher(teacher: Any, layers: Sequence[str]) -> Any:
+    return plain_teacher(teacher, layers) if isinstance(teacher, nn.Module) else teacher
+
+
+def _check_names(what: str, named: Sequence[str] | Mapping[str, Any], tasks: Sequence[str]) -> None:
+    for task in named:
+        if task not in tasks:
+            known = ", ".join(tasks)
+            raise UserError(f"{what} names the task {task!r}, but the tasks are {known}{did_you_mean(task, tasks)}")
+
+
+def _prepared(method: Method, student: nn.Module, teacher: Any, example: Any) -> Distillation:
     name = type(method).__name__
     loss = Distillation(method)
     if loss.needs_teacher and teacher is None:

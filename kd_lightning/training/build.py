@@ -14,20 +14,22 @@ from kd_lightning.data.loader import smallest_batch
 from kd_lightning.data.module import MAX_SEED, DataModule
 from kd_lightning.distiller import Optimizer, Schedule
 from kd_lightning.losses.distillation import Distillation
+from kd_lightning.losses.tasks import Tasks
 from kd_lightning.models import create_model
 from kd_lightning.models.checkpoints import load_weights
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.models.layout import DescribesItself
 from kd_lightning.runs.names import override
 from kd_lightning.runs.students import weights_file
-from kd_lightning.teachers.build import OpenedTeacher, open_teacher
+from kd_lightning.teachers.build import OpenedTeacher, open_teachers
 from kd_lightning.teachers.cache.storage import CacheSpec
 from kd_lightning.teachers.stored import NAME
 from kd_lightning.training.extras import check_extras
 from kd_lightning.training.objective import build_loss, prepare_loss
 from kd_lightning.training.optimizer import build_optimizer, can_fuse
+from kd_lightning.training.tasks import model_of
 from kd_lightning.training.teacher_stage import check_stage
-from kd_lightning.training.teachers import teacher_specs
+from kd_lightning.training.teachers import task_specs
 from kd_lightning.training.trainer import check_limits, is_trial, num_processes, resolve_trainer
 from kd_lightning.types import StudentCard
 from kd_lightning.utils import hardware
@@ -42,7 +44,7 @@ class Experiment:
     student: nn.Module
     card: StudentCard
     """Description of the network that is deployed."""
-    loss: Distillation
+    loss: Distillation | Tasks
     teachers: tuple[OpenedTeacher, ...]
     """Empty if the loss needs none."""
     calibrate_teacher: bool
@@ -67,9 +69,9 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     check_extras(cfg, trainer.accelerator)
     place = "off" if is_trial(trainer) else str(cfg.model.teacher_cache)
     cache = CacheSpec(place, cfg.model.teacher_cache_dtype, trainer.max_epochs)
-    loss = build_loss(cfg.loss, cfg.model)
-    specs = teacher_specs(cfg.model) if loss.needs_teacher else ()
     data: DataModule = build(cfg.data, "data")
+    loss = build_loss(cfg.loss, cfg.model, tuple(data.tasks))
+    specs = task_specs(cfg.model, [task for task in loss.tasks if loss.of(task).needs_teacher], loss.tasks)
     processes = num_processes(trainer)
     shares = processes * trainer.accumulate_grad_batches
     data.share_batch(shares)
@@ -85,7 +87,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     check_limits(trainer, data)
     student, card = _student(cfg.model, data, cfg.seed)
     check_single(student, data, processes)
-    teachers = tuple(open_teacher(spec, data) for spec in specs)
+    teachers = open_teachers(specs, data)
     prepare_loss(loss, student, teachers, data, card, cfg.seed)
     for spec in specs:
         if spec.is_trained_here:
@@ -104,7 +106,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
         loss.wrap_card(card),
         loss,
         teachers,
-        _calibrates(cfg.model, data),
+        any(_calibrates(model_of(cfg.model, task, loss.tasks), data) for task in loss.tasks),
         cache,
         optimizer,
         schedule,
@@ -146,13 +148,13 @@ def _calibrates(model: DictConfig, data: DataModule) -> bool:
     return model.teacher_calibration is not None
 
 
-def check_batch(loss: Distillation, data: DataModule, processes: int) -> None:
+def check_batch(loss: Distillation | Tasks, data: DataModule, processes: int) -> None:
     """Raise UserError if some batch would be smaller than the method needs to compare samples with each other."""
     smallest = smallest_batch(data.sizes["train"], data.batch_size, processes)
     if smallest < loss.least_batch:
         last = "" if smallest == data.batch_size else f", of which the last of an epoch has {smallest}"
         raise UserError(
-            f"data.batch_size: {type(loss.method).__name__} compares samples with each other and needs "
+            f"data.batch_size: {loss.name} compares samples with each other and needs "
             f"{loss.least_batch} or more in each batch, got {data.sizes['train']} samples in batches of "
             f"{data.batch_size}{last}"
         )

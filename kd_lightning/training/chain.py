@@ -110,6 +110,8 @@ def check_chain(cfg: DictConfig, links: Sequence[Link]) -> None:
     data: DataModule = build(cfg.data, "data")
     data.prepare_data()
     data.setup()
+    if data.tasks:
+        raise UserError(f"model.chain: a chain is for one task; choose data.task, one of {', '.join(data.tasks)}")
     for i, link in enumerate(links):
         create_model(link.name, kwargs=link.kwargs, key=f"model.chain[{i}]", **data.model_kwargs())
     for i in range(1, len(links)):

@@ -18,6 +18,7 @@ from kd_lightning.teachers.stored import NAME
 from kd_lightning.teachers.stored_file import check_suffix, write_stored
 from kd_lightning.training.build import Experiment, build_experiment
 from kd_lightning.training.run import get_teacher
+from kd_lightning.training.tasks import one_task
 from kd_lightning.types import Batch, Teacher
 from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError, integer
@@ -36,6 +37,7 @@ def fill(cfg: DictConfig) -> None:
         UserError: If nothing can be filled, or the configuration is wrong.
     """
     quiet()
+    cfg = one_task(cfg)
     if cfg.model.teacher_cache in ("off", "memory"):
         raise UserError(f"model.teacher_cache={cfg.model.teacher_cache} leaves nothing to fill; use auto or a folder")
     run = replace(build_experiment(cfg), calibrate_teacher=False)  # the table holds what the networks say
@@ -73,6 +75,7 @@ def export(cfg: DictConfig, path: Path, top_k: int | None = None) -> None:
         UserError: If the file cannot be written, or the configuration is wrong.
     """
     quiet()
+    cfg = one_task(cfg)
     check_suffix(path, "--export")
     if path.exists():
         raise UserError(f"--export: {path} exists; give another name")
@@ -104,6 +107,10 @@ def export(cfg: DictConfig, path: Path, top_k: int | None = None) -> None:
 
 def _open(cfg: DictConfig, run: Experiment, verb: str) -> tuple[Teacher, Fabric]:
     """Return the teacher of a run on its device, and the Fabric that has the run's precision."""
+    if run.data.tasks:
+        raise UserError(
+            f"data.task: say which of {', '.join(run.data.tasks)}; {verb} the answers of one task at a time"
+        )
     if run.trainer.accelerator == "gpu":
         hardware.use_tf32()
     teacher, _ = get_teacher(cfg, run)

@@ -16,7 +16,8 @@ from kd_lightning.distiller import Distiller
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.plots.evaluation import confusion_figure, reliability_figure
 from kd_lightning.runs.names import train_command
-from kd_lightning.types import Batch
+from kd_lightning.types import Batch, part
+from kd_lightning.utils.names import task_name
 
 SAMPLES = 12
 WIDTH = 96
@@ -32,14 +33,17 @@ def log_pictures(
     metrics: dict[str, Any],
 ) -> None:
     """Add figures of the deployed student's test, its scores, and the command with a table, to the run's events."""
-    writer, classes, detail = logger.experiment, list(data.classes), distiller.scores.detail
-    confusion = {name: scores["confusion"] for name, scores in detail.items()}
-    writer.add_figure("z_test/confusion", confusion_figure(confusion, classes), step)
-    writer.add_figure("z_test/reliability", reliability_figure(detail), step)
-    if data.pixels(data.example(1)) is not None:
-        writer.add_figure("z_test/samples", _samples(distiller, data), step)
-    if isinstance(data, TextDataModule):
-        writer.add_text("z_test/samples", _sentences(distiller, data), step)
+    writer = logger.experiment
+    for task in distiller.loss.tasks:
+        own, detail = data.of(task), distiller.scores.of(task).detail
+        confusion = {name: scores["confusion"] for name, scores in detail.items()}
+        tags = {name: f"z_test/{task_name(task, name)}" for name in ("confusion", "reliability", "samples")}
+        writer.add_figure(tags["confusion"], confusion_figure(confusion, list(own.classes)), step)
+        writer.add_figure(tags["reliability"], reliability_figure(detail), step)
+        if own.pixels(own.example(1)) is not None:
+            writer.add_figure(tags["samples"], _samples(distiller, own, task), step)
+        if isinstance(own, TextDataModule):
+            writer.add_text(tags["samples"], _sentences(distiller, own, task), step)
     test = metrics["student"][metrics["select"]]["test"]
     # Single dots: the group comes after the curves of train and val.
     logger.log_hyperparams(hparams, {f"z_test/{name}": value for name, value in test.items()})
@@ -71,12 +75,14 @@ def _folded(words: Sequence[str]) -> list[str]:
 
 
 @torch.no_grad()
-def _samples(distiller: Distiller, data: DataModule) -> Figure:
+def _samples(distiller: Distiller, data: DataModule, task: str) -> Figure:
+    """Return samples of one task; `data` has its labels alone."""
     batch = next(iter(data.test_dataloader()))
     batch = Batch(batch.x[:SAMPLES].to(distiller.device), batch.y[:SAMPLES], batch.index[:SAMPLES])
-    answers = {"student": distiller.student.eval()(batch.x)}
-    if distiller.teacher is not None and distiller.teacher.evaluates:
-        answers["teacher"] = distiller.teacher.evaluate(batch).logits
+    answers = {"student": part(logits_of(distiller.student.eval(), batch.x), task)}
+    teacher = distiller.teacher.of(task) if distiller.teacher is not None else None
+    if teacher is not None and teacher.evaluates:
+        answers["teacher"] = teacher.evaluate(batch).logits
     pixels = data.pixels(batch.x)
     assert pixels is not None
     probabilities = {name: logits.float().softmax(1).cpu() for name, logits in answers.items()}
@@ -84,12 +90,14 @@ def _samples(distiller: Distiller, data: DataModule) -> Figure:
 
 
 @torch.no_grad()
-def _sentences(distiller: Distiller, data: TextDataModule) -> str:
+def _sentences(distiller: Distiller, data: TextDataModule, task: str) -> str:
+    """Return samples of one task; `data` has its labels alone."""
     batch = next(iter(data.test_dataloader()))
     batch = batch._replace(x=tree_map(lambda t: t.to(distiller.device), batch.x))
-    answers = {"student": logits_of(distiller.student.eval(), batch.x)}
-    if distiller.teacher is not None and distiller.teacher.evaluates:
-        answers["teacher"] = distiller.teacher.evaluate(batch).logits
+    answers = {"student": part(logits_of(distiller.student.eval(), batch.x), task)}
+    teacher = distiller.teacher.of(task) if distiller.teacher is not None else None
+    if teacher is not None and teacher.evaluates:
+        answers["teacher"] = teacher.evaluate(batch).logits
     assert isinstance(batch.raw, Tensor)
     texts = data.sentences(batch.raw[:SAMPLES])
     return samples_text(texts, batch.y, {k: v.float().softmax(1).cpu() for k, v in answers.items()}, data.classes)

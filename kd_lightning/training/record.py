@@ -16,6 +16,7 @@ from kd_lightning.distiller import Distiller
 from kd_lightning.runs.command import Command
 from kd_lightning.runs.names import student_name, teacher_name
 from kd_lightning.runs.students import PEER, save_student
+from kd_lightning.teachers.build import PUBLISHED
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.training.build import Experiment
 from kd_lightning.training.calibration import calibrate
@@ -43,15 +44,25 @@ class Taught:
 
 def teacher_metrics(taught: Taught, run: Experiment, out: Path) -> dict[str, Any]:
     """Return what `metrics.json` holds of the teacher besides its scores on validation and test."""
-    weights = [_seen_from(out, path) for path in taught.weights]
+    own = [one for one in run.teachers if one.spec.weights != PUBLISHED]
+    weights = [
+        _seen_from(out, path) | ({"task": one.spec.task} if one.spec.task else {})
+        for path, one in zip(taught.weights, own, strict=False)  # a trial has no weights for some
+    ]
     if not taught.teacher.evaluates:
         return {"train": dict(taught.views), "weights": weights}
     values: dict[str, Any] = dict(model_size(taught.teacher.models, [t.example(run.data, 1) for t in run.teachers]))
     values |= {"train_views": dict(taught.views), "weights": weights}
     if taught.temperatures:
         values["temperatures"] = list(taught.temperatures)
-    if isinstance(taught.teacher, Ensemble) and taught.teacher.fusion.theta is not None:
-        values["weighting"] = taught.teacher.fusion.theta.softmax(0).tolist()
+    each = {task: taught.teacher.of(task) for task in run.loss.tasks}
+    learned = {
+        task: one.fusion.theta.softmax(0).tolist()
+        for task, one in each.items()
+        if isinstance(one, Ensemble) and one.fusion.theta is not None
+    }
+    if learned:
+        values["weighting"] = learned.get("", learned)
     return values
 
 
@@ -115,7 +126,7 @@ def _seen_from(out: Path, weights: Path) -> dict[str, str]:
 
 def hyperparameters(cfg: DictConfig, run: Experiment) -> dict[str, Any]:
     """Return the few columns that tell runs apart in TensorBoard's HParams tab: in a sweep, what it sweeps over."""
-    told: dict[str, Any] = {"loss": type(run.loss.method).__name__.lower()}
+    told: dict[str, Any] = {"loss": run.loss.name.lower()}
     choice = HydraConfig.get().runtime.choices.get("loss") if HydraConfig.initialized() else None
     if choice and (told["loss"] == "ce") == (choice == "ce"):  # not the stage of a teacher
         told["loss"] = choice

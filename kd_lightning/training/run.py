@@ -12,7 +12,7 @@ from kd_lightning.distiller import Distiller
 from kd_lightning.models.checkpoints import load_weights
 from kd_lightning.runs import claims
 from kd_lightning.runs.students import weights_file
-from kd_lightning.teachers.build import PUBLISHED, build_teacher
+from kd_lightning.teachers.build import PUBLISHED, build_task_teachers
 from kd_lightning.training.build import Experiment, build_experiment
 from kd_lightning.training.calibration import calibrate_teacher
 from kd_lightning.training.faults import close_loggers, lost_worker_in_one_line, memory_in_one_line
@@ -29,6 +29,7 @@ from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 from kd_lightning.utils.distributed import is_first_rank
+from kd_lightning.utils.names import task_name
 from kd_lightning.utils.quiet import quiet
 
 
@@ -75,7 +76,7 @@ def _fit_and_test(
         run.student,
         teacher,
         run.loss,
-        num_classes=run.data.num_classes,
+        num_classes=run.data.tasks or run.data.num_classes,
         optimizer=run.optimizer,
         schedule=run.schedule,
     )
@@ -91,7 +92,7 @@ def _fit_and_test(
         hardware.use_tf32()
     taught = None
     if teacher is not None:
-        temperatures = calibrate_teacher(trainer, teacher, run.data) if run.calibrate_teacher else None
+        temperatures = calibrate_teacher(trainer, teacher, run.data, run.loss.tasks) if run.calibrate_teacher else None
         specs = [one.spec for one in run.teachers]
         views = check_teacher(trainer, distiller, run.data, specs, any_will_do=is_trial(run.trainer))
         taught = Taught(teacher, weights, views, temperatures)
@@ -119,7 +120,10 @@ def _fit_and_test(
     trainer.strategy.barrier()  # another rank may read the run as soon as it returns
     close_loggers(trainer)
     say(result_line(metrics, out, is_teacher=forecast.later > 0))
-    if taught is not None and wants_temperature(distiller.loss, taught.views["entropy"], run.data.num_classes):
+    entropies = {} if taught is None else {t: taught.views.get(task_name(t, "entropy")) for t in run.loss.tasks}
+    if any(
+        e is not None and wants_temperature(run.loss.of(t), e, run.data.of(t).num_classes) for t, e in entropies.items()
+    ):
         say(GAINED, detail=True)
     return metrics
 
@@ -144,11 +148,11 @@ def get_teacher(cfg: DictConfig, run: Experiment) -> tuple[Teacher | None, list[
             path = weights_file(trained_teacher(cfg, one.spec, run.data, train), "model.teacher_weights")
             load_weights(one.model, path)
         weights.append(path)
-    teacher = build_teacher(
+    teacher = build_task_teachers(
         run.teachers,
         run.data,
-        layers=run.loss.teacher_layers,
-        fusion=run.loss.fusion,
+        {task: run.loss.of(task).fusion for task in run.loss.tasks},
+        layers={task: run.loss.of(task).teacher_layers for task in run.loss.tasks},
         precision=run.trainer.precision,
         cache=run.cache,
         temperatures=[1.0] * len(run.teachers) if run.calibrate_teacher else None,

@@ -16,6 +16,7 @@ from kd_lightning.runs.names import student_name, teacher_name
 from kd_lightning.training.build import Experiment
 from kd_lightning.training.forecast import duration
 from kd_lightning.utils.console import is_brief
+from kd_lightning.utils.names import task_name, tasks_in
 
 
 def model_size(models: Sequence[nn.Module], inputs: Sequence[Any]) -> dict[str, int]:
@@ -47,7 +48,7 @@ def heading(cfg: DictConfig, run: Experiment) -> str:
     who = f"{teacher_name(cfg)} → {student}" if run.teachers else student
     counts = " / ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test"))
     precision = f"{trainer.precision}{', compiled' * (run.compile is not None)}"
-    method, epochs = type(run.loss.method).__name__, trainer.max_epochs
+    method, epochs = run.loss.name, trainer.max_epochs
     devices = len(trainer.devices) if isinstance(trainer.devices, ListConfig) else trainer.devices
     work = f"{method} · {run.data.name} ({counts}) · {epochs} epoch{'s' * (epochs != 1)}"
     if not epochs:
@@ -57,7 +58,8 @@ def heading(cfg: DictConfig, run: Experiment) -> str:
 
 def result_line(metrics: dict[str, Any], out: Path, is_teacher: bool = False) -> str:
     """Return what a run reached, in one line, and how fast it was in a second one."""
-    scores = ", ".join(f"{k} {v['test']['accuracy']:.2%}" for k, v in metrics["student"].items() if isinstance(v, dict))
+    students = {name: scores["test"] for name, scores in metrics["student"].items() if isinstance(scores, dict)}
+    scores = ", ".join(f"{name} {_accuracies(test)}" for name, test in students.items())
     took = f" in {duration(metrics['seconds'])}" if metrics["epochs"] else ""
     if is_brief() and is_teacher:
         return f"teacher: test accuracy {scores}{took} · {out}"
@@ -68,6 +70,12 @@ def result_line(metrics: dict[str, Any], out: Path, is_teacher: bool = False) ->
         return line
     shares = ", ".join(f"{name} {share:.0%}" for name, share in metrics["time_shares"].items())
     return f"{line}\n{metrics['images_per_second']:,.0f} images/s; of the time {shares}"
+
+
+def _accuracies(test: dict[str, float]) -> str:
+    """Return `98.10%`, or `object 81.20%, kind 97.30%` of several tasks."""
+    words = [(task, test[task_name(task, "accuracy")]) for task in tasks_in(test)]
+    return ", ".join(f"{task} {value:.2%}".strip() for task, value in words)
 
 
 def _of_sweep() -> str:
@@ -85,16 +93,18 @@ def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:
     student, teacher = metrics["student"], metrics.get("teacher")
     table = Table(caption_justify="left")
     table.add_column("model")
-    for column in ("params", "MACs", "val acc", "test acc", "NLL", "ECE"):
+    tasks = tasks_in(student[metrics["select"]]["test"])
+    names = ("val acc", "test acc", "NLL", "ECE") if tasks == [""] else ("val acc", "test acc")
+    for column in ("params", "MACs", *(f"{task}\n{name}".strip() for task in tasks for name in names)):
         table.add_column(column, justify="right")
     if teacher:
-        table.add_row(f"teacher {teacher_name(cfg)}", *_size(teacher), *_scores(teacher))
+        table.add_row(f"teacher {teacher_name(cfg)}", *_size(teacher), *_scores(teacher, tasks))
     for name in ("last", "best"):
         if name in student:
             size = _size(student) if name == "last" else ("", "")
             chosen = " (deployed)" if name == metrics["select"] and "best" in student else ""
             label = f"student {student_name(cfg.model.student, cfg.model.student_kwargs)}, {name}{chosen}"
-            table.add_row(label, *size, *_scores(student[name]))
+            table.add_row(label, *size, *_scores(student[name], tasks))
     table.caption = "\n".join(_notes(metrics, student, teacher, out))
     return table
 
@@ -102,7 +112,15 @@ def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:
 def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, Any] | None, out: Path) -> list[str]:
     deployed = student[metrics["select"]]
     lines = []
-    if teacher:
+    taught = teacher["test"] if teacher else {}
+    for task in tasks_in(taught) if "" not in tasks_in(taught) else ():
+        gap = 100 * (deployed["test"][task_name(task, "accuracy")] - taught[task_name(task, "accuracy")])
+        agreement = deployed["test"][task_name(task, "agreement")]
+        where = "above" if gap > 0 else "below"
+        lines.append(
+            f"{task}: {abs(gap):.2f} points {where} its teacher, same answer for {agreement:.1%} of the samples."
+        )
+    if teacher and not lines:
         gap = 100 * (deployed["test"]["accuracy"] - teacher["test"]["accuracy"])
         fewer, cheaper = teacher["parameters"] / student["parameters"], teacher["macs"] / student["macs"]
         size = f"has {fewer:.1f}× fewer parameters and {cheaper:.1f}× fewer MACs, " if teacher["parameters"] else ""
@@ -126,7 +144,11 @@ def _size(model: dict[str, Any]) -> tuple[str, str]:
     return f"{model['parameters'] / 1e6:.2f} M", f"{model['macs'] / 1e6:,.1f} M"
 
 
-def _scores(scores: dict[str, Any]) -> list[str]:
-    test = scores["test"]
-    val = f"{scores['val']['accuracy']:.2%}" if "val" in scores else "–"
-    return [val, f"{test['accuracy']:.2%}", f"{test['nll']:.3f}", f"{test['ece']:.3f}"]
+def _scores(scores: dict[str, Any], tasks: list[str]) -> list[str]:
+    """Return the cells of a model: those of each task one after the other."""
+    cells = []
+    for task in tasks:
+        for split in ("val", "test"):
+            value = scores.get(split, {}).get(task_name(task, "accuracy"))
+            cells.append("–" if value is None else f"{value:.2%}")
+    return cells if tasks != [""] else [*cells, f"{scores['test']['nll']:.3f}", f"{scores['test']['ece']:.3f}"]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -18,8 +18,9 @@ from kd_lightning.teachers.build import TeacherSpec
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.teachers.stored import StoredTeacher
 from kd_lightning.types import Teacher
-from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.checks import UserError, of_task
 from kd_lightning.utils.console import say
+from kd_lightning.utils.names import task_name
 
 BATCHES = 8
 """Training batches on which a teacher is measured."""
@@ -55,43 +56,93 @@ def check_teacher(
         any_will_do: Accept a teacher that knows no more than chance.
 
     Returns:
-        Its accuracy, entropy (nats) and ECE on training views.
+        Its accuracy, entropy (nats) and ECE on training views; by task if there are several.
 
     Raises:
         UserError: If it knows no more than chance.
     """
+    assert distiller.teacher is not None
     data.trainer = trainer  # so that its loaders know their rank and device
-    if distiller.teacher is not None and not distiller.teacher.evaluates:
-        return check_stored(distiller.teacher, data, any_will_do)
+    seen = _measured(trainer, distiller, data) if distiller.teacher.evaluates else None
+    found: dict[str, float] = {}
+    for task in distiller.loss.tasks:
+        teacher, own = distiller.teacher.of(task), data.of(task)
+        if teacher is None:
+            continue
+        with of_task(task):
+            if seen is None or not teacher.evaluates:
+                scores = check_stored(teacher, own, any_will_do)
+            else:
+                needed = [spec for spec in specs if spec.task == task]
+                scores = _checked(task, teacher, seen, distiller.loss.of(task), own, needed, any_will_do)
+        found |= {task_name(task, name): value for name, value in scores.items()}
+    return found
+
+
+class _Measured(NamedTuple):
+    """What the Trainer logged of the teachers; names as in its `callback_metrics`."""
+
+    views: dict[str, float]
+    """On training views."""
+    samples: int
+    """Number of these."""
+    val: dict[str, float] | None
+    """On validation samples; None if there are none."""
+
+
+def _measured(trainer: pl.Trainer, distiller: Distiller, data: DataModule) -> _Measured:
+    assert distiller.teacher is not None
     few: Any = [
         batch._replace(index=torch.full_like(batch.index, -1))  # of another split: not to be taken for validation's
         for batch in islice(data.train_dataloader(), BATCHES)
     ]
     trainer.validate(distiller, DataLoader(few, batch_size=None), verbose=False)
-    views = {name: float(trainer.callback_metrics[f"val/teacher_{name}"]) for name in ("accuracy", "entropy", "ece")}
-    accuracy, count, split = views["accuracy"], sum(len(batch.y) for batch in few), "training views"
-    if data.sizes["val"]:
-        if isinstance(distiller.teacher, Ensemble):
-            distiller.teacher.forget_agreement()
-        trainer.validate(distiller, data, verbose=False)
-        accuracy = float(trainer.callback_metrics["val/teacher_accuracy"])
-        count, split = data.sizes["val"], "validation samples"
+    views, count = _logged(trainer), sum(batch.size for batch in few)
+    if not data.sizes["val"]:
+        return _Measured(views, count, None)
+    for task in distiller.loss.tasks:
+        if isinstance(teacher := distiller.teacher.of(task), Ensemble):
+            teacher.forget_agreement()
+    trainer.validate(distiller, data, verbose=False)
+    return _Measured(views, count, _logged(trainer))
+
+
+def _logged(trainer: pl.Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _checked(
+    task: str,
+    teacher: Teacher,
+    seen: _Measured,
+    loss: Distillation,
+    data: DataModule,
+    specs: Sequence[TeacherSpec],
+    any_will_do: bool,
+) -> dict[str, float]:
+    """Tell and return the scores of the teacher of one task. Raises UserError if it knows no more than chance."""
+    names = {name: f"val/{task_name(task, f'teacher_{name}')}" for name in ("accuracy", "entropy", "ece")}
+    views = {name: seen.views[logged] for name, logged in names.items()}
+    accuracy, count, split = views["accuracy"], seen.samples, "training views"
+    if seen.val is not None:
+        accuracy, count, split = seen.val[names["accuracy"]], data.sizes["val"], "validation samples"
     told = f"{accuracy:.2%} right on {split}"
-    if data.sizes["val"]:
+    if seen.val is not None:
         told += f", {views['accuracy']:.2%} on training views"
     say(
-        f"teacher: {told}; entropy {views['entropy']:.3f} nats and ECE {views['ece']:.3f} on training views",
+        f"teacher{f' of {task}' if task else ''}: {told}; entropy {views['entropy']:.3f} nats and ECE "
+        f"{views['ece']:.3f} on training views",
         detail=True,
     )
-    if isinstance(distiller.teacher, Ensemble):
-        say(_diversity(distiller.teacher, float(trainer.callback_metrics["val/teacher_ece"])), detail=True)
+    if isinstance(teacher, Ensemble):
+        say(_diversity(teacher, (seen.val or seen.views)[names["ece"]]), detail=True)
     chance = 1 / data.num_classes
     if not any_will_do and accuracy < least_accuracy(data.num_classes, count):
         raise UserError(
             f"model.teacher_weights: the teacher is right on {accuracy:.1%} of the {count:,} {split}, and chance is "
             f"{chance:.1%}; {_remedy(specs, data)}"
         )
-    if wants_temperature(distiller.loss, views["entropy"], data.num_classes):
+    if wants_temperature(loss, views["entropy"], data.num_classes):
         say(NEARLY_ONE_HOT, detail=True)
     return views
 

@@ -61,8 +61,9 @@ def _state(path: Path, spec: TeacherSpec, config: DictConfig, locked: ExitStack)
         locked.close()
         return "finished"
     begun = (path / runs.CONFIG).is_file()
+    who = f"{spec.name} for {spec.task}" if spec.task else spec.name
     say(
-        f"teacher: {spec.name} is {'going on' if begun else 'trained first, once'}, for "
+        f"teacher: {who} is {'going on' if begun else 'trained first, once'}, for "
         f"{config.trainer.max_epochs} epochs, and kept in {path}\n"
         "         (shorter: teacher_stage.max_epochs=…; your own weights: model.teacher_weights=PATH)"
     )
@@ -87,7 +88,7 @@ def check_stage(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> None:
         raise UserError(f"teacher_stage.dir: cannot write to {stage.dir}: {e.strerror}; choose another folder") from e
     if spec.starts_pretrained and not finished:
         key = f"model.teacher{spec.suffix}, model.teacher_weights={spec.weights}"
-        _, facts = data.teacher_inputs(None, None, spec.suffix, spec.name)
+        _, facts = data.of(spec.task).teacher_inputs(None, None, spec.suffix, spec.name)
         create_model(spec.name, kwargs=spec.kwargs, pretrained=True, key=key, **facts)
 
 
@@ -100,6 +101,8 @@ def stage_config(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> DictCo
         config.data.seed = stage.seed  # not the student's, which a resumed run has as a number
         config.data.update(data.keys_for(spec.name))
         config.optimizer, config.scheduler = stage.optimizer, stage.scheduler
+        if spec.task:
+            config.data.task = spec.task
         config.callbacks = {}  # the user's are for the student; a teacher is told by its recipe alone
         config.trainer.max_epochs, config.trainer.keep_epochs = stage.max_epochs, kept_epochs(stage.max_epochs)
         config.loss = {"_target_": "kd_lightning.losses.CE", "ce_weight": 1.0}
@@ -119,6 +122,7 @@ def kept_epochs(epochs: int) -> list[int]:
 
 def teacher_folder(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> Path:
     """Return the run directory in which this teacher is, or will be."""
+    data = data.of(spec.task)
     return Path(cfg.teacher_stage.dir) / f"{data.name}-{slug(spec.name)}-{_recipe_id(cfg, spec, data)}"
 
 

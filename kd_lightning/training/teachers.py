@@ -1,5 +1,7 @@
 """The teachers of a run, as its configuration describes them."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,39 @@ from kd_lightning.runs.students import weights_file
 from kd_lightning.teachers import exported
 from kd_lightning.teachers.build import PUBLISHED, TeacherSpec
 from kd_lightning.teachers.stored import NAME
-from kd_lightning.utils.checks import UserError
+from kd_lightning.training.tasks import model_of
+from kd_lightning.utils.checks import UserError, of_task
 
 PER_TEACHER = ("kwargs", "weights", "normalize", "input_size", "classes", "views")
 """Keys `model.teacher_*` that take one value for all teachers, or a list with one for each."""
 
 
+def task_specs(model: DictConfig, taught: Sequence[str], tasks: Sequence[str]) -> tuple[TeacherSpec, ...]:
+    """Return a description of the teachers of each task.
+
+    Args:
+        model: The group.
+        taught: The tasks that need a teacher; `""` is the only task of ordinary data.
+        tasks: All tasks.
+
+    Raises:
+        UserError: As `teacher_specs`, or if a task has none.
+    """
+    specs: list[TeacherSpec] = []
+    for task in taught:
+        own = model_of(model, task, tasks)
+        with of_task(task):
+            if task and own.teacher is None:
+                raise UserError(
+                    "model.teacher has none for this task, but its loss needs a teacher; name one, or give the task CE "
+                    "in loss.methods"
+                )
+            specs += [replace(spec, task=task) for spec in teacher_specs(own)]
+    return tuple(specs)
+
+
 def teacher_specs(model: DictConfig) -> tuple[TeacherSpec, ...]:
-    """Return a description of each teacher of the group `model`.
+    """Return a description of each teacher of the group `model`, of one task.
 
     Raises:
         UserError: If no teacher is named, a list has not one value for each teacher, or weights are not there.

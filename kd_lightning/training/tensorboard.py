@@ -9,6 +9,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from kd_lightning.distiller import Distiller
+from kd_lightning.types import part
+from kd_lightning.utils.names import task_name
 
 
 class Events(TensorBoardLogger):
@@ -36,7 +38,7 @@ LAYOUT = {
     "distillation": {
         "loss and its terms": [
             "Multiline",
-            [r"train/(?!(accuracy|agreement|epoch|lr|images_per_second|kd_over_ce)$).+"],
+            [r"train/(?!(.+/)?(accuracy|agreement|epoch|lr|images_per_second|kd_over_ce)$).+"],
         ],
         "accuracy of student and teacher": ["Multiline", [r"(train/accuracy|val/accuracy|val/teacher_accuracy)$"]],
         "student and teacher: NLL": ["Multiline", [r"val/(teacher_)?nll$"]],
@@ -61,10 +63,10 @@ class Observer(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Distiller)
-        ratio = pl_module.kd_over_ce
-        if ratio is not None:
-            for logger in trainer.loggers:
-                logger.log_metrics({"train/kd_over_ce": float(ratio)}, step=trainer.global_step)
+        ratios = {task_name(task, "kd_over_ce"): ratio for task, ratio in pl_module.kd_over_ce.items()}
+        known = {f"train/{name}": float(ratio) for name, ratio in ratios.items() if ratio is not None}
+        for logger in trainer.loggers if known else ():
+            logger.log_metrics(known, step=trainer.global_step)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *rest: Any
@@ -74,8 +76,12 @@ class Observer(pl.Callback):
         fitting = trainer.state.fn == TrainerFn.FITTING  # not the check of the teacher before, or the best one's scores
         if batch_idx or not fitting or "teacher" not in outputs or logger is None:
             return
-        temperature = float(torch.as_tensor(pl_module.loss.method.temperature()).detach())
-        if trainer.is_global_zero:
-            for name, logits in outputs.items():
+        for task in pl_module.loss.tasks if trainer.is_global_zero else ():
+            temperature = float(torch.as_tensor(pl_module.loss.of(task).method.temperature()).detach())
+            for name, answer in outputs.items():
+                if task and task not in answer:
+                    continue  # a task without a teacher
+                logits = part(answer, task)
                 soft = (logits.float() / temperature).softmax(1)
-                logger.experiment.add_histogram(f"z_soft_labels/{name}", soft.cpu().numpy(), trainer.global_step)
+                tag = f"z_soft_labels/{task_name(task, name)}"
+                logger.experiment.add_histogram(tag, soft.cpu().numpy(), trainer.global_step)

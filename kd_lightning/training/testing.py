@@ -30,7 +30,7 @@ def test(trainer: pl.Trainer, distiller: Distiller, data: DataModule, out: Path,
         else:
             continue
         student[name] = {"epoch": epoch}
-        if name == select and data.sizes["val"] and distiller.loss.peers and distiller.loss.method.deploys_best:
+        if name == select and data.sizes["val"] and distiller.loss.peers and distiller.loss.deploys_best:
             student[name]["cohort"] = deploy_best(trainer, distiller, data)
         if data.sizes["val"]:
             trainer.validate(distiller, data, verbose=False)
@@ -66,6 +66,6 @@ def deploy_best(trainer: pl.Trainer, distiller: Distiller, data: DataModule) -> 
 def _scores(trainer: pl.Trainer, prefix: str) -> tuple[dict[str, float], dict[str, float]]:
     """Return the student's scores of the evaluation just done, and its teacher's."""
     scores = {k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
-    teacher = {k: v for k, v in scores.items() if k.startswith("teacher_")}
+    teacher = {k: v for k, v in scores.items() if k.rpartition("/")[2].startswith("teacher_")}
     student = {k: v for k, v in scores.items() if k not in teacher}
-    return student, {k.removeprefix("teacher_"): v for k, v in teacher.items()}
+    return student, {k.replace("teacher_", "", 1): v for k, v in teacher.items()}

@@ -70,7 +70,7 @@ class TrainLog(pl.Callback):
     ) -> None:
         pl_module.watch.lap("optimizer")
         if not self._guard.skips_this:
-            images = len(batch.y)
+            images = batch.size
             for name, value in outputs.items():
                 self._sums[name] = self._sums.get(name, 0.0) + images * value.detach().float()
             self._images += images

@@ -3,7 +3,8 @@
 import difflib
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -18,6 +19,17 @@ class LostProcess(UserError):
     """Another process that the training needs ended before its time."""
 
     status = 1
+
+
+@contextmanager
+def of_task(task: str) -> Iterator[None]:
+    """Let each UserError from inside begin with the task that it is about; `""` is the only task of ordinary data."""
+    try:
+        yield
+    except UserError as e:
+        if not task or type(e) is not UserError:
+            raise
+        raise UserError(f"task {task}: {e}") from e
 
 
 def number(key: str, value: Any, *, gt: float | None = None, ge: float | None = None, le: float | None = None) -> float:

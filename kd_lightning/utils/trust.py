@@ -75,10 +75,9 @@ def names_own_code(config: Mapping[str, Any]) -> bool:
     """Return whether a whole run configuration, as plain values, names code that `trusting` must allow."""
     model = config["model"]
     teacher = model["teacher"]
-    weights = model.get("teacher_weights")
-    if any(str(file).endswith(".pt2") for file in (weights if isinstance(weights, list) else [weights])):
+    if any(str(file).endswith(".pt2") for file in _leaves(model.get("teacher_weights"))):
         return True  # a program: see `teachers.exported`
-    names = [model["student"], *(teacher if isinstance(teacher, list) else [teacher])]
+    names = [model["student"], *_leaves(teacher)]
     with trusting(False):
         try:
             check_targets(config, "config")
@@ -87,6 +86,13 @@ def names_own_code(config: Mapping[str, Any]) -> bool:
         except UserError:
             return True
     return False
+
+
+def _leaves(value: Any) -> list[Any]:
+    """Return the values of several teachers, and of several tasks."""
+    if isinstance(value, Mapping):
+        return [leaf for child in value.values() for leaf in _leaves(child)]
+    return list(value) if isinstance(value, list) else [value]
 
 
 def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:

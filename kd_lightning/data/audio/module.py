@@ -20,7 +20,7 @@ from kd_lightning.data.class_folders import SPLITS, Found, folder_path
 from kd_lightning.data.module import DataModule, Split
 from kd_lightning.data.split import hide_labels, stratified_fraction
 from kd_lightning.plots.spectrogram import spectrogram_pixels
-from kd_lightning.types import UNLABELED
+from kd_lightning.types import UNLABELED, Source
 from kd_lightning.utils.checks import UserError, number
 from kd_lightning.utils.console import say
 
@@ -93,7 +93,7 @@ class AudioDataModule(DataModule):
 
     def prepare_data(self) -> None:
         """Look for the files, so that none is missing in a training. Raises UserError."""
-        _ = self.classes
+        _ = self.own_classes
 
     def setup(self, stage: str | None = None) -> None:
         """Read all files and fill `splits` once, whatever the stage; lines tell what is held out. Raises UserError."""
@@ -120,10 +120,10 @@ class AudioDataModule(DataModule):
         parts = dict(self._clips)
         wanted: dict[Split, float] = {"test": self.test_size, "val": self.val_size}
         missing = {split: size for split, size in wanted.items() if split not in parts and size}
-        counts = torch.bincount(parts["train"].labels, minlength=self.num_classes)
+        counts = torch.bincount(parts["train"].labels, minlength=len(self.own_classes))
         if int(counts.min()) <= len(missing):
             raise UserError(
-                f"class {self.classes[int(counts.argmin())]} of {self.root} has {int(counts.min())} recordings to "
+                f"class {self.own_classes[int(counts.argmin())]} of {self.root} has {int(counts.min())} recordings to "
                 f"train on, but needs {len(missing) + 1}: one, and one for each split that is held out; add recordings"
             )
         for split, size in missing.items():
@@ -146,7 +146,7 @@ class AudioDataModule(DataModule):
             detail=True,
         )
         train = clips.select(keep)
-        if not torch.bincount(train.labels, minlength=self.num_classes).all():
+        if not torch.bincount(train.labels, minlength=len(self.own_classes)).all():
             raise UserError(f"{self.root}: a class would have no recording left to train; add other recordings")
         return train, held
 
@@ -161,7 +161,7 @@ class AudioDataModule(DataModule):
     def epoch_views(self, epoch: int) -> Tensor:
         return self.augment.view(self.seed, epoch, torch.arange(self.sizes["train"]))
 
-    def plain_train(self) -> ResidentRecordings:
+    def plain_train(self) -> Source:
         train = self.splits["train"]
         assert isinstance(train, ResidentRecordings)
         return train.plain()

@@ -20,6 +20,7 @@ from kd_lightning.data.images.photos import Photos
 from kd_lightning.data.images.stream import StreamedImages
 from kd_lightning.data.module import Split
 from kd_lightning.data.split import stratified_fraction
+from kd_lightning.types import Source
 from kd_lightning.utils.checks import UserError, integer, number
 from kd_lightning.utils.console import say
 
@@ -131,9 +132,9 @@ class ImageFolderDataModule(ImageDataModule):
 
     def _check_classes(self, photos: Photos, missing: list[Split]) -> None:
         """Raise UserError if a class of `train` cannot be divided into it and the `missing` splits."""
-        counts = np.bincount(photos.labels, minlength=self.num_classes)
+        counts = np.bincount(photos.labels, minlength=len(self.own_classes))
         needed = 1 + len(missing)
-        few = [f"{name} has {count}" for name, count in zip(self.classes, counts, strict=True) if count < needed]
+        few = [f"{name} has {count}" for name, count in zip(self.own_classes, counts, strict=True) if count < needed]
         if few:
             more = f" and {len(few) - 5} more" if len(few) > 5 else ""
             helps = "val" in missing and min(counts) == needed - 1
@@ -149,11 +150,11 @@ class ImageFolderDataModule(ImageDataModule):
         train, held = photos.select(rest.numpy()), photos.select(taken.numpy())
         copies = np.isin(train.digests, held.digests)
         train = train.select(~copies)
-        left = np.bincount(train.labels, minlength=self.num_classes)
+        left = np.bincount(train.labels, minlength=len(self.own_classes))
         if not left.all():
             raise UserError(
-                f"class {self.classes[int(left.argmin())]} of {self.root / 'train'} would have no image left to train; "
-                f"add other images, make a folder {self.root / split}, or lower data.{split}_size"
+                f"class {self.own_classes[int(left.argmin())]} of {self.root / 'train'} would have no image left to "
+                f"train; add other images, make a folder {self.root / split}, or lower data.{split}_size"
             )
         say(
             f"{self.root / split} is missing: held out {len(held)} of {len(photos)} training images as {split} "
@@ -190,7 +191,7 @@ class ImageFolderDataModule(ImageDataModule):
             names.append(path.relative_to(root).as_posix())
         return names
 
-    def plain_train(self) -> StreamedImages:
+    def plain_train(self) -> Source:
         return self._source("val", self._train_photos())
 
     def _train_photos(self) -> Photos:

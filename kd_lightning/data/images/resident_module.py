@@ -17,6 +17,7 @@ from kd_lightning.data.images.module import ImageDataModule
 from kd_lightning.data.images.placement import Placement, check_place
 from kd_lightning.data.images.resident import ResidentImages
 from kd_lightning.data.split import stratified
+from kd_lightning.types import Source
 from kd_lightning.utils.checks import UserError, integer
 
 
@@ -48,14 +49,14 @@ class ResidentDataModule(ImageDataModule):
         self.augment = Augment.parse(augment)
         self.num_views = self.augment.num_views
         self.device = check_place(device)
-        self.val_size = integer("data.val_size", val_size, ge=0, le=self.total - self.num_classes)
-        if 0 < self.val_size < self.num_classes:
+        self.val_size = integer("data.val_size", val_size, ge=0, le=self.total - len(self.own_classes))
+        if 0 < self.val_size < len(self.own_classes):
             raise UserError(
-                f"data.val_size must be 0 or at least one image per class ({self.num_classes}), got {val_size}"
+                f"data.val_size must be 0 or at least one image per class ({len(self.own_classes)}), got {val_size}"
             )
         self.train_size = train_size
         if train_size is not None:
-            integer("data.train_size", train_size, ge=self.num_classes, le=self.total - self.val_size)
+            integer("data.train_size", train_size, ge=len(self.own_classes), le=self.total - self.val_size)
 
     @abstractmethod
     def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -101,7 +102,7 @@ class ResidentDataModule(ImageDataModule):
     def epoch_views(self, epoch: int) -> Tensor:
         return self.augment.view(self.seed, epoch, torch.arange(self.sizes["train"]))
 
-    def plain_train(self) -> ResidentImages:
+    def plain_train(self) -> Source:
         train = self.splits["train"]
         assert isinstance(train, ResidentImages)
         return train.plain()

@@ -113,7 +113,7 @@ class TextDataModule(DataModule):
 
     def prepare_data(self) -> None:
         """Read all files, so that none stops a training. Raises UserError."""
-        _ = self.classes
+        _ = self.own_classes
 
     def setup(self, stage: str | None = None) -> None:
         """Fill `splits` once, whatever the stage; lines tell what is held out and cut. Raises UserError."""
@@ -157,7 +157,7 @@ class TextDataModule(DataModule):
         missing = {split: fraction for split, fraction in wanted.items() if split not in parts}
         counts = torch.bincount(parts["train"][1], minlength=len(order))
         if int(counts.min()) <= len(missing):
-            name = self.classes[int(counts.argmin())]
+            name = self.own_classes[int(counts.argmin())]
             raise UserError(
                 f"{self._tables['train'].path}: class {name} has {int(counts.min())} sentences, but needs "
                 f"{len(missing) + 1}: one to train, and one for each split that is held out; add sentences or files"
@@ -186,7 +186,7 @@ class TextDataModule(DataModule):
             f"(data.{split}_size={fraction}, data.split_seed={self.split_seed}){also}",
             detail=True,
         )
-        if not torch.bincount(labels[keep], minlength=self.num_classes).all():
+        if not torch.bincount(labels[keep], minlength=len(self.own_classes)).all():
             raise UserError(
                 f"{self._tables['train'].path}: a class would have no sentence left to train; add other sentences, or "
                 f"a file {split}"

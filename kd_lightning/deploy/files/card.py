@@ -10,6 +10,8 @@ It is JSON in the file's metadata, under the key `kd_lightning`; `extra` then ha
 - versions: of kd_lightning and torch
 - divided_by: temperature by which the file divides its logits; absent if it does not
 - temperature: temperature by which its logits are still to be divided; absent if there is none
+
+Of a student with several heads both are dictionaries by task, and the file has one output for each, `logits_<task>`.
 """
 
 import json
@@ -62,6 +64,11 @@ def input_name(card: StudentCard) -> str:
     if is_audio(card):
         return "waveform" if takes_raw(card) else "spectrogram"
     return INPUT if is_images(card) else "x"
+
+
+def output_names(card: StudentCard) -> list[str]:
+    """Return the names of a file's outputs in the order of its tasks."""
+    return [f"{OUTPUT}_{task}" if task else OUTPUT for task in card.tasks]
 
 
 def file_card(

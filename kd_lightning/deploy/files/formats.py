@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kd_lightning.deploy.files import onnx_file, torch_files
 from kd_lightning.deploy.files.card import parse
-from kd_lightning.deploy.samples import size, split
+from kd_lightning.deploy.samples import joined, size, split
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.trust import is_trusted
@@ -24,7 +24,7 @@ class Format:
     suffix: str
     write: Callable[[nn.Module, StudentCard, Any, Path], None]
     """Network, card, inputs of the network, file."""
-    read: Callable[[Path], tuple[str, Callable[[Any], Tensor]]]
+    read: Callable[[Path], tuple[str, Callable[[Any], Any]]]
     needs: tuple[str, ...] = ()
     """Packages of the extra `export`."""
     is_program: bool = False
@@ -49,8 +49,8 @@ class OpenedFile:
     """A file in its runtime."""
 
     card: StudentCard
-    answer: Callable[[Any], Tensor]
-    """Inputs as the card describes them, of any number of samples, to logits `[B, C]`."""
+    answer: Callable[[Any], Any]
+    """Inputs as the card describes them, of any number of samples, to logits `[B, C]`, by task if there are several."""
 
 
 def open_file(path: Path) -> OpenedFile:
@@ -79,8 +79,8 @@ def open_file(path: Path) -> OpenedFile:
         raise UserError(f"{path} is damaged or was not written by kd_lightning ({_first_line(e)})") from e
 
     @torch.no_grad()
-    def run(x: Any) -> Tensor:
-        return torch.cat([answer(part) for part in split(x, batch or max(1, size(x)))])
+    def run(x: Any) -> Any:
+        return joined([answer(few) for few in split(x, batch or max(1, size(x)))])
 
     return OpenedFile(card, run)
 

@@ -1,5 +1,6 @@
 """The network of a file: the student between the inputs and outputs that its card declares."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,11 +11,11 @@ from kd_lightning.data.audio.logmel import LogMel, MatrixLogMel
 from kd_lightning.data.images.decode import Preprocess
 from kd_lightning.deploy.files.card import PIXELS, WAVES
 from kd_lightning.models.hooks import logits_of
-from kd_lightning.types import StudentCard
+from kd_lightning.types import StudentCard, part
 
 
 class Network(nn.Module):
-    """From inputs, as the file's `card` describes them, to float32 logits `[B, C]`."""
+    """From inputs, as the file's `card` describes them, to float32 logits `[B, C]`, by task if there are several."""
 
     scale: Tensor
     shift: Tensor
@@ -24,7 +25,12 @@ class Network(nn.Module):
         self.student = student
         self.pixels = card.extra["input"] == PIXELS
         self.fp16 = card.extra["precision"] == "fp16"
-        self.temperature = float(card.extra.get("divided_by", 1.0))
+        self.tasks = tuple(card.tasks)
+        divided_by = card.extra.get("divided_by", {})
+        self.temperatures = {
+            task: float(divided_by.get(task, 1.0) if isinstance(divided_by, Mapping) else divided_by)
+            for task in self.tasks
+        }
         self.front = MatrixLogMel(LogMel.parse(card.preprocessing)) if card.extra["input"] == WAVES else None
         if self.fp16:
             student.half()
@@ -33,12 +39,17 @@ class Network(nn.Module):
             self.register_buffer("scale", (1 / (255 * std)).reshape(3, 1, 1))
             self.register_buffer("shift", (-mean / std).reshape(3, 1, 1))
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Any) -> Any:
         if self.pixels:
             x = x.permute(0, 3, 1, 2).float() * self.scale + self.shift
         if self.front is not None:
             x = self.front(x)
         if self.fp16:
             x = tree_map(lambda t: t.half() if t.is_floating_point() else t, x)
-        logits = logits_of(self.student, x).float()
-        return logits if self.temperature == 1 else logits / self.temperature
+        said = logits_of(self.student, x)
+        logits = {task: self._calibrated(part(said, task), task) for task in self.tasks}
+        return logits.get("", logits)
+
+    def _calibrated(self, logits: Tensor, task: str) -> Tensor:
+        temperature = self.temperatures[task]
+        return logits.float() if temperature == 1 else logits.float() / temperature

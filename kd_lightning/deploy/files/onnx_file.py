@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from kd_lightning.deploy.files.card import OUTPUT, dump, dynamic_shapes, input_name
+from kd_lightning.deploy.files.card import OUTPUT, dump, dynamic_shapes, input_name, output_names
 from kd_lightning.runs.students import KEY
 from kd_lightning.types import StudentCard
 
@@ -34,7 +34,7 @@ def write(network: nn.Module, card: StudentCard, example: Any, path: Path) -> No
             dynamo=True,
             dynamic_shapes=None if shapes is None else (shapes,),
             input_names=list(example) if isinstance(example, Mapping) else [input_name(card)],
-            output_names=[OUTPUT],
+            output_names=output_names(card),
             custom_translation_table=_translations(),
             verbose=False,
         )
@@ -70,13 +70,17 @@ def session(path: Path, threads: int = 0) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def read(path: Path) -> tuple[str, Callable[[Any], Tensor]]:
-    """Return the file's metadata, and a function from inputs to logits."""
+def read(path: Path) -> tuple[str, Callable[[Any], Any]]:
+    """Return the file's metadata, and a function from inputs to logits, by task if there are several."""
     running = session(path)
     names = [one.name for one in running.get_inputs()]
+    outputs = [one.name for one in running.get_outputs()]
 
-    def answer(x: Any) -> Tensor:
+    def answer(x: Any) -> Any:
         feed = x if isinstance(x, Mapping) else {names[0]: x}
-        return torch.from_numpy(running.run(None, {name: t.contiguous().numpy() for name, t in feed.items()})[0])
+        found = running.run(None, {name: t.contiguous().numpy() for name, t in feed.items()})
+        if outputs == [OUTPUT]:
+            return torch.from_numpy(found[0])
+        return {n.removeprefix(f"{OUTPUT}_"): torch.from_numpy(z) for n, z in zip(outputs, found, strict=True)}
 
     return running.get_modelmeta().custom_metadata_map.get(KEY, ""), answer

@@ -1,9 +1,10 @@
 """Agreement of a file with the student that it was written from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
 
 # Largest difference of a logit, and least share of samples with the same class. Integer kernels round some activations
 # to the neighbouring level, and float16 has 11 bits: there the classes are what counts.
@@ -32,8 +33,13 @@ class Parity:
         )
 
 
-def compare(file: Tensor, student: Tensor) -> Parity:
-    """Return the agreement of two sets of logits `[N, C]` of the same samples."""
+def compare(file: Any, student: Any) -> Parity:
+    """Return the agreement of two sets of logits `[N, C]` of the same samples; of several tasks, the worst one."""
+    if isinstance(student, Mapping):
+        each = [compare(file[task], z) for task, z in student.items()]
+        differences = [one.difference for one in each]
+        mean = sum(one.mean_difference for one in each) / len(each)
+        return Parity(each[0].samples, max(differences), mean, min(one.agreement for one in each))
     gap = (file.double() - student.double()).abs()
     same = (file.argmax(1) == student.argmax(1)).float().mean()
     return Parity(len(file), float(torch.nan_to_num(gap, float("inf")).max()), float(gap.mean()), float(same))

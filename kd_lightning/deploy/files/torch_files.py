@@ -7,7 +7,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from kd_lightning.deploy.files.card import dump, dynamic_shapes, parse
 from kd_lightning.deploy.files.network import Network
@@ -15,7 +15,7 @@ from kd_lightning.models.checkpoints import load_weights
 from kd_lightning.runs.students import KEY, build_student
 from kd_lightning.types import StudentCard
 
-Answer = Callable[[Any], Tensor]
+Answer = Callable[[Any], Any]
 
 
 def write_pt2(network: nn.Module, card: StudentCard, example: Any, path: Path) -> None:

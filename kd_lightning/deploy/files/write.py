@@ -11,10 +11,10 @@ from kd_lightning.deploy.files.formats import FORMATS, check_installed, open_fil
 from kd_lightning.deploy.files.network import Network
 from kd_lightning.deploy.files.parity import TOLERANCE, Parity, compare
 from kd_lightning.deploy.quantization.integer_graph import integer_graph, is_quantized
-from kd_lightning.deploy.samples import samples, split, spread
+from kd_lightning.deploy.samples import joined, samples, split, spread
 from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.models.hooks import logits_of
-from kd_lightning.types import StudentCard
+from kd_lightning.types import StudentCard, part
 from kd_lightning.utils.checks import UserError, choice, number
 from kd_lightning.utils.files import write_whole
 from kd_lightning.utils.quiet import unlogged
@@ -140,7 +140,11 @@ def _reason(e: BaseException) -> str:
 def _compare(path: Path, run: OpenedRun, card: StudentCard) -> Parity:
     x, _ = samples(run.data, "test", SAMPLES)
     student = run.student.eval().float().cpu()
-    expected = torch.cat([logits_of(student, part) for part in split(x, 64)]) / card.extra.get("divided_by", 1.0)
+    expected = joined([logits_of(student, few) for few in split(x, 64)])
+    divided_by = card.extra.get("divided_by")
+    if divided_by is not None:
+        by_task = {task: part(expected, task) / part(divided_by, task) for task in card.tasks}
+        expected = by_task.get("", by_task)
     if takes_raw(card):
         x = run.data.raw_samples("test", spread(run.data, "test", SAMPLES)).contiguous()
     with trusting():  # it was written a moment ago
