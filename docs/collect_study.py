@@ -9,7 +9,7 @@ machines. docs/make_studies.py makes tables and pictures from the file.
 
 import argparse
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,16 @@ from kd_lightning.report.groups import group
 from kd_lightning.runs.directory import Run
 from kd_lightning.runs.names import with_student_name
 
-_SCORES = {"val_accuracy": ("val", "accuracy"), "test_accuracy": ("test", "accuracy")}
-_SCORES |= {"test_nll": ("test", "nll"), "test_ece": ("test", "ece")}
-_SCORES |= {"calibrated_nll": ("calibrated", "nll"), "calibrated_ece": ("calibrated", "ece")}
-_SCORES |= {"temperature": ("calibrated", "temperature")}
+_SCORES = {
+    "val_accuracy": ("val", "accuracy"),
+    "test_accuracy": ("test", "accuracy"),
+    "test_nll": ("test", "nll"),
+    "test_ece": ("test", "ece"),
+    "calibrated_nll": ("calibrated", "test", "nll"),
+    "calibrated_ece": ("calibrated", "test", "ece"),
+    "temperature": ("calibrated", "temperature"),
+}
+"""Column → where metrics.json has it, below the deployed student."""
 COLUMNS = ("study", "setting", "student", "seed", "images_seen", "labels", *_SCORES, "seconds", "revision", "command")
 
 
@@ -33,10 +39,16 @@ def row(study: str, run: Run, command: str = "") -> dict[str, Any]:
     reads_labels = config.loss.get("ce_weight", 1) != 0
     values: dict[str, Any] = {"study": study, "setting": setting, "student": config.model.student, "seed": seed}
     values |= {"images_seen": metrics.get("images_seen"), "labels": metrics.get("labels") if reads_labels else 0}
-    values |= {name: run.student.get(part, {}).get(key) for name, (part, key) in _SCORES.items()}
+    values |= {name: _at(run.student, keys) for name, keys in _SCORES.items()}
     values |= {"seconds": round(metrics["seconds"]), "revision": metrics.get("git_revision")}
     values["command"] = command.format(setting=setting, seed=seed) if command else train_command(group([run])[0])
     return {name: f"{value:.5g}" if isinstance(value, float) else value for name, value in values.items()}
+
+
+def _at(scores: Any, keys: Sequence[str]) -> Any:
+    for key in keys:
+        scores = (scores or {}).get(key)
+    return scores
 
 
 def collect(folder: Path, file: Path, command: str = "") -> list[Mapping[str, Any]]:

@@ -39,6 +39,7 @@ def fake_run(tmp_path: Path) -> Callable[..., Path]:
         if "loss=ce" not in overrides:
             test["agreement"] = 0.8
             values["teacher"] = {"parameters": 90_000, "macs": 500_000, "test": {"accuracy": 0.95}}
+        (path / runs.STUDENT).write_bytes(b"weights")  # metrics.json has its checksum
         runs.write_metrics(path, values | metrics)
         return path
 

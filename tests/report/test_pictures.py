@@ -9,6 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kd_lightning.losses import CE
+from kd_lightning.losses.distillation import Distillation
 from kd_lightning.runs.command import Command, Sweep
 from kd_lightning.training.pictures import panel, samples_figure
 from kd_lightning.training.record import hyperparameters as hparams
@@ -71,6 +72,6 @@ def test_the_layout_joins_what_belongs_together():
 
 def test_hparams_of_a_sweep_are_what_it_sweeps_over(monkeypatch):
     cfg = compose("loss=ce", "seed=1")
-    run = SimpleNamespace(loss=SimpleNamespace(method=CE()), teachers=(), data=None, trainer=None)
+    run = SimpleNamespace(loss=Distillation(CE()), teachers=(), data=None, trainer=None)
     monkeypatch.setattr(Command(), "sweep", Sweep(("optimizer.lr", "seed"), 4))
     assert list(hparams(cfg, run).items()) == [("loss", "ce"), ("optimizer.lr", 0.05), ("seed", 1)]

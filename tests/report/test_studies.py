@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,9 @@ def test_runs_become_lines_of_a_study(studies: Any, fake_run: Callable[..., Path
         for setting, accuracy in (("ce", 0.8), ("kd_only", 0.9)):
             how = {"images_seen": 1000, "labels": 100, "seconds": 61.4}
             path = fake_run(accuracy, f"loss={setting}", f"seed={seed}", "model.student=resnet8", **how)
+            metrics = json.loads((path / "metrics.json").read_text())
+            metrics["student"]["last"]["calibrated"] = {"temperature": 2.5, "test": {"nll": 0.25, "ece": 0.01}}
+            (path / "metrics.json").write_text(json.dumps(metrics))
             path.rename(path.parent / f"{setting}_{seed}")
         fake_run(None, "loss=ce").rename(path.parent / f"ce_{seed + 2}")
         collect(path.parent, file, "train loss={setting} seed={seed}")
@@ -77,6 +81,7 @@ def test_runs_become_lines_of_a_study(studies: Any, fake_run: Callable[..., Path
     ]
     assert lines[-1]["study"] == "digits" and lines[-1]["student"] == "resnet8" and lines[-1]["seconds"] == "61"
     assert [line["labels"] for line in lines] == ["100", "100", "0", "0"], "kd_only reads no label"
+    assert (lines[-1]["calibrated_nll"], lines[-1]["temperature"]) == ("0.25", "2.5")
     assert lines[-1]["command"] == "train loss=kd_only seed=1"
     rows, _, _ = studies.study(lines)
     assert [row["test"] for row in rows] == [[80.0, 80.0], [90.0, 90.0]] and rows[1]["gain"] == pytest.approx(10)
