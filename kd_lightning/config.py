@@ -176,9 +176,13 @@ def apply_overrides(
 
 
 def load_option(group: str, name: Any) -> DictConfig:
-    """Return the option `name` of a configuration group, such as `loss` and `kd`. Raises UserError if there is none."""
+    """Return the option `name` of a configuration group, such as `loss` and `kd`. Raises UserError if there is none.
+
+    An option that chooses in other groups too, as `data=image_folder` does, gives the part of its own group.
+    """
     known = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
     node = OmegaConf.load(CONF_DIR / group / f"{choice(group, name, known)}.yaml")
+    node = node.get(group, node)
     assert isinstance(node, DictConfig)
     return node
 

@@ -133,7 +133,7 @@ def test_compiled_it_learns_the_same(
     """Student and live teachers are compiled, each by itself and for one shape; all else knows nothing of it."""
     shapes: list[tuple[str, int]] = []
 
-    def eager(module: nn.Module, dynamic: bool) -> Any:
+    def eager(module: nn.Module, dynamic: bool, mode: str) -> Any:
         def run(x: Tensor) -> Tensor:
             shapes.append((type(module).__name__, len(x)))
             return module(x)
@@ -164,7 +164,7 @@ def test_compile_and_layers(teacher_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="compile=true: this loss reads layers"):
         train_module.train(compose(*words, "compile=true"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(UserError, match="compile must be one of auto, True, False, got 'yes please'"):
+    with pytest.raises(UserError, match="compile must be one of auto, True, False, reduce-overhead, got 'yes please'"):
         build_experiment(compose("compile='yes please'"))
 
 

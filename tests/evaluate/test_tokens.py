@@ -65,7 +65,7 @@ def test_files_cannot_be_predicted(of_tokens: Path, tmp_path: Path, command: Com
     (tmp_path / "text.txt").write_text("one two")
     done = command(predict, of_tokens, tmp_path / "text.txt", "--trust")
     assert done.status == 2 and done.err.count("\n") == 1
-    assert "the run's data is 'tokens'; predict is for images and text" in done.err
+    assert "the run's data is 'tokens'; predict is for images, text and recordings" in done.err
 
 
 def test_code_that_a_run_names_is_not_imported_unasked(of_tokens: Path, command: Command) -> None:

@@ -69,7 +69,7 @@ class Learner:
         torch.manual_seed(2)  # whatever the teacher's initial weights drew
         x = torch.zeros(2, 3, 8, 8)
         probe = Probe(self.teacher_model, x) if self.loss.needs_teacher else None
-        self.loss.prepare(Networks(Probe(model, x), probe, 64, lambda: create_model(student, **INPUTS), self.card))
+        self.loss.prepare(Networks(Probe(model, x), probe, 64, lambda _: create_model(student, **INPUTS), self.card))
         self.student = self.loss.wrap_student(model)
         self.extract = FeatureExtractor(self.student, self.loss.student_layers)
         self.ask = FeatureExtractor(self.teacher_model, self.loss.teacher_layers)

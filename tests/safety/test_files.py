@@ -1,5 +1,6 @@
 """A file is written whole or not at all, and like any other file of the user."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_what_the_writer_returns_comes_back_and_its_file_keeps_the_suffix(tmp_pa
 def test_a_failure_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
     def fail(partial: Path) -> None:
         partial.write_text("half")
-        raise OSError("no space")
+        raise OSError(errno.ENOSPC, "no space")
 
     write_text(tmp_path / "a.txt", "old")
     with pytest.raises(OSError, match="no space"):
