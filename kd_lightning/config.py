@@ -182,9 +182,9 @@ def load_option(group: str, name: Any) -> DictConfig:
     """
     known = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
     node = OmegaConf.load(CONF_DIR / group / f"{choice(group, name, known)}.yaml")
-    node = node.get(group, node)
     assert isinstance(node, DictConfig)
-    return node
+    own: DictConfig = node.get(group, node)
+    return own
 
 
 def _has(config: DictConfig, key: str) -> bool:

@@ -252,6 +252,7 @@ def test_int8_of_a_student_answers_alike_in_a_smaller_file(distilled: Path, comm
     assert done.status == 0, done.err
 
 
+@pytest.mark.slow
 def test_made_smaller_or_refused_and_measured(distilled: Path, command: Command, tmp_path: Path) -> None:
     done = command(compress, distilled, "--prune", "0.5", "--out", tmp_path / "sparse", "trainer.max_epochs=1")
     assert done.status == 0 and runs.read(tmp_path / "sparse").metrics["compression"]["zeros"] > 0.4, done.err

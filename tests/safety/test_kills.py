@@ -8,7 +8,7 @@ from tests.chaos import kills
 
 
 def test_a_run_that_was_killed_ends_like_one_that_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["kills", "--kills", "2", "--seed", "3"])
+    monkeypatch.setattr(sys, "argv", ["kills", "--kills", "1", "--seed", "3"])
     assert kills.main() == 0
 
 
