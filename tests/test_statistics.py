@@ -50,7 +50,7 @@ def test_equal_spreads_are_dunnetts_test():
     """Without an effect of the seed, the two-way model and scipy's one-way Dunnett test nearly agree."""
     rng = np.random.default_rng(3)
     rows = rng.normal(size=(5, 200)) + np.array([0, 0.1, 0.2, 0.3, 0])[:, None]
-    expected = stats.dunnett(*rows[1:], control=rows[0], rng=np.random.default_rng(0))
+    expected = stats.dunnett(*rows[1:], control=rows[0], random_state=np.random.default_rng(0))
     gains = gains_over(table(rows), "0")
     assert [gains[str(i)].p for i in range(1, 5)] == pytest.approx(expected.pvalue, abs=0.03)
 
