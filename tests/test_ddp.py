@@ -59,6 +59,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_all_processes_wait_for_the_last_checkpoint(tmp_path: Path) -> None:
     """The first one writes it behind the training's back; a process that did not find it would not join the test."""
     (tmp_path / "slow_disk.py").write_text(SLOW_DISK)

@@ -44,6 +44,7 @@ def modules() -> list[str]:
     return [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in files]
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported_first() -> None:
     """A circle among modules shows only if one starts at the wrong end, so each one is the first of the package."""
     code = "import sys, importlib\nfor name in sys.argv[1:]:\n"

@@ -141,6 +141,7 @@ def test_a_kill_after_the_metrics_leaves_a_whole_run(
     assert runs.read(tmp_path / "int8").metrics["compression"]["quantize"] == "int8"
 
 
+@pytest.mark.slow
 def test_data_that_are_no_images_are_pruned_and_measured(
     mask_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

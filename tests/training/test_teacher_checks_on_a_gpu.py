@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from kd_lightning import KD, Distiller
 from kd_lightning.data import DigitsDataModule
 from kd_lightning.teachers.stored import StoredAnswers, StoredTeacher
 from kd_lightning.training.fill import _open
@@ -26,8 +27,10 @@ def trainer_on(device: torch.device) -> Any:
 
 
 @needs_cuda_build
-def test_without_validation_a_teacher_is_measured_where_the_pixels_are() -> None:
+def test_without_validation_a_teacher_is_measured_where_the_pixels_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loader is asked before the Trainer has met the data."""
+    # fake tensors have no values, not even that of a temperature
+    monkeypatch.setattr("kd_lightning.training.teacher_check.wants_temperature", lambda *_: False)
     seen = []
 
     def validate(distiller: Any, batches: Any, **_: Any) -> None:
@@ -36,12 +39,11 @@ def test_without_validation_a_teacher_is_measured_where_the_pixels_are() -> None
 
     trainer = trainer_on(CUDA)
     trainer.validate = validate
-    loss = SimpleNamespace(teacher_layers=("fc",), method=SimpleNamespace(temperature=lambda: 4.0))
     data = DigitsDataModule(val_size=0)
     data.setup()
+    distiller = Distiller(torch.nn.Flatten(), torch.nn.Flatten(), KD(temperature=4), num_classes=10)
     with fake_cuda():
-        teacher = SimpleNamespace(evaluates=True)
-        check_teacher(trainer, SimpleNamespace(teacher=teacher, loss=loss), data)  # type: ignore[arg-type]
+        check_teacher(trainer, distiller, data)
     assert len(seen) == BATCHES and set(seen) == {CUDA}
 
 
@@ -58,8 +60,8 @@ def test_stored_answers_are_measured_where_the_pixels_are(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(type(data.splits["train"]), "batches", watched)
     answers = torch.nn.functional.one_hot(data.splits["train"].labels, 10).float()  # type: ignore[attr-defined]
-    distiller: Any = SimpleNamespace(teacher=StoredTeacher(StoredAnswers(answers, 10)))
-    check_teacher(trainer_on(CUDA), distiller, data)
+    teacher = StoredTeacher(StoredAnswers(answers, 10))
+    check_teacher(trainer_on(CUDA), Distiller(torch.nn.Flatten(), teacher, KD(), num_classes=10), data)
     assert devices == [CUDA]
 
 
@@ -85,7 +87,7 @@ def test_the_cache_is_filled_with_the_arithmetic_of_a_training(monkeypatch: pyte
     told: list[str] = []
     monkeypatch.setattr(hardware, "use_tf32", lambda: told.append("tf32"))
     monkeypatch.setattr("kd_lightning.training.fill.get_teacher", lambda *_: told.append("teacher") or (None, []))
-    run: Any = SimpleNamespace(trainer=SimpleNamespace(accelerator="gpu"))
+    run: Any = SimpleNamespace(trainer=SimpleNamespace(accelerator="gpu"), data=DigitsDataModule())
     with pytest.raises(Exception, match="nothing to fill"):
         _open(compose(), run, "fill")
     assert told == ["tf32", "teacher"]
