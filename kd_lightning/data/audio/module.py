@@ -17,15 +17,16 @@ from kd_lightning.data.audio.logmel import LogMel
 from kd_lightning.data.audio.read_all import Clips, read_all
 from kd_lightning.data.audio.resident import ResidentRecordings
 from kd_lightning.data.class_folders import SPLITS, Found, folder_path
-from kd_lightning.data.module import DataModule, Split
-from kd_lightning.data.split import hide_labels, stratified_fraction
+from kd_lightning.data.few_labels import FewLabels
+from kd_lightning.data.hold_out import hold_out
+from kd_lightning.data.module import Split
 from kd_lightning.plots.spectrogram import spectrogram_pixels
-from kd_lightning.types import UNLABELED, Source
+from kd_lightning.types import Source
 from kd_lightning.utils.checks import UserError, number
 from kd_lightning.utils.console import say
 
 
-class AudioDataModule(DataModule):
+class AudioDataModule(FewLabels):
     """Recordings of one length: `Batch.x` is a log-mel spectrogram `[B, 1, bands, frames]`, made on the device.
 
     Args:
@@ -39,9 +40,7 @@ class AudioDataModule(DataModule):
         val_size: Fraction of the training recordings that is held out, stratified, if there are none for validation; 0
             for none.
         test_size: Likewise for the test.
-        label_fraction: Fraction of the training recordings, stratified and chosen by `split_seed`, that keep their
-            labels; the others stay in the training split with `UNLABELED`. None for all.
-        common: Arguments of `DataModule`.
+        common: Arguments of `FewLabels` and `DataModule`.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class AudioDataModule(DataModule):
         augment: Mapping[str, Any] | AudioAugment = AudioAugment(),  # noqa: B008 - frozen
         val_size: float = 0.1,
         test_size: float = 0.1,
-        label_fraction: float | None = None,
         batch_size: int = 64,
         **common: Any,
     ) -> None:
@@ -67,10 +65,6 @@ class AudioDataModule(DataModule):
         self.num_views = self.augment.views
         self.val_size = number("data.val_size", val_size, ge=0, le=0.9)
         self.test_size = number("data.test_size", test_size, gt=0, le=0.9)
-        if label_fraction is not None:
-            label_fraction = number("data.label_fraction", label_fraction, gt=0, le=1)
-        self.label_fraction = None if label_fraction == 1 else label_fraction
-        self._labelled: Tensor | None = None
 
     @abstractmethod
     def find(self) -> tuple[list[str], dict[Split, Found]]:
@@ -100,10 +94,7 @@ class AudioDataModule(DataModule):
         if self.splits:
             return
         clips = self._split()
-        labels = clips["train"].labels
-        if self.label_fraction is not None:
-            labels = hide_labels(labels, self.label_fraction, self.split_seed)
-            self._labelled = (labels != UNLABELED).nonzero().flatten()
+        labels = self.few_labels(clips["train"].labels)
         digest = hashlib.sha256()
         for split in SPLITS:
             digest.update(json.dumps([clips[split].digests, clips[split].labels.tolist()]).encode())
@@ -127,36 +118,14 @@ class AudioDataModule(DataModule):
                 f"train on, but needs {len(missing) + 1}: one, and one for each split that is held out; add recordings"
             )
         for split, size in missing.items():
-            parts["train"], parts[split] = self._hold_out(parts["train"], split, size)
+            train = parts["train"]
+            found = hold_out(split, train.digests, train.labels, size, self.split_seed, "recordings", self.root)
+            parts["train"], parts[split] = map(train.select, found)
         parts.setdefault("val", parts["train"].select(torch.empty(0, dtype=torch.long)))
         for split in ("val", "test"):
             if split not in missing and (repeated := parts[split].copies_of(parts["train"])):
                 say(f"{split}: {repeated:,} of {len(parts[split]):,} recordings are in train too", detail=True)
         return parts
-
-    def _hold_out(self, clips: Clips, split: Split, size: float) -> tuple[Clips, Clips]:
-        rest, taken = stratified_fraction(clips.labels, size, self.split_seed)
-        held, copies = clips.select(taken), {clips.digests[i] for i in taken.tolist()}
-        keep = torch.tensor([i for i in rest.tolist() if clips.digests[i] not in copies], dtype=torch.long)
-        gone = len(rest) - len(keep)
-        also = f"; left out {gone} × copy of one of them in train" if gone else ""
-        say(
-            f"{split}: held out {len(held):,} of {len(clips):,} training recordings "
-            f"(data.{split}_size={size}, data.split_seed={self.split_seed}){also}",
-            detail=True,
-        )
-        train = clips.select(keep)
-        if not torch.bincount(train.labels, minlength=len(self.own_classes)).all():
-            raise UserError(f"{self.root}: a class would have no recording left to train; add other recordings")
-        return train, held
-
-    @property
-    def labelled(self) -> Tensor | None:
-        self.setup()
-        return self._labelled
-
-    def label_identity(self) -> float | None:
-        return self.label_fraction
 
     def epoch_views(self, epoch: int) -> Tensor:
         return self.augment.view(self.seed, epoch, torch.arange(self.sizes["train"]))

@@ -9,27 +9,24 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.class_folders import folder_path
+from kd_lightning.data.few_labels import FewLabels
 from kd_lightning.data.images.adapter import ImageAdapter
 from kd_lightning.data.images.folder import scan_unlabeled
 from kd_lightning.data.images.normalize import NORMALIZATIONS, Normalize
 from kd_lightning.data.images.photos import Photos
-from kd_lightning.data.module import DataModule, Split
-from kd_lightning.data.split import hide_labels
+from kd_lightning.data.module import Split
 from kd_lightning.data.translation import Translation
-from kd_lightning.types import UNLABELED
-from kd_lightning.utils.checks import choice, integer, number
+from kd_lightning.utils.checks import choice, integer
 
 
-class ImageDataModule(DataModule):
+class ImageDataModule(FewLabels):
     """Square RGB images, normalized: `Batch.x` is `[B, 3, image_size, image_size]`.
 
     Args:
         normalize: Mean and standard deviation of each channel, for pixels in [0, 1].
-        label_fraction: Fraction of the training images, stratified and chosen by `split_seed`, that keep their labels;
-            the others stay in the training split with `UNLABELED`. None for all.
         unlabeled_root: Folder of further training images of any origin, without labels; their indices come after those
             of the data set's own.
-        common: Arguments of `DataModule`.
+        common: Arguments of `FewLabels` and `DataModule`.
     """
 
     image_size: int
@@ -41,43 +38,17 @@ class ImageDataModule(DataModule):
         self,
         *,
         normalize: Mapping[str, Any] | Normalize,
-        label_fraction: float | None = None,
         unlabeled_root: str | Path | None = None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         self.normalize = Normalize.parse(normalize)
-        if label_fraction is not None:
-            label_fraction = number("data.label_fraction", label_fraction, gt=0, le=1)
-        self.label_fraction = None if label_fraction == 1 else label_fraction  # all of them are no other data
         self.unlabeled_root = None if unlabeled_root is None else folder_path("data.unlabeled_root", unlabeled_root)
 
     @cached_property
     def unlabeled(self) -> Photos:
         """Pictures of `unlabeled_root`. Raises UserError if there are none."""
         return Photos() if self.unlabeled_root is None else scan_unlabeled(self.unlabeled_root)
-
-    def few_labels(self, labels: Tensor, unlabeled: int) -> Tensor:
-        """Return the labels of the training split, `UNLABELED` for images outside `label_fraction` and further ones.
-
-        Args:
-            labels: Classes `[N]` of the data set's own training images.
-            unlabeled: Number of images after them, M.
-
-        Returns:
-            int64 `[N + M]`.
-        """
-        if self.label_fraction is not None:
-            labels = hide_labels(labels, self.label_fraction, self.split_seed)
-        labels = torch.cat([labels, labels.new_full((unlabeled,), UNLABELED)])
-        known = labels != UNLABELED
-        self._labelled = None if known.all() else known.nonzero().flatten()
-        return labels
-
-    @property
-    def labelled(self) -> Tensor | None:
-        self.setup()
-        return self._labelled
 
     def identity(self) -> dict[str, Any]:
         """Return the part of the identity that all images have; keys that are not used are left out."""
@@ -93,9 +64,6 @@ class ImageDataModule(DataModule):
     def samples_identity(self) -> dict[str, Any]:
         made = ("normalize", "augment", "image_size")
         return {name: value for name, value in self.identity().items() if name not in made}
-
-    def label_identity(self) -> float | None:
-        return self.label_fraction
 
     def example(self, count: int) -> Tensor:
         generator = torch.Generator().manual_seed(0)

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.data.module import DataModule, Split
-from kd_lightning.data.split import hide_labels, stratified_fraction
+from kd_lightning.data.few_labels import FewLabels
+from kd_lightning.data.hold_out import hold_out
+from kd_lightning.data.module import Split
 from kd_lightning.data.subset import Subset
 from kd_lightning.data.text.pretrained import OwnTokens, read_tokenizer
 from kd_lightning.data.text.ragged import RaggedTokens
 from kd_lightning.data.text.table import Table, text_path
 from kd_lightning.data.text.tokens import KINDS, PADDING, Tokenize, padded
 from kd_lightning.data.translation import Translation
-from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import UserError, choice, integer, number
 from kd_lightning.utils.console import say
 from kd_lightning.utils.hub import is_hub
@@ -29,7 +29,7 @@ EXAMPLE = 32
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-class TextDataModule(DataModule):
+class TextDataModule(FewLabels):
     """Sentences: `Batch.x` is `{"ids": int64 [B, L], "mask": bool [B, L]}`, filled up with `padding`.
 
     Args:
@@ -41,9 +41,7 @@ class TextDataModule(DataModule):
         val_size: Fraction of the training file that is held out, stratified, if there is no file for validation; 0 for
             none.
         test_size: Likewise for the test.
-        label_fraction: Fraction of the training sentences, stratified and chosen by `split_seed`, that keep their
-            labels; the others stay in the training split with `UNLABELED`. None for all.
-        common: Arguments of `DataModule`.
+        common: Arguments of `FewLabels` and `DataModule`.
     """
 
     num_views = 1
@@ -59,7 +57,6 @@ class TextDataModule(DataModule):
         max_length: int = 64,
         val_size: float = 0.1,
         test_size: float = 0.1,
-        label_fraction: float | None = None,
         batch_size: int = 64,
         **common: Any,
     ) -> None:
@@ -73,10 +70,6 @@ class TextDataModule(DataModule):
         self.max_length = integer("data.max_length", max_length, ge=1)
         self.val_size = number("data.val_size", val_size, ge=0, le=0.9)
         self.test_size = number("data.test_size", test_size, gt=0, le=0.9)
-        if label_fraction is not None:
-            label_fraction = number("data.label_fraction", label_fraction, gt=0, le=1)
-        self.label_fraction = None if label_fraction == 1 else label_fraction
-        self._labelled: Tensor | None = None
         self._texts: list[str] = []
         """Sentences of all splits, in the order of `Batch.raw`."""
 
@@ -135,9 +128,8 @@ class TextDataModule(DataModule):
                 told = f"{cut:,} of {len(texts):,} sentences are cut at data.max_length={self.max_length} tokens"
                 say(f"{split}: {told}", detail=True)
             digest.update(json.dumps([texts, labels.tolist()]).encode())
-            if split == "train" and self.label_fraction is not None:
-                labels = hide_labels(labels, self.label_fraction, self.split_seed)
-                self._labelled = (labels != UNLABELED).nonzero().flatten()
+            if split == "train":
+                labels = self.few_labels(labels)
             splits[split] = RaggedTokens(rows, labels, self.max_length, self._tokenize.padding, len(self._texts))
             self._texts += texts
         self._content, self.raw_count = digest.hexdigest(), len(self._texts)
@@ -163,7 +155,10 @@ class TextDataModule(DataModule):
                 f"{len(missing) + 1}: one to train, and one for each split that is held out; add sentences or files"
             )
         for split, fraction in missing.items():
-            parts["train"], parts[split] = self._hold_out(*parts["train"], split, fraction)
+            texts, labels = parts["train"]
+            where = self._tables["train"].path
+            found = hold_out(split, texts, labels, fraction, self.split_seed, "sentences", where)
+            parts["train"], parts[split] = (([texts[i] for i in some.tolist()], labels[some]) for some in found)
         for split in ("val", "test"):
             if split in missing:
                 continue
@@ -172,40 +167,11 @@ class TextDataModule(DataModule):
                 say(f"{split}: {repeated:,} of {len(parts[split][0]):,} sentences are in train too", detail=True)
         return parts
 
-    def _hold_out(
-        self, texts: list[str], labels: Tensor, split: Split, fraction: float
-    ) -> tuple[tuple[list[str], Tensor], tuple[list[str], Tensor]]:
-        rest, taken = stratified_fraction(labels, fraction, self.split_seed)
-        held = [texts[i] for i in taken.tolist()]
-        copies = set(held)
-        keep = torch.tensor([i for i in rest.tolist() if texts[i] not in copies], dtype=torch.long)
-        gone = len(rest) - len(keep)
-        also = f"; left out {gone} × copy of one of them in train" if gone else ""
-        say(
-            f"{split}: held out {len(held):,} of {len(texts):,} training sentences "
-            f"(data.{split}_size={fraction}, data.split_seed={self.split_seed}){also}",
-            detail=True,
-        )
-        if not torch.bincount(labels[keep], minlength=len(self.own_classes)).all():
-            raise UserError(
-                f"{self._tables['train'].path}: a class would have no sentence left to train; add other sentences, or "
-                f"a file {split}"
-            )
-        return ([texts[i] for i in keep.tolist()], labels[keep]), (held, labels[taken])
-
     @property
     def tokenize(self) -> Tokenize:
         """The fitted tokenizer; reads the files."""
         self.setup()
         return self._tokenize
-
-    @property
-    def labelled(self) -> Tensor | None:
-        self.setup()
-        return self._labelled
-
-    def label_identity(self) -> float | None:
-        return self.label_fraction
 
     def sentences(self, raw: Tensor) -> list[str]:
         """Return the sentences in the rows `Batch.raw`."""
