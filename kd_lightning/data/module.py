@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.subset import Subset
 from kd_lightning.data.translation import Translation
-from kd_lightning.types import Source
+from kd_lightning.types import Batch, Source
 from kd_lightning.utils.checks import UserError, did_you_mean, integer
 
 Split = Literal["train", "val", "test"]
@@ -135,6 +135,10 @@ class DataModule(LightningDataModule):
 
     def pixels(self, x: Any) -> Tensor | None:
         """Return inputs as pictures to look at, uint8 `[B, H, W, 3]` on the CPU; None if they cannot be drawn."""
+        return None
+
+    def texts(self, batch: Batch) -> list[str] | None:
+        """Return the samples of a batch as text to read; None if they are none."""
         return None
 
     def model_kwargs(self) -> dict[str, Any]:

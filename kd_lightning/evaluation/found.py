@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import runs
 from kd_lightning.data.module import DataModule
-from kd_lightning.teachers.build import OpenedTeacher, TeacherSpec, build_task_teachers, open_teachers
+from kd_lightning.teachers.build import build_task_teachers
+from kd_lightning.teachers.opened import OpenedTeacher, TeacherSpec, open_teachers
 from kd_lightning.training.objective import build_fusion
 from kd_lightning.training.tasks import model_of
 from kd_lightning.training.teacher_stage import teacher_folder

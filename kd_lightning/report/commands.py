@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import runs
-from kd_lightning.config import CONF_DIR
+from kd_lightning.config import CONF_DIR, load_option
 from kd_lightning.report.groups import Setting
 from kd_lightning.runs.directory import Run
 from kd_lightning.runs.names import override
@@ -97,8 +97,7 @@ def _distance(own: Mapping[str, Any], option: Mapping[str, Any]) -> tuple[bool, 
 def _options(group: str) -> dict[str, dict[str, Any]]:
     found = {}
     for file in sorted((CONF_DIR / group).glob("*.yaml")):
-        node: Any = OmegaConf.to_container(OmegaConf.load(file))
-        found[file.stem] = runs.flatten(node.get(group, node), group)  # photos come with a recipe of other groups
+        found[file.stem] = runs.flatten(load_option(group, file.stem), group)
     return found
 
 

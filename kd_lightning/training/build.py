@@ -21,8 +21,8 @@ from kd_lightning.models.hooks import logits_of
 from kd_lightning.models.layout import DescribesItself
 from kd_lightning.runs.names import override
 from kd_lightning.runs.students import weights_file
-from kd_lightning.teachers.build import OpenedTeacher, open_teachers
 from kd_lightning.teachers.cache.storage import CacheSpec
+from kd_lightning.teachers.opened import OpenedTeacher, open_teachers
 from kd_lightning.teachers.stored import NAME
 from kd_lightning.training.extras import check_extras
 from kd_lightning.training.objective import build_loss, prepare_loss

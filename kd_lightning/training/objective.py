@@ -19,7 +19,7 @@ from kd_lightning.losses.tasks import Tasks
 from kd_lightning.models.heads import check_answer
 from kd_lightning.models.probe import Probe
 from kd_lightning.runs.students import build_student
-from kd_lightning.teachers.build import OpenedTeacher
+from kd_lightning.teachers.opened import OpenedTeacher
 from kd_lightning.training.tasks import TASKS, check_tasks, model_of
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError, number, of_task

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from kd_lightning.data.module import DataModule
-from kd_lightning.data.text.module import TextDataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.plots.evaluation import confusion_figure, reliability_figure
@@ -40,10 +39,7 @@ def log_pictures(
         tags = {name: f"z_test/{task_name(task, name)}" for name in ("confusion", "reliability", "samples")}
         writer.add_figure(tags["confusion"], confusion_figure(confusion, list(own.classes)), step)
         writer.add_figure(tags["reliability"], reliability_figure(detail), step)
-        if own.pixels(own.example(1)) is not None:
-            writer.add_figure(tags["samples"], _samples(distiller, own, task), step)
-        if isinstance(own, TextDataModule):
-            writer.add_text(tags["samples"], _sentences(distiller, own, task), step)
+        _log_samples(writer, tags["samples"], step, distiller, own, task)
     test = metrics["student"][metrics["select"]]["test"]
     # Single dots: the group comes after the curves of train and val.
     logger.log_hyperparams(hparams, {f"z_test/{name}": value for name, value in test.items()})
@@ -75,32 +71,27 @@ def _folded(words: Sequence[str]) -> list[str]:
 
 
 @torch.no_grad()
-def _samples(distiller: Distiller, data: DataModule, task: str) -> Figure:
-    """Return samples of one task; `data` has its labels alone."""
+def _log_samples(writer: Any, tag: str, step: int, distiller: Distiller, data: DataModule, task: str) -> None:
+    """Add the first test samples with each model's answer, as pictures or text; `data` has the labels of one task."""
     batch = next(iter(data.test_dataloader()))
-    batch = Batch(batch.x[:SAMPLES].to(distiller.device), batch.y[:SAMPLES], batch.index[:SAMPLES])
+    batch = Batch(
+        tree_map(lambda tensor: tensor[:SAMPLES].to(distiller.device), batch.x),
+        batch.y[:SAMPLES],
+        batch.index[:SAMPLES],
+        raw=None if batch.raw is None else batch.raw[:SAMPLES],
+    )
+    pixels, texts = data.pixels(batch.x), data.texts(batch)
+    if pixels is None and texts is None:
+        return
     answers = {"student": part(logits_of(distiller.student.eval(), batch.x), task)}
     teacher = distiller.teacher.of(task) if distiller.teacher is not None else None
     if teacher is not None and teacher.evaluates:
         answers["teacher"] = teacher.evaluate(batch).logits
-    pixels = data.pixels(batch.x)
-    assert pixels is not None
     probabilities = {name: logits.float().softmax(1).cpu() for name, logits in answers.items()}
-    return samples_figure(pixels, batch.y, probabilities, list(data.classes))
-
-
-@torch.no_grad()
-def _sentences(distiller: Distiller, data: TextDataModule, task: str) -> str:
-    """Return samples of one task; `data` has its labels alone."""
-    batch = next(iter(data.test_dataloader()))
-    batch = batch._replace(x=tree_map(lambda t: t.to(distiller.device), batch.x))
-    answers = {"student": part(logits_of(distiller.student.eval(), batch.x), task)}
-    teacher = distiller.teacher.of(task) if distiller.teacher is not None else None
-    if teacher is not None and teacher.evaluates:
-        answers["teacher"] = teacher.evaluate(batch).logits
-    assert isinstance(batch.raw, Tensor)
-    texts = data.sentences(batch.raw[:SAMPLES])
-    return samples_text(texts, batch.y, {k: v.float().softmax(1).cpu() for k, v in answers.items()}, data.classes)
+    if pixels is not None:
+        writer.add_figure(tag, samples_figure(pixels, batch.y, probabilities, list(data.classes)), step)
+    if texts is not None:
+        writer.add_text(tag, samples_text(texts, batch.y, probabilities, data.classes), step)
 
 
 def samples_text(texts: Sequence[str], y: Tensor, probabilities: dict[str, Tensor], classes: Sequence[str]) -> str:

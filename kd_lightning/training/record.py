@@ -16,8 +16,8 @@ from kd_lightning.distiller import Distiller
 from kd_lightning.runs.command import Command
 from kd_lightning.runs.names import student_name, teacher_name
 from kd_lightning.runs.students import PEER, save_student
-from kd_lightning.teachers.build import PUBLISHED
 from kd_lightning.teachers.ensemble import Ensemble
+from kd_lightning.teachers.opened import PUBLISHED
 from kd_lightning.training.build import Experiment
 from kd_lightning.training.calibration import calibrate
 from kd_lightning.training.faults import try_pictures

@@ -12,7 +12,8 @@ from kd_lightning.distiller import Distiller
 from kd_lightning.models.checkpoints import load_weights
 from kd_lightning.runs import claims
 from kd_lightning.runs.students import weights_file
-from kd_lightning.teachers.build import PUBLISHED, build_task_teachers
+from kd_lightning.teachers.build import build_task_teachers
+from kd_lightning.teachers.opened import PUBLISHED
 from kd_lightning.training.build import Experiment, build_experiment
 from kd_lightning.training.calibration import calibrate_teacher
 from kd_lightning.training.faults import close_loggers, lost_worker_in_one_line, memory_in_one_line
@@ -20,7 +21,7 @@ from kd_lightning.training.forecast import Forecast, followed_by
 from kd_lightning.training.nonfinite import Diverged
 from kd_lightning.training.record import Taught, keep, run_metrics, teacher_metrics
 from kd_lightning.training.summary import heading, model_size, result_line, work
-from kd_lightning.training.teacher_check import GAINED, check_teacher, wants_temperature
+from kd_lightning.training.teacher_check import GAINED, check_teacher, too_sure
 from kd_lightning.training.teacher_stage import teacher_folder, trained_teacher
 from kd_lightning.training.testing import test
 from kd_lightning.training.trainer import build_trainer, is_trial
@@ -29,7 +30,6 @@ from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 from kd_lightning.utils.distributed import is_first_rank
-from kd_lightning.utils.names import task_name
 from kd_lightning.utils.quiet import quiet
 
 
@@ -120,10 +120,7 @@ def _fit_and_test(
     trainer.strategy.barrier()  # another rank may read the run as soon as it returns
     close_loggers(trainer)
     say(result_line(metrics, out, is_teacher=forecast.later > 0))
-    entropies = {} if taught is None else {t: taught.views.get(task_name(t, "entropy")) for t in run.loss.tasks}
-    if any(
-        e is not None and wants_temperature(run.loss.of(t), e, run.data.of(t).num_classes) for t, e in entropies.items()
-    ):
+    if taught is not None and too_sure(run.loss, taught.views, run.data):
         say(GAINED, detail=True)
     return metrics
 

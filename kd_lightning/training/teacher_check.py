@@ -1,7 +1,7 @@
 """Teachers are measured before they teach: one that knows nothing is refused, with what would help."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -13,9 +13,10 @@ from kd_lightning.data.loader import train_order
 from kd_lightning.data.module import DataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.losses.distillation import Distillation
+from kd_lightning.losses.tasks import Tasks
 from kd_lightning.metrics import Scores
-from kd_lightning.teachers.build import TeacherSpec
 from kd_lightning.teachers.ensemble import Ensemble
+from kd_lightning.teachers.opened import TeacherSpec
 from kd_lightning.teachers.stored import StoredTeacher
 from kd_lightning.types import Teacher
 from kd_lightning.utils.checks import UserError, of_task
@@ -145,6 +146,21 @@ def _checked(
     if wants_temperature(loss, views["entropy"], data.num_classes):
         say(NEARLY_ONE_HOT, detail=True)
     return views
+
+
+def too_sure(loss: Distillation | Tasks, views: Mapping[str, float], data: DataModule) -> bool:
+    """Return whether the teacher of a task is nearly one-hot, and its loss softens nothing; see `wants_temperature`.
+
+    Args:
+        loss: The loss of the run.
+        views: What `check_teacher` returned; stored answers of several files may have no entropy.
+        data: The data set.
+    """
+    entropies = {task: views.get(task_name(task, "entropy")) for task in loss.tasks}
+    return any(
+        entropy is not None and wants_temperature(loss.of(task), entropy, data.of(task).num_classes)
+        for task, entropy in entropies.items()
+    )
 
 
 def wants_temperature(loss: Distillation, entropy: float, classes: int) -> bool:

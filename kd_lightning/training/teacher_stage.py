@@ -16,7 +16,7 @@ from kd_lightning import runs
 from kd_lightning.config import ModelConfig
 from kd_lightning.data.module import MAX_SEED, DataModule
 from kd_lightning.models import create_model
-from kd_lightning.teachers.build import TeacherSpec
+from kd_lightning.teachers.opened import TeacherSpec
 from kd_lightning.training.optimizer import build_optimizer
 from kd_lightning.utils.checks import UserError, integer
 from kd_lightning.utils.console import say

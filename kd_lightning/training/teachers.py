@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from kd_lightning.config import check_given
 from kd_lightning.runs.students import weights_file
 from kd_lightning.teachers import exported
-from kd_lightning.teachers.build import PUBLISHED, TeacherSpec
+from kd_lightning.teachers.opened import PUBLISHED, TeacherSpec
 from kd_lightning.teachers.stored import NAME
 from kd_lightning.training.tasks import model_of
 from kd_lightning.utils.checks import UserError, of_task

@@ -82,8 +82,14 @@ class LogMel(nn.Module):
 
     def card(self) -> dict[str, Any]:
         """Return what `parse` reads."""
-        names = ("sample_rate", "seconds", "window", "hop", "bands")
-        return {"kind": "audio"} | {name: getattr(self, name) for name in names}
+        return {
+            "kind": "audio",
+            "sample_rate": self.sample_rate,
+            "seconds": self.seconds,
+            "window": self.window,
+            "hop": self.hop,
+            "bands": self.bands,
+        }
 
     def __str__(self) -> str:
         return f"{self.seconds:g} s at {self.sample_rate:,} Hz, {self.window:g} s every {self.hop:g} s"

@@ -20,6 +20,7 @@ from kd_lightning.data.text.ragged import RaggedTokens
 from kd_lightning.data.text.table import Table, text_path
 from kd_lightning.data.text.tokens import KINDS, PADDING, Tokenize, padded
 from kd_lightning.data.translation import Translation
+from kd_lightning.types import Batch
 from kd_lightning.utils.checks import UserError, choice, integer, number
 from kd_lightning.utils.console import say
 from kd_lightning.utils.hub import is_hub
@@ -173,9 +174,10 @@ class TextDataModule(FewLabels):
         self.setup()
         return self._tokenize
 
-    def sentences(self, raw: Tensor) -> list[str]:
+    def texts(self, batch: Batch) -> list[str]:
         """Return the sentences in the rows `Batch.raw`."""
-        return [self._texts[row] for row in raw.tolist()]
+        assert isinstance(batch.raw, Tensor)
+        return [self._texts[row] for row in batch.raw.tolist()]
 
     def lengths(self) -> Tensor:
         source = self.splits["train"]
