@@ -1,6 +1,6 @@
 """The values that travel between the parts, and the interfaces between them. Shapes: B samples, C classes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from types import MappingProxyType
@@ -17,6 +17,16 @@ UNLABELED = -1
 def part(by_task: Any, task: str) -> Any:
     """Return the entry of one task; `""` is the only task of ordinary data, whose values are no dictionaries."""
     return by_task[task] if task else by_task
+
+
+def whole(parts: Mapping[str, Any]) -> Any:
+    """Return what `part` takes apart: the value of the only task `""`, or the dictionary by task."""
+    return parts.get("", parts)
+
+
+def each_of(value: Any, tasks: Iterable[str], default: Any) -> dict[str, Any]:
+    """Return task → value, where `value` holds for all tasks, or is a dictionary that may lack some."""
+    return {task: value.get(task, default) if isinstance(value, Mapping) else value for task in tasks}
 
 
 class Mixed(NamedTuple):

@@ -18,7 +18,7 @@ from kd_lightning.deploy.files.card import PIXELS, is_audio, is_images, is_text,
 from kd_lightning.deploy.files.formats import open_file
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.runs.students import load_student
-from kd_lightning.types import StudentCard, part
+from kd_lightning.types import StudentCard, each_of, part, whole
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.trust import is_trusted, trusting
 
@@ -43,7 +43,7 @@ class Model:
 
     def __init__(self, card: StudentCard, answer: Callable[[Any], Any], calibrated: bool = True):
         self.tasks = {task: list(names) for task, names in card.tasks.items()}
-        self.card, self.classes = card, self.tasks.get("", self.tasks)
+        self.card, self.classes = card, whole(self.tasks)
         self._answer = answer
         self._preprocess = Preprocess.parse(card.preprocessing) if is_images(card) else None
         self._tokenize = Tokenize.parse(card.preprocessing) if is_text(card) else None
@@ -51,9 +51,8 @@ class Model:
         self._takes_raw = takes_raw(card)
         self._takes_pixels = card.extra.get("input") == PIXELS
         # A file may have divided its logits already.
-        known = card.extra.get("temperature" if calibrated else "divided_by", {})
-        each = known if isinstance(known, Mapping) else dict.fromkeys(self.tasks, known)
-        self._factors = {t: 1 / each.get(t, 1.0) if calibrated else each.get(t, 1.0) for t in self.tasks}
+        each = each_of(card.extra.get("temperature" if calibrated else "divided_by", {}), self.tasks, 1.0)
+        self._factors = {task: 1 / t for task, t in each.items()} if calibrated else each
 
     def __call__(self, samples: Any) -> Any:
         """Answer one image, sentence or recording or several, or inputs of another kind; see `kd_lightning.load`.
@@ -75,7 +74,7 @@ class Model:
         with torch.no_grad():
             said = self._answer(x)
         answers = {task: self._told(part(said, task), task) for task in self.tasks}
-        return answers.get("", answers)
+        return whole(answers)
 
     def _told(self, logits: Tensor, task: str) -> Answer:
         probabilities = (self._factors[task] * logits.float()).softmax(1)

@@ -11,7 +11,7 @@ from rich.table import Table
 from kd_lightning.data.find_files import printable
 from kd_lightning.evaluation.inference import Answer, Inference
 from kd_lightning.evaluation.opened import OpenedRun
-from kd_lightning.types import batch_of, part
+from kd_lightning.types import batch_of, each_of, part, whole
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.names import task_name
 from kd_lightning.utils.tables import Column, terminal
@@ -55,9 +55,7 @@ class Answers:
             raise UserError(f"--teacher: the run in {opened.path} had no teacher (loss {opened.config.loss._target_})")
         self.tasks = opened.card.tasks
         own = {} if raw else opened.card.extra.get("temperature", {})
-        self.temperatures = {
-            task: float(own.get(task, 1.0) if isinstance(own, Mapping) else own) for task in self.tasks
-        }
+        self.temperatures = {task: float(t) for task, t in each_of(own, self.tasks, 1.0).items()}
         """Temperature of the student's probabilities by task; 1 leaves them as they are."""
         inference = Inference("cpu", "32-true")  # a few samples do not pay for a transfer
         self._student = inference.student(opened.student)
@@ -89,7 +87,7 @@ class Answers:
 def as_json(prediction: Told, temperatures: Mapping[str, float]) -> str:
     """Return `{"image": …, "temperature": …, "student": [{"class": …, "probability": …}, …]}` in one line."""
     rounded = {task: round(temperature, 6) for task, temperature in temperatures.items()}
-    values = prediction.told | {"temperature": rounded.get("", rounded)}
+    values = prediction.told | {"temperature": whole(rounded)}
     for name, best in prediction.top.items():
         values[name] = [{"class": c, "probability": round(p, 6)} for c, p in best]
     return json.dumps(values, ensure_ascii=False)

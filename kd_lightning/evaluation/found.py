@@ -13,7 +13,7 @@ from kd_lightning.training.objective import build_fusion
 from kd_lightning.training.tasks import model_of
 from kd_lightning.training.teacher_stage import teacher_folder
 from kd_lightning.training.teachers import task_specs
-from kd_lightning.types import Teacher
+from kd_lightning.types import Teacher, whole
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.names import tasks_in
 
@@ -46,7 +46,7 @@ def find_teacher(run: runs.Run, config: DictConfig, data: DataModule) -> FoundTe
     for task, path in found_weights(run, config, data):
         weights.setdefault(task, []).append(str(path))
     each = {task: paths if len(paths) > 1 else paths[0] for task, paths in weights.items()}
-    config.model.teacher_weights = each.get("", each)
+    config.model.teacher_weights = whole(each)
     if "weighting" in run.metrics["teacher"]:
         config.model.teacher_weighting = run.metrics["teacher"]["weighting"]  # as it was learned
     tasks = tuple(data.tasks)

@@ -11,7 +11,7 @@ from kd_lightning.data.loader import eval_order
 from kd_lightning.data.module import DataModule, Split
 from kd_lightning.distiller import Distiller
 from kd_lightning.teachers.scaled import ScaledTeacher
-from kd_lightning.types import Batch, Outputs, Teacher
+from kd_lightning.types import Batch, Outputs, Teacher, whole
 from kd_lightning.utils.calibration import calibrated_scores, fit_temperature
 from kd_lightning.utils.console import say
 from kd_lightning.utils.names import task_name
@@ -43,7 +43,7 @@ def calibrate(trainer: pl.Trainer, distiller: Distiller, data: DataModule) -> di
         for split, (logits, y) in (("val", val), ("test", test)):
             found = calibrated_scores(logits[task], y[task], temperatures[task])
             scores[split] |= {task_name(task, name): value for name, value in found.items()}
-    return {"temperature": temperatures.get("", temperatures), **scores}
+    return {"temperature": whole(temperatures), **scores}
 
 
 def calibrate_teacher(

@@ -25,7 +25,7 @@ from kd_lightning.training.nonfinite import Diverged
 from kd_lightning.training.summary import model_size
 from kd_lightning.training.tensorboard import Events
 from kd_lightning.training.train_log import TrainLog
-from kd_lightning.types import Teacher
+from kd_lightning.types import Teacher, whole
 from kd_lightning.utils import hardware
 
 
@@ -62,7 +62,7 @@ def teacher_metrics(taught: Taught, run: Experiment, out: Path) -> dict[str, Any
         if isinstance(one, Ensemble) and one.fusion.theta is not None
     }
     if learned:
-        values["weighting"] = learned.get("", learned)
+        values["weighting"] = whole(learned)
     return values
 
 

@@ -1,6 +1,5 @@
 """The network of a file: the student between the inputs and outputs that its card declares."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from kd_lightning.data.audio.logmel import LogMel, MatrixLogMel
 from kd_lightning.data.images.decode import Preprocess
 from kd_lightning.deploy.files.card import PIXELS, WAVES
 from kd_lightning.models.hooks import logits_of
-from kd_lightning.types import StudentCard, part
+from kd_lightning.types import StudentCard, each_of, part, whole
 
 
 class Network(nn.Module):
@@ -26,11 +25,8 @@ class Network(nn.Module):
         self.pixels = card.extra["input"] == PIXELS
         self.fp16 = card.extra["precision"] == "fp16"
         self.tasks = tuple(card.tasks)
-        divided_by = card.extra.get("divided_by", {})
-        self.temperatures = {
-            task: float(divided_by.get(task, 1.0) if isinstance(divided_by, Mapping) else divided_by)
-            for task in self.tasks
-        }
+        divided_by = each_of(card.extra.get("divided_by", {}), self.tasks, 1.0)
+        self.temperatures = {task: float(t) for task, t in divided_by.items()}
         self.front = MatrixLogMel(LogMel.parse(card.preprocessing)) if card.extra["input"] == WAVES else None
         if self.fp16:
             student.half()
@@ -48,7 +44,7 @@ class Network(nn.Module):
             x = tree_map(lambda t: t.half() if t.is_floating_point() else t, x)
         said = logits_of(self.student, x)
         logits = {task: self._calibrated(part(said, task), task) for task in self.tasks}
-        return logits.get("", logits)
+        return whole(logits)
 
     def _calibrated(self, logits: Tensor, task: str) -> Tensor:
         temperature = self.temperatures[task]

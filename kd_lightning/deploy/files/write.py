@@ -14,7 +14,7 @@ from kd_lightning.deploy.quantization.integer_graph import integer_graph, is_qua
 from kd_lightning.deploy.samples import joined, samples, split, spread
 from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.models.hooks import logits_of
-from kd_lightning.types import StudentCard, part
+from kd_lightning.types import StudentCard, each_of, part, whole
 from kd_lightning.utils.checks import UserError, choice, number
 from kd_lightning.utils.files import write_whole
 from kd_lightning.utils.quiet import unlogged
@@ -141,10 +141,8 @@ def _compare(path: Path, run: OpenedRun, card: StudentCard) -> Parity:
     x, _ = samples(run.data, "test", SAMPLES)
     student = run.student.eval().float().cpu()
     expected = joined([logits_of(student, few) for few in split(x, 64)])
-    divided_by = card.extra.get("divided_by")
-    if divided_by is not None:
-        by_task = {task: part(expected, task) / part(divided_by, task) for task in card.tasks}
-        expected = by_task.get("", by_task)
+    divided_by = each_of(card.extra.get("divided_by", {}), card.tasks, 1.0)
+    expected = whole({task: part(expected, task) / t for task, t in divided_by.items()})
     if takes_raw(card):
         x = run.data.raw_samples("test", spread(run.data, "test", SAMPLES)).contiguous()
     with trusting():  # it was written a moment ago
