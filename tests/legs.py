@@ -45,7 +45,7 @@ def environment(name: str, above_this: bool, *requirements: str) -> Path:
     return python
 
 
-def test(python: Path, words: list[str]) -> int:
+def run_tests(python: Path, words: list[str]) -> int:
     """Run the tests with another interpreter; return pytest's status."""
     pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "filterwarnings=default", "--disable-warnings")
     return subprocess.run([python, *pytest, *words], cwd=ROOT).returncode
@@ -58,10 +58,10 @@ def main() -> None:
     parser.add_argument("leg", choices=("oldest", "hydra-next", "audit"))
     leg, words = parser.parse_known_args()
     if leg.leg == "oldest":
-        sys.exit(test(environment("oldest", False, *minima()), words))
+        sys.exit(run_tests(environment("oldest", False, *minima()), words))
     if leg.leg == "hydra-next":
         newer = ("--pre", "hydra-core>=1.4.0rc1", "hydra-joblib-launcher>=1.4.0rc1")
-        sys.exit(test(environment("hydra-next", True, *newer), words))
+        sys.exit(run_tests(environment("hydra-next", True, *newer), words))
     python = environment("audit", False, "pip-audit")
     audit = ("-m", "pip_audit", "--strict", "--disable-pip", "--no-deps", "-r", "constraints.txt")
     sys.exit(subprocess.run([python, *audit], cwd=ROOT).returncode)

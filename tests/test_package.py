@@ -53,7 +53,7 @@ def test_every_module_can_be_imported_first() -> None:
     )
     code += "    importlib.import_module(name)\n"
     code = "import hydra.core.config_store, torch, lightning\n" + code
-    python(code, *modules())
+    assert python(code, *modules()) == ""
 
 
 # The documentation

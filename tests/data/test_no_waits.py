@@ -33,18 +33,24 @@ PRESETS = [
 ]
 
 
+def steady(split, waits):
+    """Return the sixth batch of a split; `waits` has what the five after the first did."""
+    batches = split.batches(torch.arange(100), 10, 0, 0, CUDA)
+    assert next(batches).x.device == CUDA
+    waits.names.clear()
+    waits.on_cpu.clear()
+    for _ in range(5):
+        batch = next(batches)
+    return batch
+
+
 @pytest.mark.parametrize("where", ["auto", "stream"])
 @pytest.mark.parametrize("values", PRESETS, ids=str)
 def test_no_step_waits(values, where):
     with fake_cuda() as waits:
         images, labels = torch.zeros(100, 32, 32, 3, dtype=torch.uint8), torch.zeros(100, dtype=torch.int64)
         split = ResidentImages(images, labels, Normalize((0.5,) * 3, (0.5,) * 3), Augment.parse(values), where)
-        batches = split.batches(torch.arange(100), 10, 0, 0, CUDA)
-        assert next(batches).x.device == CUDA
-        waits.names.clear()
-        waits.on_cpu.clear()
-        for _ in range(5):
-            batch = next(batches)
+        batch = steady(split, waits)
         assert batch.x.shape == (10, 3, 32, 32) and batch.y.device == batch.index.device == CUDA
         assert waits.names == []
         if where == "auto":
@@ -58,12 +64,7 @@ def test_no_step_of_recordings_waits():
         augment = AudioAugment(views=8, shift=0.1, time_mask=0.1, band_mask=4)
         split = ResidentRecordings(waves, labels, logmel, augment)
         split.logmel.hann, split.logmel.filters = torch.zeros(logmel.size), torch.zeros(logmel.bands, 129)
-        batches = split.batches(torch.arange(100), 10, 0, 0, CUDA)
-        assert next(batches).x.device == CUDA
-        waits.names.clear()
-        waits.on_cpu.clear()
-        for _ in range(5):
-            batch = next(batches)
+        batch = steady(split, waits)
         assert batch.x.shape == (10, 1, 32, logmel.frames) and batch.y.device == batch.index.device == CUDA
         assert waits.names == [] and waits.on_cpu == {}
 

@@ -65,7 +65,7 @@ def written(run: OpenedRun, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 
 @pytest.fixture
-def mistake(
+def assert_refused(
     distilled: Path,
     int8_run: Path,
     capricious_run: Path,
@@ -74,7 +74,7 @@ def mistake(
     command: Callable[..., Finished],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[ModuleType, list[str], str], None]:
-    """`mistake(module, words, message)`: the command ends in one line with `message`, and leaves nothing.
+    """`assert_refused(module, words, message)`: the command ends in one line with `message`, and leaves nothing.
 
     Words in capitals stand for runs: RUN, INT8, CAPRICIOUS, MASK, UNFINISHED, and EMPTY and FULL, which are none.
     """

@@ -99,8 +99,8 @@ def test_distill_prune_quantize_export_measure(
         (["EMPTY", "--prune", "0.5"], "is not a run directory"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(words: list[str], message: str, mistake: Mistake) -> None:
-    mistake(compress, [*words, *([] if "--out" in words else ["--out", "new"])], message)
+def test_a_mistake_is_one_line_and_leaves_nothing(words: list[str], message: str, assert_refused: Mistake) -> None:
+    assert_refused(compress, [*words, *([] if "--out" in words else ["--out", "new"])], message)
 
 
 def test_each_runtime_gives_a_row(run: OpenedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,8 +121,8 @@ def test_each_runtime_gives_a_row(run: OpenedRun, tmp_path: Path, monkeypatch: p
         (["nowhere"], "is not a run directory"),
     ],
 )
-def test_a_mistake_in_measuring_is_one_line(words: list[str], message: str, mistake: Mistake) -> None:
-    mistake(measure, words, message)
+def test_a_mistake_in_measuring_is_one_line(words: list[str], message: str, assert_refused: Mistake) -> None:
+    assert_refused(measure, words, message)
 
 
 def test_a_kill_after_the_metrics_leaves_a_whole_run(

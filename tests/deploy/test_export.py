@@ -137,8 +137,8 @@ def test_the_command_writes_into_the_run_directory(distilled: Path, command: Com
         (["EMPTY", "--out", "X.onnx"], "is not a run directory"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(words: list[str], message: str, mistake: Mistake) -> None:
-    mistake(command_module, words, message)
+def test_a_mistake_is_one_line_and_leaves_nothing(words: list[str], message: str, assert_refused: Mistake) -> None:
+    assert_refused(command_module, words, message)
 
 
 @pytest.mark.parametrize("form", FORMATS)
