@@ -17,7 +17,7 @@ import matplotlib
 from kd_lightning.plots.comparison import Scores, accuracy_figure
 from kd_lightning.plots.style import STYLE
 from kd_lightning.report.comparison import gain_notes, seeds_words
-from kd_lightning.report.tables import interval_words, p_words, score_words, signed
+from kd_lightning.report.words import interval_words, p_words, score_words, signed
 from kd_lightning.utils import tables
 from kd_lightning.utils.gains import gains_over
 from kd_lightning.utils.statistics import mean_std, verdict

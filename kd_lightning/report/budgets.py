@@ -28,9 +28,7 @@ def budgets(settings: Sequence[Mapping[str, Any]], images: Sequence[int | None])
     by_epochs: dict[tuple[str, str], str] = {}
     for other, length, count in zip(others, lengths, images, strict=True):
         if count:
-            alike = (
-                k for o, n in found if o == other and max(n, count) <= _EQUAL * min(n, count) for k in [found[o, n]]
-            )
+            alike = (key for (o, n), key in found.items() if o == other and max(n, count) <= _EQUAL * min(n, count))
             found[other, count] = next(alike, f"{other}, {count} images")
             by_epochs.setdefault((other, length), found[other, count])
     return [

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from kd_lightning import runs
 from kd_lightning.report.comparison import Comparison, compare_runs
-from kd_lightning.report.tables import commands, csv_text, markdown, terminal_table
+from kd_lightning.report.tables import csv_text, markdown, terminal_table
+from kd_lightning.report.words import commands
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 from kd_lightning.utils.files import write_text

@@ -8,7 +8,8 @@ from kd_lightning import runs
 from kd_lightning.report.commands import repeat_command
 from kd_lightning.report.comparison import Comparison, Result
 from kd_lightning.report.figures import figures
-from kd_lightning.report.tables import caption, columns_of, findings, rows, score_words
+from kd_lightning.report.tables import columns_of, rows
+from kd_lightning.report.words import caption, findings, score_words
 from kd_lightning.utils.statistics import mean_std
 
 _CLASSES = {"better": "better", "worse": "worse", "diverged": "worse", "too few seeds": "few"}

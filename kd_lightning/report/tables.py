@@ -1,46 +1,19 @@
-"""The comparison in words: findings, and the table for the terminal, as Markdown and as CSV."""
+"""The table of a comparison for the terminal, as Markdown and as CSV."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kd_lightning.report.commands import baseline_command, train_command
-from kd_lightning.report.comparison import Comparison, Result, best_by_validation, seeds_words
+from kd_lightning.report.comparison import Comparison, Result, seeds_words
+from kd_lightning.report.words import caption, findings, interval_words, p_words, score_words, signed
 from kd_lightning.runs.directory import Run
 from kd_lightning.utils import tables
 from kd_lightning.utils.names import task_name
-from kd_lightning.utils.statistics import Gain, interval, mean_std
+from kd_lightning.utils.statistics import mean_std
 from kd_lightning.utils.tables import Column
 
 if TYPE_CHECKING:
     from rich.console import Group
-
-VERDICTS = ("better", "worse", "no difference shown", "too few seeds", "diverged")
-
-
-def signed(value: float) -> str:
-    """Return `+1.25` or `−1.25`."""
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def score_words(values: Sequence[float]) -> str:
-    """Return `93.06 ± 0.28`; `93.06` for one seed, `–` for none."""
-    if not values:
-        return "–"
-    mean, std = mean_std(values)
-    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
-
-
-def interval_words(gain: Gain) -> str:
-    """Return `+0.93 … +2.73`, or nothing if there is no interval."""
-    return "" if gain.low is None or gain.high is None else f"{signed(gain.low)} … {signed(gain.high)}"
-
-
-def p_words(p: float) -> str:
-    """Return a p value with three digits."""
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
-
 
 COLUMNS = (
     Column("setting", "setting"),
@@ -115,68 +88,6 @@ def _of_teacher(comparison: Comparison, run: Run) -> dict[str, Any]:
     scores, alone = run.metrics["teacher"]["test"], run.config.data.get("task")
     keys = {task: "accuracy" if task == alone else task_name(task, "accuracy") for task in comparison.tasks}
     return {task_name(task, "test"): [100 * scores[key]] for task, key in keys.items() if key in scores}
-
-
-MEANS = (
-    " Of students with several tasks, gain and verdict are of the mean accuracy of the tasks; a student that was "
-    "trained on one task alone stands in that task's column."
-)
-
-
-def caption(comparison: Comparison) -> str:
-    """Explain the columns, and say which student they are about."""
-    chosen = sorted({result.selected for result in comparison.results if result.selected})
-    student = {"last": "of the last epoch", "best": "of the best epoch on validation"}
-    which = student.get(chosen[0], chosen[0]) if len(chosen) == 1 else "that the run deploys (select)"
-    return (
-        f"All scores are of the student {which}, mean ± standard deviation over n seeds. "
-        "Gain: test accuracy above loss=ce of the same student and budget, with its 95 % interval. "
-        "Intervals and verdicts hold for all settings with the same baseline at once (Dunnett's test on the two-way "
-        "model of setting and seed): better means that the whole interval is above zero. "
-        "Test scores are not for selecting; validation scores are."
-        f"{MEANS if comparison.tasks else ''}"
-    )
-
-
-def findings(comparison: Comparison) -> list[str]:
-    """Answer in sentences: what was shown, what is best by validation, which baseline is missing."""
-    results = comparison.results
-    verdicts = Counter(r.verdict for r in results if r.verdict in VERDICTS)
-    runs = sum(len(result.test) for result in results)
-    scope = f"{_count(runs, 'finished run')} in {_count(len(results), 'setting')}"
-    told = ", ".join(f"{verdicts[word]} {word}" for word in VERDICTS if verdicts[word])
-    lines = [f"{scope}. Against plain training at equal budget: {told}." if told else f"{scope}."]
-    if not any(result.gain for result in results):
-        lines = [f"{scope}; none has a baseline (loss=ce, same student and budget) to be compared with."]
-    for members in comparison.budgets():
-        if best := best_by_validation(members):
-            lines.append(_best_words(best, list(best.validation.values())))
-    return lines
-
-
-def _best_words(best: Result, validation: Sequence[float]) -> str:
-    bounds = interval(validation)
-    between = f" (95 % interval {max(bounds[0], 0):.2f} … {min(bounds[1], 100):.2f})" if bounds else ""
-    gain = "" if best.gain is None else f", gain {signed(best.gain.mean)}: {best.verdict}"
-    return (
-        f"Best by validation: {best.label}, {mean_std(validation)[0]:.2f} %{between}; on test {best.mean:.2f} %{gain}."
-    )
-
-
-def commands(comparison: Comparison) -> list[tuple[str, str]]:
-    """Return (purpose, command): training the best settings again, and adding the baselines that are missing."""
-    found = []
-    budgets = comparison.budgets()
-    for i, members in enumerate(budgets):
-        if best := best_by_validation(members):
-            found.append((f"train {best.label} again", train_command(best.setting)))
-        if any(result.setting.is_baseline for result in members):
-            continue
-        seeds = dict.fromkeys(seed for result in members for seed in result.setting.runs if "/" not in seed)
-        name = "ce" if len(budgets) == 1 else f"ce{i}"
-        if seeds and (command := baseline_command(members[0].setting, seeds, name)):
-            found.append(("add the baseline", command))
-    return found
 
 
 def terminal_table(comparison: Comparison) -> "Group":
@@ -261,7 +172,3 @@ def _csv_row(comparison: Comparison, result: Result) -> dict[str, Any]:
     if result.runs:
         row |= {key: result.runs[0].metrics["student"][key] for key in ("parameters", "macs")}
     return row
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

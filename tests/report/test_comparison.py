@@ -10,7 +10,7 @@ from scipy import stats
 from kd_lightning import runs
 from kd_lightning.report.comparison import Comparison, Result, best_by_validation
 from kd_lightning.report.folders import compare_folders
-from kd_lightning.report.tables import caption, commands, findings
+from kd_lightning.report.words import caption, commands, findings
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.gains import gains_over
 
