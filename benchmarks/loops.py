@@ -70,7 +70,7 @@ def by_hand(setting: Setting, cfg: DictConfig, logits: Tensor) -> tuple[float, f
     student = parts.student.to(setting.device)
     optimizer = parts.optimizer(student.parameters())
     loader = parts.data.train_dataloader()
-    batches = loader.source.batches(loader.order(0), setting.batch, parts.data.seed, 0, setting.device)
+    batches = loader.source.batches(loader.order(0), setting.batch, parts.data.view_seed, 0, setting.device)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: parts.schedule(step / len(loader), 1))
     alpha, temperature = float(cfg.loss.alpha), float(cfg.loss.temperature)
     logits, images, since, loss = logits.to(setting.device), 0, 0.0, torch.zeros(())

@@ -132,7 +132,7 @@ def cache_exactness(setting: Setting) -> list[Result]:
     with torch.no_grad(), _autocast(setting, True):
         for network in (teacher, live):
             network.apply_(lambda t: t.to(setting.device))
-        for batch in loader.source.batches(loader.order(0), setting.batch, data.seed, 0, setting.device):
+        for batch in loader.source.batches(loader.order(0), setting.batch, data.view_seed, 0, setting.device):
             cached = teacher.look_up(batch).logits.float()  # asks,
             served = teacher.look_up(batch).logits.float()  # finds
             assert torch.equal(cached, served)

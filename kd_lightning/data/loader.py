@@ -55,10 +55,12 @@ class Loader:
         *,
         shuffle: bool,
         seed: int = 0,
+        view_seed: int = 0,
         trainer: Any = None,
         lengths: Tensor | None = None,
     ) -> None:
-        self.source, self.batch_size, self.shuffle, self.seed, self.trainer = source, batch_size, shuffle, seed, trainer
+        self.source, self.batch_size, self.shuffle, self.trainer = source, batch_size, shuffle, trainer
+        self.seed, self.view_seed = seed, view_seed
         self.lengths = lengths
         """Length of each sample `[N]`, if a shuffled batch shall have similar ones."""
         self.epoch: int | None = None
@@ -92,7 +94,7 @@ class Loader:
         resume, self._resume = self._resume, None
         done = resume["batch"] if resume and resume["epoch"] == epoch else 0
         order = self.order(epoch)[done * self.batch_size :]
-        for batch in self.source.batches(order, self.batch_size, self.seed, epoch, self.device):
+        for batch in self.source.batches(order, self.batch_size, self.view_seed, epoch, self.device):
             done += 1
             self._position = {"epoch": epoch, "batch": done}
             yield batch

@@ -35,7 +35,9 @@ class DataModule(LightningDataModule):
             `batch_size`.
         eval_batch_size: Samples per device in evaluations; None for twice `batch_size`.
         split_seed: Chooses the samples that are held out.
-        seed: Decides order and augmentation.
+        seed: Decides order and, unless `view_seed` is given, augmentation.
+        view_seed: Decides augmentation; None for `seed`. Runs of several seeds with one view seed are shown the same
+            views, so that a teacher cache is filled once for all of them.
         unknown: Any further key.
 
     Raises:
@@ -58,6 +60,7 @@ class DataModule(LightningDataModule):
         eval_batch_size: int | None = None,
         split_seed: int = 0,
         seed: int = 0,
+        view_seed: int | None = None,
         **unknown: Any,
     ) -> None:
         super().__init__()
@@ -73,6 +76,9 @@ class DataModule(LightningDataModule):
         self.eval_batch_size = integer("data.eval_batch_size", eval_batch_size, ge=1)
         self.split_seed = integer("data.split_seed", split_seed, ge=0, le=MAX_SEED)
         self.seed = integer("data.seed", seed, ge=0, le=MAX_SEED)
+        if view_seed is None:
+            view_seed = self.seed
+        self.view_seed = integer("data.view_seed", view_seed, ge=0, le=MAX_SEED)
         self.splits: dict[Split, Source] = {}
 
     @classmethod
@@ -260,6 +266,7 @@ class DataModule(LightningDataModule):
             self.batch_size if train else self.eval_batch_size,
             shuffle=train,
             seed=self.seed,
+            view_seed=self.view_seed,
             trainer=self.trainer,
             lengths=self.lengths() if train else None,
         )
@@ -272,7 +279,7 @@ class DataModule(LightningDataModule):
         return loader
 
     def train_dataloader(self) -> Loader:
-        """Return the training split shuffled and augmented, the same for the same (`seed`, epoch)."""
+        """Return the training split shuffled and augmented, the same for the same (`seed`, `view_seed`, epoch)."""
         return self.loader("train")
 
     def val_dataloader(self) -> Loader | list[Loader]:

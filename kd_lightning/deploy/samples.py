@@ -19,7 +19,7 @@ def samples(data: DataModule, split: Split, count: int | None = None) -> tuple[A
     dimension differs, as that of sentences does, are filled up with zeros to the largest one.
     """
     order = spread(data, split, count)
-    batches = list(data.splits[split].batches(order, BATCH, data.seed, 0, torch.device("cpu")))
+    batches = list(data.splits[split].batches(order, BATCH, data.view_seed, 0, torch.device("cpu")))
     inputs = tree_map(_joined, *(batch.x for batch in batches))
     return inputs, joined([batch.y for batch in batches])
 

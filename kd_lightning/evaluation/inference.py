@@ -70,7 +70,7 @@ class Inference:
         """Yield evaluation batches of a split on the device, of the samples `order` `[n]`, or of all."""
         source = data.splits[split]
         order = eval_order(len(source)) if order is None else order
-        return source.batches(order, data.eval_batch_size, data.seed, 0, self.device)
+        return source.batches(order, data.eval_batch_size, data.view_seed, 0, self.device)
 
     @torch.no_grad()
     def logits(self, answers: Mapping[str, Answer], batches: Iterable[Batch]) -> tuple[dict[str, Any], Any]:

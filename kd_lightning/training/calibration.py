@@ -84,7 +84,7 @@ def _answers(
     labels: dict[str, list[Tensor]] = {}
     order, device = eval_order(len(source)), trainer.strategy.root_device
     with trainer.precision_plugin.forward_context():
-        for batch in source.batches(order, data.eval_batch_size, data.seed, 0, device):
+        for batch in source.batches(order, data.eval_batch_size, data.view_seed, 0, device):
             said = Outputs(answer(batch))
             for task in data.tasks or ("",):
                 logits.setdefault(task, []).append(said.of(task).logits.float().cpu())

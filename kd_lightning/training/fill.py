@@ -53,7 +53,7 @@ def fill(cfg: DictConfig) -> None:
     else:
         batches = _every_epoch(data, teacher, epochs, fabric.device)
         total = epochs * -(-samples // data.eval_batch_size)
-        what = f"{epochs} epochs of {samples:,} samples with seed {data.seed}"
+        what = f"{epochs} epochs of {samples:,} samples with view seed {data.view_seed}"
     with _bar() as bar, fabric.autocast():
         for batch in bar.track(batches, total=total, description="filling, in batches"):
             for one in cached:
@@ -88,7 +88,7 @@ def export(cfg: DictConfig, path: Path, top_k: int | None = None) -> None:
     data = run.data
     teacher, fabric = _open(cfg, run, "export")
     everyone, logits = torch.arange(data.sizes["train"]), []
-    batches = data.plain_train().batches(everyone, data.eval_batch_size, data.seed, 0, fabric.device)
+    batches = data.plain_train().batches(everyone, data.eval_batch_size, data.view_seed, 0, fabric.device)
     steps = -(-len(everyone) // data.eval_batch_size)
     with _bar() as bar, fabric.autocast(), torch.no_grad():
         for batch in bar.track(batches, total=steps, description="asking, in batches"):
@@ -136,4 +136,4 @@ def _every_epoch(data: DataModule, teacher: Teacher, epochs: int, device: torch.
     everyone = torch.arange(data.sizes["train"])
     for epoch in range(epochs):
         teacher.start_epoch(epoch)
-        yield from data.splits["train"].batches(everyone, data.eval_batch_size, data.seed, epoch, device)
+        yield from data.splits["train"].batches(everyone, data.eval_batch_size, data.view_seed, epoch, device)

@@ -193,7 +193,7 @@ def check_stored(teacher: Teacher, data: DataModule, any_will_do: bool = False) 
     scores, told = Scores(data.num_classes), {}
     order = train_order(data.sizes["train"], data.batch_size, data.seed, 0)[: BATCHES * data.batch_size]
     device = data.train_dataloader().device
-    few = list(data.splits["train"].batches(order, data.batch_size, data.seed, 0, device))
+    few = list(data.splits["train"].batches(order, data.batch_size, data.view_seed, 0, device))
     labels = torch.cat([batch.y.cpu() for batch in few])
     count = int((labels >= 0).sum())
     for one in teacher.members or [teacher]:

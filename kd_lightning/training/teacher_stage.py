@@ -98,7 +98,10 @@ def stage_config(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> DictCo
     stage = cfg.teacher_stage
     with open_dict(config):
         config.seed, config.resume, config.select = stage.seed, None, "best"
-        config.data.seed = stage.seed  # not the student's, which a resumed run has as a number
+        # not the student's, which a resumed run has as a number
+        config.data.seed = stage.seed
+        if "view_seed" in config.data:
+            config.data.view_seed = None
         config.data.update(data.keys_for(spec.name))
         config.optimizer, config.scheduler = stage.optimizer, stage.scheduler
         if spec.task:

@@ -47,6 +47,18 @@ def test_nothing_held_out_and_few_to_train():
     assert torch.bincount(batch.y).tolist() == [5] * 10
 
 
+def test_a_view_seed_fixes_the_views_and_not_the_order():
+    a, b = DigitsDataModule(seed=1, view_seed=7), DigitsDataModule(seed=2, view_seed=7)
+    own = DigitsDataModule(seed=1)
+    own.setup()
+    first, second = next(iter(a.train_dataloader())), next(iter(b.train_dataloader()))
+    assert torch.equal(a.epoch_views(3), b.epoch_views(3))
+    assert not torch.equal(first.index, second.index)
+    for data, batch in ((a, first), (b, second)):
+        assert torch.equal(batch.view, data.epoch_views(0)[batch.index])
+    assert not torch.equal(a.epoch_views(0), own.epoch_views(0))
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "digits"])
 def test_configuration_equals_the_defaults(name):
     config = OmegaConf.merge({"seed": 3}, {"data": OmegaConf.load(CONF / f"{name}.yaml")})
@@ -66,6 +78,7 @@ def test_configuration_equals_the_defaults(name):
         ({"val_size": 5}, "data.val_size must be 0 or at least one image per class (10), got 5"),
         ({"train_size": 45_001}, "data.train_size must be a whole number >= 10 and <= 45000, got 45001"),
         ({"seed": -1}, "data.seed must be a whole number >= 0 and <= 4294967295, got -1"),
+        ({"view_seed": 1.5}, "data.view_seed must be a whole number >= 0 and <= 4294967295, got 1.5"),
         ({"split_seed": None}, "data.split_seed must be a whole number >= 0 and <= 4294967295, got None"),
         ({"root": None}, "data.root must be a folder, got None"),
         ({"augment": {"pad": 4.0}}, "data.augment.pad must be a whole number >= 0, got 4.0"),

@@ -56,6 +56,18 @@ def test_a_sweep_asks_the_teacher_once(tmp_path, teacher_run, asked):
     assert 0 < sum(asked) < 320, "another seed shows other views, some of which were asked about"
 
 
+def test_seeds_with_one_view_seed_share_the_answers(tmp_path, teacher_run, asked):
+    where = (f"model.teacher_cache={tmp_path / 'cache'}", "data.view_seed=5")
+    first = run(tmp_path / "a", teacher_run, *where, "seed=5")
+    assert sum(asked) == 320
+    asked.clear()
+    second = run(tmp_path / "b", teacher_run, *where, "seed=1")
+    assert asked == []
+    assert not all(torch.equal(first[k], second[k]) for k in first)
+    plain = run(tmp_path / "c", teacher_run, where[0], "seed=5")
+    assert all(torch.equal(first[k], plain[k]) for k in first), "no view seed is that of the run"
+
+
 @pytest.mark.parametrize(
     ("words", "images"),
     [

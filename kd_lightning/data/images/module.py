@@ -96,7 +96,7 @@ class ImageDataModule(FewLabels):
         return ImageAdapter(self.normalize, new, kwargs["image_size"]), kwargs
 
     def raw_samples(self, split: Split, order: Tensor) -> Tensor:
-        batches = self.splits[split].batches(order, self.eval_batch_size, self.seed, 0, torch.device("cpu"))
+        batches = self.splits[split].batches(order, self.eval_batch_size, self.view_seed, 0, torch.device("cpu"))
         return torch.cat([self.raw_inputs(batch.x) for batch in batches])
 
     def pixels(self, x: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ class ResidentDataModule(ImageDataModule):
             return torch.stack(list(pool.map(read, self.unlabeled.paths())))
 
     def epoch_views(self, epoch: int) -> Tensor:
-        return self.augment.view(self.seed, epoch, torch.arange(self.sizes["train"]))
+        return self.augment.view(self.view_seed, epoch, torch.arange(self.sizes["train"]))
 
     def plain_train(self) -> Source:
         train = self.splits["train"]

@@ -59,7 +59,7 @@ class CachedTeacher(Teacher):
         self.end_epoch()
         self._epoch, self._looked = epoch, False
         self._answers: Tensor | None = None
-        name = f"seed{self._data.seed}-epoch{epoch}" if self._views is None else "views"
+        name = f"seed{self._data.view_seed}-epoch{epoch}" if self._views is None else "views"
         if self._table is None or name != self._name:
             self._name, self._table = name, None
 
@@ -122,7 +122,7 @@ class CachedTeacher(Teacher):
         last = len(order) % size or size
         more = (min(size, LEAST) if device.type == "cpu" else size) - last
         shown = order[torch.arange(len(order) + max(0, more)) % len(order)]
-        batches = self._data.splits["train"].batches(shown, size, self._data.seed, self._epoch, device)
+        batches = self._data.splits["train"].batches(shown, size, self._data.view_seed, self._epoch, device)
         since, done = time.perf_counter(), 0
         for some, batch in zip(keys.split(size), batches, strict=True):
             said = self.live(batch).logits[: len(some)].to(self._dtype)
