@@ -55,12 +55,12 @@ class Loader:
         *,
         shuffle: bool,
         seed: int = 0,
-        view_seed: int = 0,
+        view_seed: int | None = None,
         trainer: Any = None,
         lengths: Tensor | None = None,
     ) -> None:
         self.source, self.batch_size, self.shuffle, self.trainer = source, batch_size, shuffle, trainer
-        self.seed, self.view_seed = seed, view_seed
+        self.seed, self.view_seed = seed, seed if view_seed is None else view_seed
         self.lengths = lengths
         """Length of each sample `[N]`, if a shuffled batch shall have similar ones."""
         self.epoch: int | None = None
