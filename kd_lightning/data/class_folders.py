@@ -55,22 +55,32 @@ def split_folders(root: Path, noun: str, used: Path | None = None) -> dict[Split
     return {split: root / split for split in SPLITS if (root / split).is_dir()}
 
 
-def scan(places: Mapping[Split, Path], kind: FileKind) -> tuple[list[str], dict[Split, Found]]:
-    """Return the class names (those of `train`, sorted) and the files of the splits.
+def has_classes(folder: Path) -> bool:
+    """Return whether the folder of a split has a folder for some class."""
+    return any(path.is_dir() and not is_hidden(path.name) for path in folder.iterdir())
+
+
+def scan(places: Mapping[Split, Path], kind: FileKind, named: Split = "train") -> tuple[list[str], dict[Split, Found]]:
+    """Return the class names, sorted, and the files of the splits.
 
     One line a split tells what is left out.
+
+    Args:
+        places: Folders of the splits.
+        kind: Files that are looked for.
+        named: Split whose folders name the classes.
 
     Raises:
         UserError: If files of a class are missing, or if the splits differ in classes.
     """
     folders = {split: _class_folders(place, kind.noun) for split, place in places.items()}
-    classes = sorted(folders["train"])
+    classes = sorted(folders[named])
     if len(classes) < 2:
-        place = places["train"]
+        place = places[named]
         raise UserError(f"{place} must have one folder per class, at least 2, got {len(classes)}: {classes}")
     found = {}
     for split, place in places.items():
-        _check_classes(place, folders[split], classes)
+        _check_classes(place, folders[split], classes, named)
         left_out = _beside_classes(place)
         one = Found([], [])
         for label, name in enumerate(classes):
@@ -121,8 +131,8 @@ def _class_folders(folder: Path, noun: str) -> dict[str, Path]:
     return found
 
 
-def _check_classes(folder: Path, found: dict[str, Path], classes: list[str]) -> None:
+def _check_classes(folder: Path, found: dict[str, Path], classes: list[str], named: Split) -> None:
     missing, extra = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
     if missing or extra:
         what = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has also {', '.join(extra)}"] * bool(extra)
-        raise UserError(f"{folder} must have the same classes as train, but it {' and '.join(what)}")
+        raise UserError(f"{folder} must have the same classes as {named}, but it {' and '.join(what)}")

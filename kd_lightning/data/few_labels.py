@@ -8,7 +8,7 @@ from torch import Tensor
 from kd_lightning.data.module import DataModule
 from kd_lightning.data.split import hide_labels
 from kd_lightning.types import UNLABELED
-from kd_lightning.utils.checks import number
+from kd_lightning.utils.checks import UserError, number
 
 
 class FewLabels(DataModule):
@@ -36,8 +36,13 @@ class FewLabels(DataModule):
 
         Returns:
             int64 `[N + M]`.
+
+        Raises:
+            UserError: If there are no labels of which a fraction could be kept.
         """
         if self.label_fraction is not None:
+            if (labels == UNLABELED).all():
+                raise UserError("data.label_fraction: no training sample has a label; leave it out")
             labels = hide_labels(labels, self.label_fraction, self.split_seed)
         labels = torch.cat([labels, labels.new_full((unlabeled,), UNLABELED)])
         known = labels != UNLABELED

@@ -127,8 +127,9 @@ def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, 
         where = "above" if gap > 0 else "below"
         lines.append(
             f"The student {size}is {abs(gap):.2f} points "
-            f"{where} its teacher and agrees with it on {deployed['test']['agreement']:.1%} of the test samples. "
-            "What distilling gained is told by the same command with loss=ce."
+            f"{where} its teacher and agrees with it on {deployed['test']['agreement']:.1%} of the test samples."
+            + " What distilling gained is told by the same command with loss=ce."
+            * bool(metrics["labels"])
         )
     speed = f", {metrics['images_per_second']:,.0f} images/s" if metrics["images_per_second"] else ""
     if metrics["epochs"]:

@@ -57,7 +57,7 @@ def check_teacher(
         any_will_do: Accept a teacher that knows no more than chance.
 
     Returns:
-        Its accuracy, entropy (nats) and ECE on training views; by task if there are several.
+        Its accuracy, entropy (nats) and ECE on training views, if these have labels; by task if there are several.
 
     Raises:
         UserError: If it knows no more than chance.
@@ -124,17 +124,22 @@ def _checked(
     """Tell and return the scores of the teacher of one task. Raises UserError if it knows no more than chance."""
     names = {name: f"val/{task_name(task, f'teacher_{name}')}" for name in ("accuracy", "entropy", "ece")}
     views = {name: seen.views[logged] for name, logged in names.items()}
-    accuracy, count, split = views["accuracy"], seen.samples, "training views"
+    if math.isnan(views["accuracy"]):  # the mean over no labels
+        views = {}
+    who = f"teacher{f' of {task}' if task else ''}"
     if seen.val is not None:
         accuracy, count, split = seen.val[names["accuracy"]], data.sizes["val"], "validation samples"
+    elif views:
+        accuracy, count, split = views["accuracy"], seen.samples, "training views"
+    else:
+        say(f"{who}: not measured before it teaches, as neither training nor validation samples have labels")
+        return views
     told = f"{accuracy:.2%} right on {split}"
-    if seen.val is not None:
+    if views and seen.val is not None:
         told += f", {views['accuracy']:.2%} on training views"
-    say(
-        f"teacher{f' of {task}' if task else ''}: {told}; entropy {views['entropy']:.3f} nats and ECE "
-        f"{views['ece']:.3f} on training views",
-        detail=True,
-    )
+    if views:
+        told += f"; entropy {views['entropy']:.3f} nats and ECE {views['ece']:.3f} on training views"
+    say(f"{who}: {told}", detail=True)
     if isinstance(teacher, Ensemble):
         say(_diversity(teacher, (seen.val or seen.views)[names["ece"]]), detail=True)
     chance = 1 / data.num_classes
@@ -143,7 +148,7 @@ def _checked(
             f"model.teacher_weights: the teacher is right on {accuracy:.1%} of the {count:,} {split}, and chance is "
             f"{chance:.1%}; {_remedy(specs, data)}"
         )
-    if wants_temperature(loss, views["entropy"], data.num_classes):
+    if views and wants_temperature(loss, views["entropy"], data.num_classes):
         say(NEARLY_ONE_HOT, detail=True)
     return views
 
@@ -196,6 +201,9 @@ def check_stored(teacher: Teacher, data: DataModule, any_will_do: bool = False) 
     few = list(data.splits["train"].batches(order, data.batch_size, data.view_seed, 0, device))
     labels = torch.cat([batch.y.cpu() for batch in few])
     count = int((labels >= 0).sum())
+    if not count:
+        say("teacher: stored answers, not measured, as the first training samples have no labels", detail=True)
+        return {}
     for one in teacher.members or [teacher]:
         if not isinstance(one, StoredTeacher):
             continue
@@ -207,7 +215,7 @@ def check_stored(teacher: Teacher, data: DataModule, any_will_do: bool = False) 
             "         They are of training samples only: the teacher has no scores on validation and test",
             detail=True,
         )
-        if not any_will_do and count and told["accuracy"] < least_accuracy(data.num_classes, count):
+        if not any_will_do and told["accuracy"] < least_accuracy(data.num_classes, count):
             raise UserError(
                 f"model.teacher_weights: the stored answers are right on {told['accuracy']:.1%} of the training "
                 f"samples, and chance is {1 / data.num_classes:.1%}; check the order of their rows (index) and of "

@@ -1,5 +1,6 @@
 """A part of the training images keeps its labels; the others, and pictures of any origin, are trained on without."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,10 @@ import torch
 from PIL import Image
 
 from kd_lightning.data import DigitsDataModule, ImageFolderDataModule, Preprocess
+from kd_lightning.losses import CE, KD
+from kd_lightning.losses.distillation import Distillation
+from kd_lightning.teachers.opened import TeacherSpec
+from kd_lightning.training.objective import check_labels
 from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import UserError
 
@@ -139,6 +144,45 @@ def test_a_picture_to_test_on_is_not_trained_on_without_label_either(photos, tmp
     more.setup()
     assert f"{root}: left out 1 × copy of a picture in val or test" in capsys.readouterr().out
     assert more.sizes["train"] == data.sizes["train"] + 5
+
+
+def test_a_folder_without_classes_is_trained_on_without_labels(tmp_path, capsys):
+    pictures(tmp_path / "train", 7).rename(tmp_path / "flat")
+    (tmp_path / "flat" / "deep").rename(tmp_path / "flat" / ".hidden")
+    (tmp_path / "flat").rename(tmp_path / "train")
+    words = {"root": tmp_path, "image_size": 16, "num_workers": 0}
+    with pytest.raises(UserError, match=r"train has images, but no folder for each class; .*make .*test with a folder"):
+        ImageFolderDataModule(**words).setup()
+    for i, name in enumerate(("cat", "dog")):
+        pictures(tmp_path / "test" / name, 3 + i)
+    with pytest.raises(UserError, match=r"test has pictures of train"):
+        ImageFolderDataModule(**words).setup()
+    for i, path in enumerate((tmp_path / "train").glob("*.png")):
+        Image.new("RGB", (20, 20), (40 * i, 0, 0)).save(path)
+    data = ImageFolderDataModule(**words)
+    data.setup()
+    assert data.classes == ["cat", "dog"] and data.sizes == {"train": 4, "val": 0, "test": 7}
+    assert (labels(data) == UNLABELED).all() and data.labelled.tolist() == []
+    assert "no folders of classes: 4 images without labels, and without validation" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"data.label_fraction: no training sample has a label; leave it out"):
+        ImageFolderDataModule(**words, label_fraction=0.5).setup()
+
+
+@pytest.mark.parametrize(
+    ("method", "weights", "message"),
+    [
+        (CE(), None, "this loss learns from labels; use loss=kd_only"),
+        (KD(alpha=0.5, ce_weight=0.5), "a.pt", "this loss learns from labels; use loss=kd_only"),
+        (KD(alpha=1, ce_weight=0), "auto", "no teacher can be trained here; give the weights"),
+        (KD(alpha=1, ce_weight=0), "a.pt", None),
+    ],
+)
+def test_without_any_label_only_a_teacher_that_is_there_can_teach(method, weights, message):
+    data, loss = digits(), Distillation(method)
+    data._labelled = torch.empty(0, dtype=torch.int64)
+    specs = [TeacherSpec(name="resnet8", kwargs={}, weights=weights)] if weights else []
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        check_labels(loss, data, specs)
 
 
 def test_empty_or_missing_folders(tmp_path):

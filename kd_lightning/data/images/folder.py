@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from kd_lightning.data.class_folders import check_folder, split_folders
+from kd_lightning.data.class_folders import check_folder, has_classes, split_folders
 from kd_lightning.data.class_folders import scan as scan_classes
 from kd_lightning.data.find_files import FileKind
 from kd_lightning.data.images.photos import Photos
@@ -26,9 +26,10 @@ def images() -> FileKind:
 
 
 def scan(root: Path, used: Path | None = None) -> tuple[list[str], dict[Split, Photos]]:
-    """Return the class names (those of `train`, sorted) and the photos of the splits that are there.
+    """Return the class names, sorted, and the photos of the splits that are there.
 
-    One line for each folder tells what is left out.
+    A folder `train` without class folders has photos of unknown class; then those of `test` name the classes. One line
+    for each folder tells what is left out.
 
     Args:
         root: Folder of the splits.
@@ -38,8 +39,21 @@ def scan(root: Path, used: Path | None = None) -> tuple[list[str], dict[Split, P
         UserError: If the root, `train`, or images of a class are missing, or if the splits differ in classes.
     """
     kind = images()
-    classes, found = scan_classes(split_folders(root, kind.noun, used), kind)
-    return classes, {split: Photos(list(map(os.fsencode, files.paths)), files.labels) for split, files in found.items()}
+    places = split_folders(root, kind.noun, used)
+    photos: dict[Split, Photos] = {}
+    named: Split = "train"
+    if not has_classes(places["train"]) and (unlabeled := _unlabeled(kind, places["train"])):
+        if "test" not in places:
+            raise UserError(
+                f"{places['train']} has images, but no folder for each class; sort them into such folders, or, to "
+                f"train without labels, make {root / 'test'} with a folder for each class"
+            )
+        photos["train"], named = unlabeled, "test"
+        del places["train"]
+    classes, found = scan_classes(places, kind, named)
+    for split, files in found.items():
+        photos[split] = Photos(list(map(os.fsencode, files.paths)), files.labels)
+    return classes, photos
 
 
 def scan_unlabeled(root: Path) -> Photos:
@@ -49,9 +63,15 @@ def scan_unlabeled(root: Path) -> Photos:
         UserError: If there are none.
     """
     check_folder("data.unlabeled_root", root)
-    kind, left_out = images(), Counter[str]()
+    photos = _unlabeled(images(), root)
+    if not len(photos):
+        raise UserError(f"data.unlabeled_root={root} has no images")
+    return photos
+
+
+def _unlabeled(kind: FileKind, root: Path) -> Photos:
+    """Return the pictures at any depth below `root`; a line tells what is left out."""
+    left_out = Counter[str]()
     paths = kind.below(root, left_out)
     kind.tell(root, left_out)
-    if not paths:
-        raise UserError(f"data.unlabeled_root={root} has no images")
     return Photos(list(map(os.fsencode, paths)), [UNLABELED] * len(paths))

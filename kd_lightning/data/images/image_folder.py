@@ -20,7 +20,7 @@ from kd_lightning.data.images.photos import Photos
 from kd_lightning.data.images.stream import StreamedImages
 from kd_lightning.data.module import Split
 from kd_lightning.data.split import stratified_fraction
-from kd_lightning.types import Source
+from kd_lightning.types import UNLABELED, Source
 from kd_lightning.utils.checks import UserError, integer, number
 from kd_lightning.utils.console import say
 
@@ -35,7 +35,8 @@ class ImageFolderDataModule(ImageDataModule):
     and the center cut out. `classes` reads folder names, so it needs the disk.
 
     Args:
-        root: Folder with `train/<class>/*` and, if they exist, `val/<class>/*` and `test/<class>/*`.
+        root: Folder with `train/<class>/*` and, if they exist, `val/<class>/*` and `test/<class>/*`. With `test` there
+            may be `train/*` without classes, for training without labels.
         image_size: Height and width in pixels.
         val_size: Fraction of `train` that is held out, stratified, if there is no folder `val`; 0 for none.
         test_size: Fraction of `train` that is held out, stratified, if there is no folder `test`.
@@ -123,12 +124,22 @@ class ImageFolderDataModule(ImageDataModule):
         photos: dict[Split, Photos] = {"val": Photos(), **self._scanned[1]}
         check_repeats({str(split): part for split, part in photos.items()})
         sizes: dict[Split, float] = {"test": self.test_size, "val": self.val_size}
+        if (photos["train"].labels == UNLABELED).all():
+            self._tell_unlabeled(photos)
+            return photos
         missing = [split for split, fraction in sizes.items() if not photos.get(split) and fraction]
         self._check_classes(photos["train"], missing)
         for split in missing:
             photos["train"], photos[split] = self._hold_out(photos["train"], split, sizes[split])
         self._check_val(photos, held_out="val" in missing)
         return photos
+
+    def _tell_unlabeled(self, photos: Mapping[Split, Photos]) -> None:
+        """Tell that `train` has no labels, and what that means for validation."""
+        val = "" if photos["val"] else f", and without validation, for which {self.root / 'val'} is missing"
+        say(f"{self.root / 'train'} has no folders of classes: {len(photos['train'])} images without labels{val}")
+        if photos["val"]:
+            self._check_val(photos, held_out=False)
 
     def _check_classes(self, photos: Photos, missing: list[Split]) -> None:
         """Raise UserError if a class of `train` cannot be divided into it and the `missing` splits."""
