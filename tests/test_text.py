@@ -10,6 +10,7 @@ import torch
 
 import kd_lightning
 from kd_lightning import compare, compress, export, measure, predict, runs
+from kd_lightning.deploy.files.recurrent import any_length
 from kd_lightning.evaluation.opened import open_run
 from kd_lightning.evaluation.record import evaluate
 from kd_lightning.models.text import TEXT
@@ -18,6 +19,7 @@ from kd_lightning.training.fill import fill
 from kd_lightning.training.run import train
 from kd_lightning.utils import latency
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.quiet import unlogged
 from tests.conftest import Finished, compose
 from tests.data.test_sentences import lines, write
 
@@ -227,6 +229,17 @@ def test_exported_for_sentences_of_any_length(
     torch.testing.assert_close(
         kd_lightning.load(out)("good").probabilities, expected.probabilities[:1], atol=1e-4, rtol=0
     )
+
+
+@torch.no_grad()
+def test_a_recurrent_layer_is_exported_for_any_length_after_an_export_for_one() -> None:
+    layer, x = torch.nn.LSTM(2, 2, batch_first=True).eval(), torch.zeros(1, 3, 2)
+    length = {1: torch.export.Dim("length", max=8)}
+    with unlogged():  # torch warns of its own code
+        torch.export.export(layer, (x,), strict=False)
+        with any_length():
+            program = torch.export.export(layer, (x,), dynamic_shapes=(length,), strict=False)
+    assert program.module()(torch.zeros(1, 5, 2))[0].shape == (1, 5, 2)
 
 
 def test_exported_for_one_sentence(distilled: Path, command: Command, tmp_path: Path) -> None:

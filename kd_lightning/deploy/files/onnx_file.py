@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from kd_lightning.deploy.files.card import OUTPUT, dump, dynamic_shapes, input_name, output_names
+from kd_lightning.deploy.files.recurrent import any_length
 from kd_lightning.runs.students import KEY
 from kd_lightning.types import StudentCard
 
@@ -27,7 +28,7 @@ def write(network: nn.Module, card: StudentCard, example: Any, path: Path) -> No
         Exception: Whatever torch.onnx raises about an operation that it cannot export.
     """
     shapes = dynamic_shapes(card, example)
-    with torch.no_grad():
+    with torch.no_grad(), any_length():
         program: Any = torch.onnx.export(
             network,
             (example, {}),  # torch.onnx takes a dictionary at the end for keyword arguments

@@ -11,6 +11,7 @@ from torch import nn
 
 from kd_lightning.deploy.files.card import dump, dynamic_shapes, parse
 from kd_lightning.deploy.files.network import Network
+from kd_lightning.deploy.files.recurrent import any_length
 from kd_lightning.models.checkpoints import load_weights
 from kd_lightning.runs.students import KEY, build_student
 from kd_lightning.types import StudentCard
@@ -21,7 +22,7 @@ Answer = Callable[[Any], Any]
 def write_pt2(network: nn.Module, card: StudentCard, example: Any, path: Path) -> None:
     """Write an exported program; see `onnx_file.write`."""
     shapes = dynamic_shapes(card, example)
-    with torch.no_grad():
+    with torch.no_grad(), any_length():
         program = torch.export.export(
             network, (example,), dynamic_shapes=None if shapes is None else (shapes,), strict=False
         )
