@@ -56,6 +56,11 @@ def model_names() -> tuple[str, ...]:
     return (*SMALL_STEM, *BUILT_IN)
 
 
+def is_built_in(name: str, image_size: int) -> bool:
+    """Return whether `name` means a net of `BUILT_IN` for images of this size, in pixels."""
+    return name in BUILT_IN and (image_size <= SMALL_IMAGE or name not in torchvision_names())
+
+
 def create_model(
     name: str,
     num_classes: int,
@@ -116,10 +121,9 @@ def _single(
             f"{key}: {name} is a network for images, and this data set has none; give {''.join(own)}a dotted path"
         )
     image_size = facts["image_size"]
-    small = image_size <= SMALL_IMAGE
-    if name in SMALL_STEM and small:
+    if name in SMALL_STEM and image_size <= SMALL_IMAGE:
         return small_stem_resnet(name, num_classes, pretrained, key, kwargs)
-    if name in BUILT_IN and (small or name not in torchvision_names()):
+    if is_built_in(name, image_size):
         if pretrained:
             raise UserError(
                 f"{key}: {name!r} has no ImageNet weights; do without them, or take a model that has them: "

@@ -88,6 +88,8 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     check_limits(trainer, data)
     student, card = _student(cfg.model, data, cfg.seed)
     check_single(student, data, processes)
+    if str(cfg.trainer.precision) == "auto" and trainer.accelerator == "cpu" and _is_depthwise(student):
+        trainer.precision = "32-true"  # in bf16 a CPU takes up to twice as long for the gradients of such convolutions
     teachers = open_teachers(specs, data)
     prepare_loss(loss, student, teachers, data, card, cfg.seed)
     for spec in specs:
@@ -125,15 +127,18 @@ def _student(model: DictConfig, data: DataModule, seed: int) -> tuple[nn.Module,
         words = " ".join(override(f"data.{key}", value) for key, value in needs.items())
         raise UserError(f"model.student={model.student} prepares its inputs by itself: write {words}")
     pl.seed_everything(seed, workers=True, verbose=False)
-    student = create_model(
-        model.student, kwargs=kwargs, pretrained=model.student_pretrained, key="model.student", **facts
-    )
+    key = "model.student" + ", model.student_pretrained=true" * model.student_pretrained
+    student = create_model(model.student, kwargs=kwargs, pretrained=model.student_pretrained, key=key, **facts)
     if model.student_weights:
         load_weights(student, weights_file(model.student_weights, "model.student_weights"), "model.student_weights")
     if isinstance(student, DescribesItself):
         kwargs = student.card_kwargs
     card = StudentCard(model.student, kwargs, list(data.classes), facts, data.preprocessing())
     return student.to(memory_format=torch.channels_last), card
+
+
+def _is_depthwise(network: nn.Module) -> bool:
+    return any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in network.modules())
 
 
 def _calibrates(model: DictConfig, data: DataModule) -> bool:
