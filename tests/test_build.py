@@ -6,7 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from kd_lightning.config import build
+from kd_lightning.training.build import build_experiment
 from kd_lightning.training.optimizer import build_optimizer
+from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError
 from tests.conftest import compose
 
@@ -52,3 +54,13 @@ def test_switches_of_an_optimizer_are_true_or_false() -> None:
     config = compose("optimizer.nesterov=abc")
     with pytest.raises(UserError, match=r"optimizer\.nesterov must be one of True, False, got 'abc'"):
         build_optimizer(config.optimizer, config.scheduler, 1, 64)
+
+
+@pytest.mark.parametrize(("student", "wanted"), [("resnet8", "bf16-mixed"), ("shufflenetv2", "32-true")])
+def test_depthwise_convolutions_run_in_float32_on_a_cpu_that_is_fast_in_bf16(student, wanted, monkeypatch) -> None:
+    monkeypatch.setattr(hardware, "fast_bf16", lambda accelerator: True)
+    words = ("data=digits", "loss=ce", "trainer.accelerator=cpu")
+    assert (
+        build_experiment(compose(*words, f"model.student={student}", "trainer.precision=auto")).trainer.precision
+        == wanted
+    )

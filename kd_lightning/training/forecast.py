@@ -1,5 +1,6 @@
 """A forecast of how long a training takes on this machine, told after its first few steps."""
 
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,8 @@ SECONDS = 1.0
 LONG = 3 * 3600
 """Seconds from which on a CPU is not the place for it."""
 SHORTER = (
-    "         That is long for a CPU. Shorter: {};\n"
-    "         fewer epochs (trainer.max_epochs=…, teacher_stage.max_epochs=…); a teacher that is trained\n"
-    "         (model.teacher_weights=PATH). To see it work in a minute: experiment=quickstart"
+    "That is long for a CPU. Shorter: {}; fewer epochs (trainer.max_epochs=…, teacher_stage.max_epochs=…); a teacher "
+    "that is trained (model.teacher_weights=PATH). To see it work in a minute: experiment=quickstart"
 )
 
 _later: ContextVar[float] = ContextVar("later", default=0.0)
@@ -54,6 +54,11 @@ class Forecast(pl.Callback):
         """Seconds of the whole stage from its first step on; None before it was measured."""
         self._since, self._steps, self._first = 0.0, -1, 0
 
+    @property
+    def stage(self) -> str:
+        """`teacher` if a student follows, else `student`."""
+        return "teacher" if self.later else "student"
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._first = trainer.global_step  # not 0 where it goes on
 
@@ -74,7 +79,7 @@ class Forecast(pl.Callback):
         self.seconds = pace * batches * (1 + self._evaluated / 3)  # no backward pass, which costs two
         self.seconds += ahead * batches / trainer.num_training_batches  # later epochs ask the teacher less
         epochs = trainer.max_epochs
-        told = f"{'teacher' if self.later else 'student'}: about {duration(self.seconds)} here for {epochs} "
+        told = f"{self.stage}: about {duration(self.seconds)} here for {epochs} "
         told += "epoch" + "s" * (epochs != 1)
         told += f" ({1000 * pace:.0f} ms a step)"
         later = self.later * self.seconds
@@ -89,7 +94,7 @@ class Forecast(pl.Callback):
             told += f"; all {sweep.runs} runs about {duration(total)}, if they are alike"
         say(told, detail=total < 60)
         if total > LONG and trainer.strategy.root_device.type == "cpu":
-            say(SHORTER.format(self._cheaper))
+            say(textwrap.indent(textwrap.fill(SHORTER.format(self._cheaper), 71, break_on_hyphens=False), " " * 9))
 
 
 def _now(device: torch.device) -> float:

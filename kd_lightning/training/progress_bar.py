@@ -15,7 +15,7 @@ from kd_lightning.utils.console import above
 
 
 class Bar(RichProgressBar):
-    """Lightning's bar in 80 columns: loss and accuracy of the last window, validation accuracy, speed, time left."""
+    """Lightning's bar in 80 columns: what is trained, loss and accuracy of the last window, validation, time left."""
 
     def __init__(self, log: TrainLog, forecast: Forecast) -> None:
         super().__init__(refresh_rate=10, leave=False, theme=RichProgressBarTheme(metrics_text_delimiter=" "))
@@ -38,6 +38,17 @@ class Bar(RichProgressBar):
     def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
         return [TextColumn("{task.description}"), BarColumn(bar_width=4), MofNCompleteColumn()]
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"{self._forecast.stage} {current_epoch + 1}/{self.trainer.max_epochs}"
+
+    @property
+    def validation_description(self) -> str:
+        return "validation"
+
+    @property
+    def test_description(self) -> str:
+        return "test"
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._started = (trainer.global_step, time.perf_counter())
@@ -56,7 +67,6 @@ class Bar(RichProgressBar):
         metrics = {"loss": f"{latest['loss']:.2f}", "acc": f"{latest['accuracy']:.0%}"}
         if "val/accuracy" in trainer.callback_metrics:
             metrics["val"] = f"{trainer.callback_metrics['val/accuracy']:.1%}"
-        metrics["img/s"] = f"{latest['images_per_second']:.0f}"
         return metrics | {"left": self._time_left(trainer)}
 
     def _time_left(self, trainer: pl.Trainer) -> str:

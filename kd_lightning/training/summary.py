@@ -45,6 +45,7 @@ def heading(cfg: DictConfig, run: Experiment) -> str:
     """Return one line on what will be trained on what, with the values that were resolved for this machine."""
     sizes, trainer = run.data.sizes, run.trainer
     student = student_name(cfg.model.student, cfg.model.student_kwargs)
+    student += " (pretrained)" * cfg.model.student_pretrained
     who = f"{teacher_name(cfg)} → {student}" if run.teachers else student
     counts = " / ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test"))
     precision = f"{trainer.precision}{', compiled' * (run.compile is not None)}"

@@ -134,6 +134,20 @@ def test_photos_come_with_a_recipe_that_words_replace():
     assert compose("data=digits").optimizer._target_ == "torch.optim.SGD"
 
 
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["model.teacher_weights=imagenet"], True),
+        (["model.teacher=[resnet50,vgg11]", "model.teacher_weights=[auto,imagenet]"], True),
+        (["model.teacher_weights=imagenet", "model.student_pretrained=false"], False),
+        (["model.teacher_weights=imagenet", "model.student=resnet20"], False),  # it has none
+        ([], False),
+    ],
+)
+def test_a_student_of_photos_starts_as_its_teacher(words, wanted):
+    assert compose("data=image_folder", "data.root=photos", *words).model.student_pretrained is wanted
+
+
 def empty_class(root: Path) -> None:
     for path in (root / "train" / "dog").rglob("*.*"):
         path.unlink()

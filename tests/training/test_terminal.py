@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
@@ -14,6 +15,7 @@ from kd_lightning.runs import names
 from kd_lightning.runs.command import Command, Sweep
 from kd_lightning.training import forecast
 from kd_lightning.training.forecast import duration
+from kd_lightning.training.progress_bar import Bar
 from kd_lightning.utils.console import above, say
 from tests.conftest import TINY, Finished
 
@@ -32,12 +34,14 @@ def test_each_stage_says_first_how_long_it_takes(cli: Cli) -> None:
 
 def test_what_is_long_for_a_cpu_is_told_with_what_to_run_instead(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecast, "LONG", 0.0)
-    assert "That is long for a CPU. Shorter: fewer images (data.train_size=5000)" in cli("loss=ce").out
+    told = cli("loss=ce").out
+    assert "That is long for a CPU. Shorter: fewer images (data.train_size=5000)" in told
+    assert all(len(line) <= 80 for line in told[told.index("That is long") :].splitlines() if line[:9].isspace())
 
 
 def test_nothing_unlabelled_is_left_on_the_terminal(cli: Cli) -> None:
     done = cli(*BAR, "loss=ce", tiny=False)
-    assert done.status == 0 and "Validation" not in done.out and "Testing" not in done.out
+    assert done.status == 0 and not re.search(r"^(validation|test) ", done.out, re.M)
 
 
 def test_a_sweep_is_one_line_for_each_run_and_one_table(cli: Cli, teacher_run: Path) -> None:
@@ -66,6 +70,12 @@ def test_names_of_runs_tell_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Command(), "sweep", Sweep(("loss", "loss.temperature", "seed"), 8))
     assert names.sweep_name(7, typed) == "7_kd_T4_seed1"
     assert "/" not in names.sweep_name(0, ["loss=my/path = x", "seed=../1"])
+
+
+def test_the_bar_says_what_is_trained_and_counts_epochs_from_one() -> None:
+    bar = Bar(Mock(), Mock(stage="teacher"))
+    bar._trainer = Mock(max_epochs=20)
+    assert bar._get_train_description(0) == "teacher 1/20"
 
 
 def test_a_line_goes_above_the_bar_not_into_it() -> None:

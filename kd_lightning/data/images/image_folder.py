@@ -51,7 +51,6 @@ class ImageFolderDataModule(ImageDataModule):
 
     name = "image_folder"
     margin = 8 / 7
-    cheaper = "smaller images (data.image_size=128), a smaller student (model.student=mobilenet_v3_small)"
 
     def __init__(
         self,
@@ -70,6 +69,8 @@ class ImageFolderDataModule(ImageDataModule):
         super().__init__(normalize=normalize, batch_size=batch_size, **common)
         self.root = folder_path("data.root", root)
         self.image_size = integer("data.image_size", image_size, ge=1)
+        self.cheaper = "smaller images (data.image_size=128), " * (self.image_size > 128)
+        self.cheaper += "smaller networks (model.teacher=resnet18 model.student=mobilenet_v3_small)"
         self.val_size = number("data.val_size", val_size, ge=0, le=0.9)
         self.test_size = number("data.test_size", test_size, gt=0, le=0.9)
         self.augment = PhotoAugment.parse(augment)
