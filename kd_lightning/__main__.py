@@ -6,6 +6,7 @@ import sys
 from kd_lightning import listing
 from kd_lightning.utils import names
 from kd_lightning.utils.checks import did_you_mean
+from kd_lightning.utils.signals import piped
 
 COMMANDS = {
     "train": "train a student, or a whole sweep of them",
@@ -37,7 +38,8 @@ def main() -> None:
         if rest:
             print(f"usage: kd {name}\n\n{LISTS[name].capitalize()}, one line each.")
             sys.exit(0 if rest[0] in ("-h", "--help") else 2)
-        print("\n".join(LISTED[name]()))
+        with piped():
+            print("\n".join(LISTED[name]()))
     else:
         print(f"error: kd has no command {name!r}{did_you_mean(name, COMMANDS | LISTS)}\n{usage()}", file=sys.stderr)
         sys.exit(2)

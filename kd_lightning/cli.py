@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kd_lightning import runs
 from kd_lightning.config import CONF_DIR
 from kd_lightning.utils.checks import UserError, did_you_mean
-from kd_lightning.utils.signals import stoppable
+from kd_lightning.utils.signals import piped, stoppable
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def clear_errors() -> Iterator[None]:
     """Turn what Hydra, our checks and the disk raise into one line on stderr, and signals into exit statuses."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting itself
     try:
-        with stoppable():
+        with stoppable(), piped():
             yield
     except (UserError, HydraException, OmegaConfBaseException) as e:
         sys.exit(fail(e))

@@ -10,6 +10,7 @@ import pytest
 
 from kd_lightning import __main__ as kd
 from kd_lightning import cache
+from kd_lightning.cli import clear_errors
 from kd_lightning.config import CONF_DIR
 from kd_lightning.models import model_names
 from tests.conftest import Finished, environment, fresh_process
@@ -76,6 +77,15 @@ def test_train_is_the_command_that_it_was(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: unknown option loss=no_such_loss")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_reader_that_has_enough_ends_the_command_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(SystemExit, match="141"), clear_errors():
+            print("a line")
 
 
 def test_cache_as_module_has_a_help_of_its_own(command: Callable[..., Finished]) -> None:

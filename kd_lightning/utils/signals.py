@@ -1,7 +1,8 @@
-"""Signals that ask a program to end: SIGTERM of a queue or `kill`, SIGINT of Ctrl-C."""
+"""What asks a program to end: SIGTERM of a queue or `kill`, SIGINT of Ctrl-C, `| head` that has read enough."""
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -50,6 +51,19 @@ def stoppable() -> Iterator[None]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+@contextmanager
+def piped() -> Iterator[None]:
+    """End with status 141 and no further word where the program that reads our output has ended, as `head` does."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def _is_importing(frame: Any) -> bool:
