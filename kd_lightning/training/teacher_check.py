@@ -33,7 +33,7 @@ NEARLY_ONE_HOT = (
 )
 GAINED = (
     "The teacher is nearly one-hot on the training images. With such a teacher, loss=kd_cifar (0.1·CE + 0.9·T²·KL, T 4)"
-    "\ngained 3.0 points over plain training (ResNet-8 on CIFAR-10, docs/results.md)."
+    "\ngained 2.7 points over plain training (ResNet-8 on CIFAR-10, docs/results.md)."
 )
 """Told at the end of a run with such a teacher and a low temperature; as measured, docs/results.md."""
 FEW = 100
