@@ -68,7 +68,7 @@ class RecordingPredictor:
         if cut := sum(one.cut for one in heard):
             yield f"{cut} of {len(done)} are longer than {front.seconds:g} s; their middle was heard."
         if silent := sum(not one.wave.any() for one in heard):
-            yield f"{silent} of {len(done)} are silent."
+            yield f"Silent: {silent} of {len(done)}."
 
 
 def predict(

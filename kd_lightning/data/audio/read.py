@@ -64,7 +64,8 @@ def read(path: Path, rate: int, samples: int) -> Recording:
             cut = file.frames > length
             given, channels = int(file.samplerate), int(file.channels)
     except (OSError, RuntimeError, ValueError) as e:  # LibsndfileError is a RuntimeError
-        raise UserError(f"cannot read {printable(path)}: {_reason(e)}") from e
+        why = _reason(e) if path.is_file() else "there is no such file"
+        raise UserError(f"cannot read {printable(path)}: {why}") from e
     if not len(found):
         raise EmptyRecording(f"{printable(path)} is empty: a recording of 0 seconds")
     if not np.isfinite(found).all():
