@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from kd_lightning.plots.style import COLORS, INK, VERDICT_COLORS, WIDTH
+from kd_lightning.plots.style import COLORS, INK, VERDICT_COLORS, WIDTH, plain_numbers
 
 _ORANGE, _BLUE, _FADE = (0.87, 0.48, 0.15), (0.23, 0.51, 0.77), np.linspace(0, 1, 128)
 _SPREAD = ListedColormap(  # transparent at 0, so that it looks right on a light page and on a dark one
@@ -162,8 +162,7 @@ def cost_figure(panels: Mapping[str, Sequence[tuple[float, float, bool]]]) -> Fi
         axes.set(xlabel=title, ylabel="test accuracy, %")
         if max(x for x, _, _ in points) > 3 * min(x for x, _, _ in points):  # else hardly a number would be on it
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-            axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else "")
+            plain_numbers(axes.xaxis)
         axes.grid(color=INK, alpha=0.1)
         axes.legend()
     return figure

@@ -5,6 +5,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from kd_lightning.plots.style import plain_numbers
+
 COLORS = {"eager": "#1f77b4", "compiled": "#9467bd", "onnx": "#d62728", "pt2": "#2ca02c"}
 
 
@@ -29,6 +31,7 @@ def deployment_figure(rows: Sequence[Mapping[str, Any]], conditions: str) -> Fig
         place = (row["median_ms"], 100 * row["accuracy"])
         axes.annotate(str(models[row["model"]]), place, ha="center", va="center", fontsize=8)
     axes.set(xscale="log", xlabel="latency of one sample, ms (log scale)", ylabel="accuracy on test, %")
+    plain_numbers(axes.xaxis)
     axes.grid(alpha=0.3, which="both")
     legend = axes.legend(title="runtime", frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     for handle in legend.legend_handles:

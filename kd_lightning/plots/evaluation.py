@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from kd_lightning.plots.style import plain_numbers
 from kd_lightning.utils.files import write_whole
 
 STUDENT, TEACHER = "#1f77b4", "#ff7f0e"
@@ -56,9 +57,11 @@ def _reliability(top: Any, below: Any, title: str, scores: Mapping[str, Any], co
     for some, alpha in ((bins["count"] >= 10, 1.0), (full & (bins["count"] < 10), 0.3)):
         top.bar(centers[some], bins["accuracy"][some], 0.9 / n, color=color, alpha=alpha)
     top.plot(bins["confidence"][full], bins["confidence"][full], "_", color="black", markersize=10)
-    top.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"{title}: ECE {scores['ece']:.3f}")
+    top.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    top.set_title(f"{title}: ECE {scores['ece']:.3f}", fontsize=10)
     below.bar(centers, np.maximum(bins["count"], 0.1), 0.9 / n, color="gray")
     below.set(yscale="log", ylim=(0.5, None), xlabel="confidence", ylabel="samples")
+    plain_numbers(below.yaxis, between="")
 
 
 def per_class_figure(per_class: Mapping[str, Sequence[float | None]], classes: Sequence[str]) -> Figure:

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 from cycler import cycler
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 INK = "#010203"  # drawn with it, shown in the colour of the page's text
@@ -26,6 +27,15 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "axes.unicode_minus": False,
 }
+
+
+def plain_numbers(axis: Axis, between: str = "25") -> None:
+    """Write 1, 10 and so on, and the numbers that begin with one of `between`, at a logarithmic axis.
+
+    Matplotlib writes powers as formulas, and those are not drawn, see `plots`.
+    """
+    axis.set_major_formatter(lambda x, _: f"{x:g}")
+    axis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in between else "")
 
 
 def draw(name: str, make: Callable[..., Figure | None], *args: Any) -> str:
