@@ -25,7 +25,8 @@ from kd_lightning.teachers.cache.storage import CacheSpec
 from kd_lightning.teachers.opened import OpenedTeacher, open_teachers
 from kd_lightning.teachers.stored import NAME
 from kd_lightning.training.extras import check_extras
-from kd_lightning.training.objective import build_loss, check_labels, prepare_loss
+from kd_lightning.training.label_checks import check_labels
+from kd_lightning.training.objective import build_loss, prepare_loss
 from kd_lightning.training.optimizer import build_optimizer, can_fuse
 from kd_lightning.training.tasks import model_of
 from kd_lightning.training.teacher_stage import check_stage

@@ -19,7 +19,8 @@ from kd_lightning.losses.tasks import Tasks
 from kd_lightning.models.heads import check_answer
 from kd_lightning.models.probe import Probe
 from kd_lightning.runs.students import build_student
-from kd_lightning.teachers.opened import OpenedTeacher, TeacherSpec
+from kd_lightning.teachers.opened import OpenedTeacher
+from kd_lightning.training.label_checks import check_unlabeled
 from kd_lightning.training.tasks import TASKS, check_tasks, model_of
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError, number, of_task
@@ -167,37 +168,6 @@ class LogitsOnly(Probe):
     def layers(self, wanted: Any, key: str) -> tuple[str, ...]:
         """Raise UserError: there are none."""
         return (self.head_name,)
-
-
-def check_labels(loss: Distillation | Tasks, data: DataModule, specs: Sequence[TeacherSpec]) -> None:
-    """Raise UserError if no training sample has a label, and the loss or a teacher that is trained here wants some."""
-    for task in loss.tasks:
-        own, labelled = loss.of(task), data.of(task).labelled
-        if labelled is None or len(labelled):
-            continue
-        with of_task(task):
-            if not own.needs_teacher or own.method.ce_weight.largest > 0:
-                raise UserError(
-                    "loss: no training sample has a label, and this loss learns from labels; use loss=kd_only, or "
-                    "another with a teacher and loss.ce_weight=0"
-                )
-            if any(spec.is_trained_here for spec in specs if spec.task == task):
-                raise UserError(
-                    "model.teacher_weights: no training sample has a label, so no teacher can be trained here; give "
-                    "the weights of one that knows these classes"
-                )
-
-
-def check_unlabeled(loss: Distillation, labelled: int, samples: int) -> None:
-    """Raise UserError if the loss reads labels in more places than the cross-entropy, which skips unknown ones."""
-    reads = [type(m).__name__ for m in loss.modules() if isinstance(m, Method) and m.needs_labels]
-    if loss.fusion.reads_labels:
-        reads.append(f"loss.fusion={loss.fusion.fusion}")
-    if reads:
-        raise UserError(
-            f"loss: {samples - labelled} of {samples} training samples have no label (data.label_fraction, "
-            f"data.unlabeled_root), but {', '.join(reads)} reads labels; use loss=kd_only, kd_cifar or another"
-        )
 
 
 def check_logits(probe: Probe, classes: Mapping[str, int], key: str) -> None:

@@ -21,7 +21,8 @@ from kd_lightning.training.forecast import Forecast, followed_by
 from kd_lightning.training.nonfinite import Diverged
 from kd_lightning.training.record import Taught, keep, run_metrics, teacher_metrics
 from kd_lightning.training.summary import heading, model_size, result_line, work
-from kd_lightning.training.teacher_check import GAINED, check_teacher, too_sure
+from kd_lightning.training.sure_teachers import GAINED, too_sure
+from kd_lightning.training.teacher_check import check_teacher
 from kd_lightning.training.teacher_stage import teacher_folder, trained_teacher
 from kd_lightning.training.testing import test
 from kd_lightning.training.trainer import build_trainer, is_trial

@@ -12,7 +12,7 @@ from kd_lightning.data import DigitsDataModule, ImageFolderDataModule, Preproces
 from kd_lightning.losses import CE, KD
 from kd_lightning.losses.distillation import Distillation
 from kd_lightning.teachers.opened import TeacherSpec
-from kd_lightning.training.objective import check_labels
+from kd_lightning.training.label_checks import check_labels
 from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import UserError
 

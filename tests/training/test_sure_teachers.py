@@ -6,7 +6,7 @@ import pytest
 
 from kd_lightning import KD
 from kd_lightning.losses.distillation import Distillation
-from kd_lightning.training.teacher_check import ONE_HOT, wants_temperature
+from kd_lightning.training.sure_teachers import ONE_HOT, wants_temperature
 
 SURE = 0.5 * ONE_HOT * math.log(10)  # nats, of ten classes
 
