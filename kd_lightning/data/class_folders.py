@@ -50,6 +50,10 @@ def split_folders(root: Path, noun: str, used: Path | None = None) -> dict[Split
     if not (root / "train").is_dir():
         there = sorted(p.name for p in root.iterdir() if p.is_dir())
         hint = did_you_mean("train", there) or f"; it has {', '.join(there) or 'no folders'}"
+        if root.resolve().name in SPLITS:
+            hint = f"; give the folder above it: data.root={root.parent}"
+        elif there and hint.startswith("; it has"):
+            hint += f": if these are the classes, move them into {root / 'train'}"
         raise UserError(f"data.root={root} must have a folder train with one folder of {noun} per class{hint}")
     _tell_beside(root, used)
     return {split: root / split for split in SPLITS if (root / split).is_dir()}
@@ -102,7 +106,7 @@ def _tell_beside(root: Path, used: Path | None) -> None:
     beside = [path for path in root.iterdir() if path.is_dir() and path.name not in SPLITS]
     names = sorted(printable(path.name) for path in beside if not is_hidden(path.name) and path != used)
     if names:
-        say(f"{root}: left out {', '.join(names)}; the folders of the splits are train, val and test")
+        say(f"{root}: left out {', '.join(names)}; rename what is a split to train, val or test")
 
 
 def _beside_classes(folder: Path) -> Counter[str]:

@@ -187,7 +187,7 @@ def twin_names(root: Path) -> None:
     ("spoil", "message"),
     [
         (lambda root: (root / "train").rename(root / "training"), "must have a folder train .*did you mean 'training'"),
-        (lambda root: (root / "train").rename(root / "photos"), "must have a folder train .*it has photos"),
+        (lambda root: (root / "train").rename(root / "photos"), "it has photos: if these are .* move them into .*/train"),
         (empty_class, "class folder .*train/dog has no images"),
         (truncated, r"cannot read .*train/dog/0.jpg \(.*truncated"),
         (lambda root: (root / "train" / "cat" / "x.png").write_text("hello"), r"cannot read .*x.png \(not an image\)"),
@@ -294,7 +294,7 @@ def test_a_folder_beside_the_splits_is_told_unless_it_is_used(root, capsys):
     for name in ("valid", "more", ".cache"):
         photo(root / name / "cat" / "0.jpg")
     make(root, unlabeled_root=root / "more").setup()
-    assert f"{root}: left out valid; the folders of the splits are train, val and test\n" in capsys.readouterr().out
+    assert f"{root}: left out valid; rename what is a split to train, val or test\n" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_read_is_told(root, capsys, monkeypatch):
@@ -363,7 +363,7 @@ def test_copies_never_lie_in_two_splits(root, capsys):
 def test_a_copy_in_another_class_is_told(root, capsys):
     (root / "train" / "dog" / "0.jpg").write_bytes((root / "train" / "cat" / "0.jpg").read_bytes())
     make(root).setup()
-    assert "warning: 1 pictures of train have a copy in another class" in capsys.readouterr().out
+    assert "warning: 1 picture of train has a copy in another class" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

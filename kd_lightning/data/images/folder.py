@@ -21,7 +21,8 @@ _HEIC = dict.fromkeys((".heic", ".heif"), "pip install 'kd_lightning[heic]' read
 def images() -> FileKind:
     """Return the files that PIL can decode, with the plug-ins that are installed."""
     forms = Image.registered_extensions().items()
-    readable = [suffix for suffix, form in forms if form in Image.OPEN and form not in _NO_PICTURES]
+    opened = {*Image.OPEN, "MPO"} - {*_NO_PICTURES}  # PIL opens MPO, which many cameras write, as a kind of JPEG
+    readable = [suffix for suffix, form in forms if form in opened]
     return FileKind("images", frozenset(readable), _HEIC)
 
 

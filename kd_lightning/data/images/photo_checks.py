@@ -50,7 +50,8 @@ def check_repeats(splits: Mapping[str, Photos]) -> None:
         if len(other):
             i = int(other[0])
             twin = photos.path(int(first[inverse[i]]))
+            have = "picture of {} has" if len(other) == 1 else "pictures of {} have"
             say(
-                f"warning: {len(other)} pictures of {split} have a copy in another class, such as "
+                f"warning: {len(other)} {have.format(split)} a copy in another class, such as "
                 f"{printable(photos.path(i))} and {printable(twin)}; a model cannot tell them apart"
             )
