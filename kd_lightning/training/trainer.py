@@ -63,6 +63,8 @@ def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
     integer("trainer.max_steps", node.max_steps, ge=-1)
     if node.max_steps == 0:
         raise UserError("trainer.max_steps must be -1 (no limit) or >= 1, got 0")
+    if not isinstance(node.max_time, str | DictConfig | None):
+        raise UserError(f"trainer.max_time must be DD:HH:MM:SS or {{hours: …}}, got {node.max_time!r}")
     integer("trainer.skip_nonfinite", node.skip_nonfinite, ge=0)
     _check_kept(node)
     choice("trainer.profiler", node.profiler, (None, *PROFILERS))

@@ -84,7 +84,7 @@ def test_callbacks_are_for_the_student_not_for_its_teacher(tmp_path: Path) -> No
         (["+trainer.logger={_target_: lightning.pytorch.loggers.CSVLogger}"], "trainer.logger: loggers have a group"),
         (["+trainer.barebones=true"], "trainer.barebones: "),
         (["+trainer.max_epoch=3"], "did you mean 'max_epochs'?"),
-        (["+trainer.foo=3"], "Lightning's Trainer has no such argument"),
+        (["trainer.max_time=5"], "trainer.max_time must be DD:HH:MM:SS"),
         (["trainer.precision=true"], "trainer.precision must be one of"),
         (["trainer.precision=16-mixed"], "needs a GPU"),
         (["trainer.fast_dev_run=-1"], "trainer.fast_dev_run must be a whole number >= 0"),
