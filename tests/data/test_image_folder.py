@@ -187,7 +187,7 @@ def twin_names(root: Path) -> None:
     ("spoil", "message"),
     [
         (lambda root: (root / "train").rename(root / "training"), "must have a folder train .*did you mean 'training'"),
-        (lambda root: (root / "train").rename(root / "photos"), "it has photos: if these are .* move them into .*/train"),
+        (lambda root: (root / "train").rename(root / "photos"), "it has photos: if these .* move them into .*/train"),
         (empty_class, "class folder .*train/dog has no images"),
         (truncated, r"cannot read .*train/dog/0.jpg \(.*truncated"),
         (lambda root: (root / "train" / "cat" / "x.png").write_text("hello"), r"cannot read .*x.png \(not an image\)"),
