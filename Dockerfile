@@ -1,6 +1,7 @@
 # CPU image. Build and run:
 #   docker build -t kd_lightning .
 #   docker run --rm -v "$PWD/outputs:/work/outputs" kd_lightning train experiment=quickstart
+# Folders of photos and recordings are read by several processes, which share memory: add --shm-size=1g.
 # The commands are the README's, with torch's CPU wheels, which are a tenth as large.
 FROM python:3.11-slim
 COPY . /src

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from kd_lightning.evaluation.corruptions import CORRUPTIONS
+from kd_lightning.utils.calibration import FEWEST
 from kd_lightning.utils.names import task_name
 from kd_lightning.utils.tables import Column, terminal
 
@@ -92,7 +93,7 @@ def conditions(values: Mapping[str, Any]) -> str:
     """Return the lines below the table: what was measured on what."""
     values = next(iter(values["tasks"].values())) if "tasks" in values else values
     sizes, kind = values["data"]["sizes"], values["data"]["kind"]
-    fitted = f"; temperatures were fitted on {sizes['val']:,} validation samples" if sizes["val"] else ""
+    fitted = f"; temperatures were fitted on {sizes['val']:,} validation samples" if sizes["val"] >= FEWEST else ""
     lines = [f"{sizes['test']:,} test samples{fitted}."]
     if values["images"]:
         lines.append(f"Corruptions: mean accuracy over 3 strengths, on {values['images']:,} test images.")

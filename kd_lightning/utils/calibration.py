@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BINS = 15
+FEWEST = 100
+"""Samples below which a fitted temperature says more about them than about the network."""
 MAX_TEMPERATURE = 10.0  # and at least 1/10: a network with very few errors would be sharpened without end
 
 
@@ -75,10 +77,10 @@ def fit_temperature(logits: Tensor, y: Tensor) -> float:
     """Return the temperature T in [1/10, 10] for which softmax(z/T) has the least NLL on logits `[N, C]`.
 
     Temperature scaling (Guo et al. 2017, arXiv 1706.04599, section 4.2): the predicted classes stay the same. Returns 1
-    if no label is missed, since the NLL would then fall without end for T → 0, and if no label is known.
+    if no label is missed, since the NLL would then fall without end for T → 0, and if fewer than `FEWEST` are known.
     """
     logits, y = labelled(logits, y)
-    if bool((logits.argmax(1) == y).all()):
+    if len(y) < FEWEST or bool((logits.argmax(1) == y).all()):
         return 1.0
     # The NLL is convex in 1/T, and its slope is mean(E[z] − z_y) with E under softmax(z/T): bisect for its zero.
     z = logits.double()

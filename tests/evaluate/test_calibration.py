@@ -7,7 +7,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kd_lightning.evaluation.scores import accuracy, fidelity, score
-from kd_lightning.utils.calibration import BINS, Reliability, brier, calibrated_scores, fit_temperature
+from kd_lightning.utils.calibration import BINS, FEWEST, Reliability, brier, calibrated_scores, fit_temperature
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = 3 * torch.randn(500, 7, generator=GENERATOR)
@@ -63,7 +63,12 @@ def test_calibrating_lowers_nll_and_ece_and_keeps_every_answer() -> None:
 
 def test_a_model_that_never_errs_is_left_as_it_is() -> None:
     """Any sharper answer would fit better still, and be ruined by the first error on test."""
-    assert fit_temperature(10 * torch.eye(4), torch.arange(4)) == 1
+    assert fit_temperature(10 * torch.eye(4).repeat(100, 1), torch.arange(4).repeat(100)) == 1
+
+
+def test_few_samples_fit_no_temperature() -> None:
+    assert fit_temperature(LOGITS[: FEWEST - 1], LABELS[: FEWEST - 1]) == 1
+    assert fit_temperature(LOGITS[:FEWEST], LABELS[:FEWEST]) > 1.5
 
 
 def test_scores_of_known_answers() -> None:
