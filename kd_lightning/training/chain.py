@@ -20,6 +20,7 @@ from kd_lightning.utils.checks import UserError, integer
 from kd_lightning.utils.console import say
 from kd_lightning.utils.distributed import tell
 from kd_lightning.utils.names import slug
+from kd_lightning.utils.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def train_chain(cfg: DictConfig, out: Path) -> tuple[dict[str, Any], DictConfig]
     Raises:
         UserError: Before anything is trained, for a link that is no network or a value that does not fit.
     """
+    quiet()
     links = chain_links(cfg.model)
     check_chain(cfg, links)
     folders = [out / f"{i}_{slug(link.name)}" for i, link in enumerate(links)]

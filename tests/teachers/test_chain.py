@@ -1,5 +1,6 @@
 """A chain of teachers: each link is an ordinary run that the next one learns from, and is trained once."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 
 from kd_lightning import runs
 from kd_lightning.runs.students import load_student
-from kd_lightning.training.chain import chain_links, link_config
+from kd_lightning.training.chain import chain_links, link_config, train_chain
 from kd_lightning.utils.checks import UserError
 from tests.conftest import Finished, compose
 
@@ -131,3 +132,10 @@ def test_a_mistake_of_the_last_link_stops_the_first(cli: Cli) -> None:
 def test_one_link_is_an_error_of_the_list_itself() -> None:
     with pytest.raises(UserError, match="two or more"):
         chain_links(compose("model.chain=[resnet8]").model)
+
+
+def test_links_are_checked_without_lightnings_notices(tmp_path: Path) -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.INFO)  # as its import leaves it
+    with pytest.raises(UserError, match="two or more"):
+        train_chain(compose("model.chain=[resnet8]"), tmp_path)
+    assert logging.getLogger("lightning.pytorch").level == logging.WARNING
