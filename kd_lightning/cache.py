@@ -77,6 +77,8 @@ def main() -> None:
             raise UserError("--top-k is for --export FILE")
         sys.argv[1:] = words
         sys.argv += ["hydra.run.dir=.", "hydra/job_logging=none"]  # this is not a run
+        if not {"-m", "--multirun"} & set(words):
+            sys.argv.append("hydra.mode=RUN")  # experiments that are sweeps have one teacher all the same
         _main()
 
 

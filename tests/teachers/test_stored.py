@@ -320,8 +320,9 @@ def test_what_cache_exports_teaches_as_the_live_teacher_does(
     assert stored["student"]["last"]["test"]["nll"] == pytest.approx(live["student"]["last"]["test"]["nll"], rel=1e-3)
     assert "teacher" not in stored and "agreement" not in stored["student"]["last"]["test"]
     assert stored["stored_teacher"]["train"]["accuracy"] > 0.3
-    again = export(command, "--export", "a.safetensors", *words)
+    again = export(command, "--export", "a.safetensors", "experiment=benchmark_digits", *words)
     assert again.status == 2 and "--export: a.safetensors exists" in again.err
+    assert "sweep" not in again.out + again.err, "an experiment that is a sweep has one teacher"
 
 
 def test_top_k_of_the_export_is_the_top_of_the_network(
