@@ -21,7 +21,7 @@ def _main(cfg: DictConfig) -> None:
         with quick_imports():  # torch takes seconds to import
             from kd_lightning.training.fill import export, fill
 
-        with trusting():  # the user typed it all
+        with trusting(programs=bool(cfg.trust)):  # the user typed it all
             if _asked.export is None:
                 fill(cfg)
             else:

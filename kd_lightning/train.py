@@ -45,20 +45,19 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
     """
     cfg = one_task(cfg)
     resume = cfg.resume is not None
+    trust = bool(cfg.trust)  # as it was typed; what the folder of a resumed run says of itself does not count
+    trusted = trusting(trust or not resume, programs=trust)
     if not resume and (cfg.model.chain is not None or cfg.model.generations is not None):
         with quick_imports():
             from kd_lightning.training.chain import train_chain
             from kd_lightning.training.processes import ending_children
 
-        with repeat_this_job_only(out), trusting(), ending_children(), brief(run.mode == RunMode.MULTIRUN):
+        with repeat_this_job_only(out), trusted, ending_children(), brief(run.mode == RunMode.MULTIRUN):
             return train_chain(cfg, out)
     if resume:
         if run.mode != RunMode.RUN:
             raise UserError("resume goes on with one run; leave out -m and what makes a sweep")
-        trust = bool(cfg.trust)  # what the folder says of itself does not count
         cfg = claims.resumed_config(Path(cfg.resume), list(run.overrides.task))
-    else:
-        trust = True  # the user typed it all
     if run.mode == RunMode.MULTIRUN:  # the same sweep, once more
         state = tell(f"state of {out}", lambda: _state(out, cfg))
         if state == "finished":
@@ -71,7 +70,7 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
         from kd_lightning.training.processes import ending_children
         from kd_lightning.training.run import train
 
-    with repeat_this_job_only(out), trusting(trust), ending_children(), brief(run.mode == RunMode.MULTIRUN):
+    with repeat_this_job_only(out), trusted, ending_children(), brief(run.mode == RunMode.MULTIRUN):
         return train(cfg, out, resume), cfg
 
 

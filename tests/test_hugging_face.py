@@ -1,5 +1,6 @@
 """Networks of Hugging Face as teacher and student: each reads sentences with its own tokenizer."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import kd_lightning
 from kd_lightning import export, predict, runs
@@ -16,6 +18,7 @@ from kd_lightning.models import create_model
 from kd_lightning.runs.students import load_student
 from kd_lightning.training.run import train
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.hub import content
 from tests.conftest import Finished, compose
 from tests.data.test_sentences import lines, write
 
@@ -163,6 +166,35 @@ def test_a_mistake_is_one_line(
     with pytest.raises(UserError, match=told) as caught:
         train(composed(place, *words, **data), tmp_path / "run")
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_a_strangers_folder_fetches_no_code_and_has_all_weights_of_a_teacher(place: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(place / "bert", tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": "stranger/kernel"}))
+    facts = {"vocabulary": 8, "padding": 3, "max_length": 24}
+    net = create_model(f"hf/{folder}", 5, pretrained=True, **facts)
+    assert net.fresh == [] and net.network.config._attn_implementation != "stranger/kernel"
+    state = {k: v for k, v in load_file(folder / "model.safetensors").items() if not k.startswith("classifier")}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    cfg = composed(place, f"model.teacher=hf/{folder}", "model.teacher_weights=published")
+    cfg.model.teacher_classes = {"0": "LABEL_0", "1": "LABEL_1"}
+    with pytest.raises(
+        UserError, match=r"=published: hf/.*/bert has no weights for classifier\.bias, classifier\.weight"
+    ):
+        train(cfg, tmp_path / "run")
+    save_file({"other.weight": torch.zeros(1)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"model\.student: the weights of hf/.*/bert are of another network; they lack"):
+        create_model(f"hf/{folder}", 5, pretrained=True, **facts)
+
+
+def test_a_folder_is_known_by_every_byte(tmp_path: Path) -> None:
+    """Two trainings of one network may have the same beginning: embeddings that were not trained."""
+    names = set()
+    for end in (b"a", b"b"):
+        (tmp_path / "model.safetensors").write_bytes(bytes(2**24) + end)
+        names.add(content(f"hf/{tmp_path}"))
+    assert len(names) == 2
 
 
 def test_images_and_sentences_are_told_apart(place: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning import runs
 from kd_lightning.data.module import DataModule
 from kd_lightning.teachers.build import build_task_teachers
+from kd_lightning.teachers.exported import weights_checksum
 from kd_lightning.teachers.opened import OpenedTeacher, TeacherSpec, open_teachers
 from kd_lightning.training.objective import build_fusion
 from kd_lightning.training.tasks import model_of
@@ -65,13 +66,16 @@ def found_weights(run: runs.Run, config: DictConfig, data: DataModule) -> list[t
 
 
 def _recorded(run: runs.Run) -> list[tuple[str, Path]]:
-    """Return where the run saw the weights; nothing if one is gone."""
+    """Return where the run saw the weights; nothing if one is gone. Raises UserError if one has changed since then."""
     found = []
     for path in run.metrics.get("teacher", {}).get("weights", []):
         there = [p for p in (run.path / path["relative"], Path(path["absolute"])) if p.exists()]
         if not there:
             return []
-        found.append((path.get("task", ""), there[0]))
+        same = [p for p in there if "sha256" not in path or path["sha256"] == weights_checksum(p)]
+        if not same:
+            raise UserError(f"model.teacher_weights: {there[0]} has changed since it taught {run.path}")
+        found.append((path.get("task", ""), same[0]))
     return found
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kd_lightning.models.text import TokenMap
 from kd_lightning.utils.checks import UserError, did_you_mean
 from kd_lightning.utils.hub import fetched, library
+from kd_lightning.utils.trust import check_network
 
 CONFIG = "config"
 """Argument of such a network that holds its whole configuration: a student's card has it, and needs no folder then."""
@@ -27,6 +28,8 @@ class HuggingFace(nn.Module):
         """Arguments that rebuild it, as plain values."""
         wide = [name for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         self.head_name = f"network.{wide[-1]}"
+        self.fresh: list[str] = []
+        """Names of the weights that the pretrained files do not have; they are random."""
 
 
 class SentenceClassifier(HuggingFace):
@@ -93,15 +96,23 @@ def hugging_face(
     if text and longest is not None and facts["max_length"] > longest:
         raise UserError(f"{key}: {name} reads {longest} tokens at most; set data.max_length={longest} or less")
     chosen = {"dtype": torch.float32, "trust_remote_code": False}
-    if pretrained:
+    made = SentenceClassifier if text else ImageClassifier
+    if not pretrained:
+        return made(kind.from_config(config, **chosen), config)
 
-        def load(place: str) -> Any:
-            return kind.from_pretrained(place, config=config, ignore_mismatched_sizes=True, **chosen)
+    def load(place: str) -> Any:
+        told = {"ignore_mismatched_sizes": True, "output_loading_info": True}
+        return kind.from_pretrained(place, config=config, **told, **chosen)
 
-        network = fetched(name, key, "the weights", load)
-    else:
-        network = kind.from_config(config, **chosen)
-    return (SentenceClassifier if text else ImageClassifier)(network, config)
+    network, told = fetched(name, key, "the weights", load)
+    model = made(network, config)
+    model.fresh = sorted({*told["missing_keys"], *(one[0] for one in told["mismatched_keys"])})
+    sizes = {k: tensor.numel() for k, tensor in network.state_dict().items()}
+    if 2 * sum(sizes.get(k, 0) for k in model.fresh) > sum(sizes.values()):
+        raise UserError(
+            f"{key}: the weights of {name} are of another network; they lack {', '.join(model.fresh[:3])}, …"
+        )
+    return model
 
 
 def _config(transformers: Any, name: str, key: str, kwargs: Mapping[str, Any]) -> Any:
@@ -113,6 +124,9 @@ def _config(transformers: Any, name: str, key: str, kwargs: Mapping[str, Any]) -
     else:
         read = transformers.AutoConfig.from_pretrained
         config = fetched(name, key, "the configuration", lambda place: read(place, trust_remote_code=False))
+    config._attn_implementation = config._experts_implementation = None  # a name here may fetch code
+    if config.model_type == "timm_wrapper":
+        check_network(f"timm/{config.architecture}", config.model_args or {}, key)
     known = config.to_dict()
     for argument in changes:
         if argument not in known or argument in CODE:

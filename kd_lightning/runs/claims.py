@@ -1,5 +1,6 @@
 """Claims on run directories: a folder belongs to one run, from its first moment, and when it goes on."""
 
+import pickle
 from contextlib import suppress
 from pathlib import Path
 
@@ -83,6 +84,8 @@ def damage(path: Path) -> str | None:
         if entry := broken_entry(path):
             return f"wrong checksum of {entry}"
         torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as e:
+        return "it holds code, which is never run" if "GLOBAL" in str(e) else "it is no checkpoint"
     except Exception as e:  # whatever a damaged zip or pickle raises
         return str(e).splitlines()[0][:80] if str(e) else type(e).__name__
     return None

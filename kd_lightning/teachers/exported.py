@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +21,8 @@ from kd_lightning.data.module import DataModule
 from kd_lightning.runs.students import KEY
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError
-from kd_lightning.utils.trust import is_trusted
+from kd_lightning.utils.files import checksum
+from kd_lightning.utils.trust import are_programs_trusted
 
 NAME = "file"
 """`model.teacher` of such a teacher; the suffix of `model.teacher_weights` is enough."""
@@ -90,20 +92,42 @@ def open_exported(path: Path, key: str) -> tuple[Exported, StudentCard | None]:
         raise UserError(f"{key}: {path} must be an exported file, {' or '.join(SUFFIXES)}")
     if not path.is_file():
         raise UserError(f"{key}: {path} does not exist; give an exported file ({', '.join(SUFFIXES)})")
-    if path.suffix == ".pt2" and not is_trusted():
+    if path.suffix == ".pt2" and not are_programs_trusted():
         raise UserError(
             f"{key}: {path} is a program, and torch.export.load may run code in it; nothing of it was run. If you "
             "trust its origin, allow it with --trust (train: trust=true, Python: trust=True), or use .onnx"
         )
     try:
-        content = path.read_bytes()
-        text, network = (_onnx if path.suffix == ".onnx" else _pt2)(path, content, hashlib.sha256(content).hexdigest())
+        text, network = (_onnx if path.suffix == ".onnx" else _pt2)(path, weights_checksum(path))
         return network, StudentCard.from_dict(json.loads(text)) if text else None
     except UserError:
         raise
     except Exception as e:  # whatever the runtimes raise
         why = (str(e).strip() or type(e).__name__).splitlines()[0][:120]
         raise UserError(f"{key}: {path} is damaged or cannot be run here ({why})") from e
+
+
+def weights_checksum(path: Path) -> str:
+    """Return the SHA-256 of a teacher's file; of an `.onnx` file together with the files beside it that it names.
+
+    torch.onnx.export writes the weights into such a file, and the same graph with other weights is another teacher.
+    """
+    content = path.read_bytes()
+    digest = hashlib.sha256(content)
+    if path.suffix == ".onnx":
+        for name in sorted(_files_beside(content)):
+            if (path.parent / name).is_file():
+                digest.update(checksum(path.parent / name).encode())
+    return digest.hexdigest()
+
+
+def _files_beside(onnx: bytes) -> set[str]:
+    """Return the values of `location` in an ONNX file: names, relative to its folder, of files of tensors."""
+    names = set()
+    for found in re.finditer(rb"\n\x08location\x12([\x80-\xff]?)([\x00-\x7f])", onnx):  # a string and its length
+        length = (found[1][0] & 127 if found[1] else 0) + (found[2][0] << (7 if found[1] else 0))
+        names.add(onnx[found.end() : found.end() + length].decode(errors="replace"))
+    return names
 
 
 def as_data_wants(network: Exported, card: StudentCard | None, data: DataModule, key: str) -> None:
@@ -117,7 +141,7 @@ def as_data_wants(network: Exported, card: StudentCard | None, data: DataModule,
     network.prepare = data.raw_inputs
 
 
-def _onnx(path: Path, content: bytes, sha256: str) -> tuple[str, Exported]:
+def _onnx(path: Path, sha256: str) -> tuple[str, Exported]:
     if importlib.util.find_spec("onnxruntime") is None:
         raise UserError(f"{path} needs onnxruntime: pip install 'kd_lightning[export]'")
     import onnxruntime
@@ -147,7 +171,8 @@ def _onnx(path: Path, content: bytes, sha256: str) -> tuple[str, Exported]:
     return session.get_modelmeta().custom_metadata_map.get(KEY, ""), Exported(path, answer, sha256, batch)
 
 
-def _pt2(path: Path, content: bytes, sha256: str) -> tuple[str, Exported]:
+def _pt2(path: Path, sha256: str) -> tuple[str, Exported]:
+    content = path.read_bytes()
     with zipfile.ZipFile(io.BytesIO(content)) as archive:  # torch would tell a damaged file in many lines
         if damaged := archive.testzip():
             raise ValueError(f"wrong checksum of {damaged}")

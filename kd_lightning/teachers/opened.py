@@ -12,6 +12,7 @@ from kd_lightning.data.module import DataModule
 from kd_lightning.data.translation import Translation
 from kd_lightning.models import create_model
 from kd_lightning.models.checkpoints import load_weights
+from kd_lightning.models.hugging_face import HuggingFace
 from kd_lightning.models.published import published
 from kd_lightning.runs.students import card_of
 from kd_lightning.teachers import exported
@@ -183,6 +184,11 @@ def _published(spec: TeacherSpec, data: DataModule) -> OpenedTeacher:
     names, order = chosen_classes(spec.classes, known.classes, data.classes, spec.suffix)
     facts = facts | {"num_classes": len(known.classes)}
     model = create_model(spec.name, kwargs=spec.kwargs, pretrained=True, key=key, **facts)
+    if isinstance(model, HuggingFace) and model.fresh:
+        raise UserError(
+            f"model.teacher_weights{spec.suffix}=published: {spec.name} has no weights for "
+            f"{', '.join(model.fresh[:3])}; it is no finished classifier. Train it on this data first: auto"
+        )
     return OpenedTeacher(spec, model, _adapter(translate, order), len(names))
 
 

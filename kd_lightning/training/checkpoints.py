@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from kd_lightning import runs
 from kd_lightning.training.nonfinite import HELP, Diverged
+from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.files import write_whole
 
 
@@ -28,10 +29,11 @@ class Checkpoints(Checkpoint):
         out: The run directory.
         has_val: A validation split chooses the best epoch.
         keep: Numbers of the epochs, from 1, whose checkpoints stay as `epoch=N.ckpt`.
+        teacher: Checksums of the teachers' weights, which `check_teacher_is_the_same` compares.
     """
 
-    def __init__(self, out: Path, has_val: bool, keep: Sequence[int] = ()) -> None:
-        self._out, self._has_val, self._keep = out, has_val, keep
+    def __init__(self, out: Path, has_val: bool, keep: Sequence[int] = (), teacher: Sequence[str] = ()) -> None:
+        self._out, self._has_val, self._keep, self._teacher = out, has_val, keep, list(teacher)
         self._best = -1.0
         self._random: dict[str, Tensor] | None = None
         self._writer = Writer()
@@ -40,7 +42,7 @@ class Checkpoints(Checkpoint):
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             random["cuda"] = torch.cuda.get_rng_state()
-        return {"best": self._best, "random": random}
+        return {"best": self._best, "random": random, "teacher": self._teacher}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._best, self._random = state["best"], state["random"]
@@ -99,6 +101,18 @@ class Checkpoints(Checkpoint):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._writer.wait()
+
+
+def check_teacher_is_the_same(checkpoint: Path, weights: Sequence[Path], checksums: Sequence[str]) -> None:
+    """Raise UserError if other weights taught up to `checkpoint` than those that are to teach on."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    before = state["callbacks"].get(Checkpoints.__name__, {}).get("teacher", checksums)  # older ones do not tell
+    if list(checksums) != before:
+        changed = [path for path, one in zip(weights, checksums, strict=True) if one not in before]
+        raise UserError(
+            f"resume: {', '.join(map(str, changed or weights)) or 'no teacher'} is not what taught {checkpoint.parent} "
+            "until now (its checksum is another); put the weights back, or start a new run"
+        )
 
 
 def _copied(leaf: Any) -> Any:

@@ -36,6 +36,8 @@ class Taught:
     teacher: Teacher
     weights: Sequence[Path]
     """File of each network's weights."""
+    checksums: Sequence[str]
+    """SHA-256 of each."""
     views: Mapping[str, float]
     """Scores on training views."""
     temperatures: Sequence[float] | None
@@ -46,8 +48,10 @@ def teacher_metrics(taught: Taught, run: Experiment, out: Path) -> dict[str, Any
     """Return what `metrics.json` holds of the teacher besides its scores on validation and test."""
     own = [one for one in run.teachers if one.spec.weights != PUBLISHED]
     weights = [
-        _seen_from(out, path) | ({"task": one.spec.task} if one.spec.task else {})
-        for path, one in zip(taught.weights, own, strict=False)  # a trial has no weights for some
+        _seen_from(out, path) | {"sha256": checksum} | ({"task": one.spec.task} if one.spec.task else {})
+        for path, checksum, one in zip(
+            taught.weights, taught.checksums, own, strict=False
+        )  # a trial has no weights for some
     ]
     if not taught.teacher.evaluates:
         return {"train": dict(taught.views), "weights": weights}

@@ -13,9 +13,11 @@ from kd_lightning.models.checkpoints import load_weights
 from kd_lightning.runs import claims
 from kd_lightning.runs.students import weights_file
 from kd_lightning.teachers.build import build_task_teachers
+from kd_lightning.teachers.exported import weights_checksum
 from kd_lightning.teachers.opened import PUBLISHED
 from kd_lightning.training.build import Experiment, build_experiment
 from kd_lightning.training.calibration import calibrate_teacher
+from kd_lightning.training.checkpoints import check_teacher_is_the_same
 from kd_lightning.training.faults import close_loggers, lost_worker_in_one_line, memory_in_one_line
 from kd_lightning.training.forecast import Forecast, followed_by
 from kd_lightning.training.nonfinite import Diverged
@@ -72,6 +74,9 @@ def _fit_and_test(
     own = work(run)
     with followed_by(own):
         teacher, weights = get_teacher(cfg, run)
+    checksums = [weights_checksum(path) for path in weights]
+    if checkpoint is not None and not is_trial(run.trainer):
+        check_teacher_is_the_same(checkpoint, weights, checksums)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever a teacher's training drew before
     distiller = Distiller(
         run.student,
@@ -87,7 +92,7 @@ def _fit_and_test(
     forecast = Forecast(own, evaluated, run.data.cheaper)
     has_buffers = any(True for _ in distiller.buffers())
     trainer, log = build_trainer(
-        run.trainer, out, has_val, cfg.get("logger"), cfg.get("callbacks"), forecast, has_buffers
+        run.trainer, out, has_val, cfg.get("logger"), cfg.get("callbacks"), forecast, has_buffers, checksums
     )
     if run.trainer.accelerator == "gpu":
         hardware.use_tf32()
@@ -96,7 +101,7 @@ def _fit_and_test(
         temperatures = calibrate_teacher(trainer, teacher, run.data, run.loss.tasks) if run.calibrate_teacher else None
         specs = [one.spec for one in run.teachers]
         views = check_teacher(trainer, distiller, run.data, specs, any_will_do=is_trial(run.trainer))
-        taught = Taught(teacher, weights, views, temperatures)
+        taught = Taught(teacher, weights, checksums, views, temperatures)
     if run.compile:
         distiller.compile_networks(run.data.batch_size, run.compile)
     if trainer.is_global_zero and runs.is_finished(out):

@@ -92,5 +92,8 @@ def broken_entry(path: Path) -> str | None:
 
 def checksum(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
     with open(path, "rb") as f:
-        return hashlib.sha256(f.read()).hexdigest()
+        while part := f.read(2**24):
+            digest.update(part)
+    return digest.hexdigest()

@@ -3,15 +3,16 @@
 import hashlib
 import importlib.util
 import os
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.files import checksum
 
 PREFIX = "hf/"
-PART = 2**24  # bytes of each file, of which the whole takes seconds
 T = TypeVar("T")
 
 
@@ -54,10 +55,8 @@ def content(name: str) -> str:
     if not is_hub(name) or not folder.is_dir():
         return name
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.*")):
-        digest.update(f"{path.name} {path.stat().st_size} ".encode())
-        with open(path, "rb") as file:
-            digest.update(file.read(PART))
+    for path in sorted(p for p in folder.glob("*.*") if p.is_file()):
+        digest.update(f"{path.name} {checksum(path)} ".encode())
     return f"{PREFIX}{folder.name}-{digest.hexdigest()[:12]}"
 
 
@@ -77,6 +76,8 @@ def fetched(name: str, key: str, what: str, get: Callable[[str], T]) -> T:
         raise
     except Exception as e:  # the hub's client has its own and changing exception types
         told = " ".join(f"{type(e).__name__}: {e}".split())[:160]
+        if isinstance(e, pickle.UnpicklingError):
+            told = "its weights are a pickle that holds code, which is never run; model.safetensors is needed"
         if Path(place).is_dir():
             raise UserError(f"{key}: cannot read {what} in the folder {place} ({told})") from e
         cache = os.environ.get("HF_HOME", "~/.cache/huggingface")

@@ -32,21 +32,34 @@ FETCHING = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cach
 """Arguments of timm with which it reads files of its own."""
 
 _trusted: ContextVar[bool] = ContextVar("trusted", default=False)
+_programs: ContextVar[bool] = ContextVar("programs", default=False)
 
 
 @contextmanager
-def trusting(yes: bool = True) -> Iterator[None]:
-    """Let what is built inside import any code (`yes`), or only what the package offers."""
-    token = _trusted.set(yes)
+def trusting(yes: bool = True, programs: bool | None = None) -> Iterator[None]:
+    """Let what is built inside import any code (`yes`), or only what the package offers.
+
+    Args:
+        yes: Allow it.
+        programs: Open files that are programs (`.pt2`), too; None for `yes`. A user who types the name of a class
+            knows that it is code, but one who types a file of weights may not.
+    """
+    tokens = _trusted.set(yes), _programs.set(yes if programs is None else programs)
     try:
         yield
     finally:
-        _trusted.reset(token)
+        _trusted.reset(tokens[0])
+        _programs.reset(tokens[1])
 
 
 def is_trusted() -> bool:
     """Return whether any code may be imported here."""
     return _trusted.get()
+
+
+def are_programs_trusted() -> bool:
+    """Return whether files that are programs may be opened here."""
+    return _programs.get()
 
 
 def check_targets(node: Any, key: str) -> None:

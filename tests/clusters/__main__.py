@@ -75,10 +75,17 @@ def preempted(cluster: Slurm, folder: Path) -> None:
     _check_gone_on(folder, parts=2)
 
 
+def epochs(folder: Path, seconds: float = 200) -> str:
+    """Return the word for as many epochs as take longer than a time limit of three minutes leaves to train."""
+    subprocess.run((*TRAIN, *TINY, "loss=ce", "trainer.max_epochs=20", "hydra.run.dir=timed"), cwd=folder,
+                   env=environment(), check=True, capture_output=True)  # fmt: skip
+    return f"trainer.max_epochs={round(20 * seconds / runs.read(folder / 'timed').metrics['seconds'])}"
+
+
 def timed_out(cluster: Slurm, folder: Path) -> None:
     """Two jobs that reach their time limit, are put back into the queue by submitit, and go on."""
-    words = (*LONG, *SLURM, "hydra.launcher.cpus_per_task=2", "hydra.sweep.dir=sweep", "trainer.max_epochs=300")
-    words = (*words, "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=15")
+    words = (*LONG, *SLURM, "hydra.launcher.cpus_per_task=2", "hydra.sweep.dir=sweep", epochs(folder))
+    words = (*words, "hydra.launcher.timeout_min=3", "hydra.launcher.signal_delay_s=30")
     done = cluster.call(*words, cwd=folder)
     check("the sweep ended with status 0", done.returncode == 0)
     check("its jobs were put back at their time limit", all("Requeued job" in _log(job) for job in _jobs(folder)))
@@ -86,10 +93,13 @@ def timed_out(cluster: Slurm, folder: Path) -> None:
 
 
 def script(cluster: Slurm, folder: Path) -> None:
-    """The script for sbatch in docs/scale.md, with a time limit of a minute."""
+    """The script for sbatch in docs/scale.md, with a time limit of three minutes.
+
+    SLURM looks at time limits every 30 seconds, and sends a signal up to so much earlier.
+    """
     text = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", (ROOT / "docs" / "scale.md").read_text(), re.DOTALL)[0]
-    text = text.replace("4:00:00 --signal=TERM@120", "1 --signal=TERM@15").replace("python", sys.executable)
-    text = text.replace("seed=0", " ".join((*TINY, "loss=ce", "trainer.max_epochs=300", "seed=0")))
+    text = text.replace("4:00:00 --signal=TERM@120", "3 --signal=TERM@30").replace("python", sys.executable)
+    text = text.replace("seed=0", " ".join((*TINY, "loss=ce", epochs(folder), "seed=0")))
     (folder / "job.sh").write_text(text)
     cluster.call("sbatch", "job.sh", cwd=folder)
     sweeps = folder / "outputs" / "sweep"

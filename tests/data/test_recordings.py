@@ -216,6 +216,12 @@ def one_recording(root: Path) -> None:
         path.unlink()
 
 
+def wrong_rate(root: Path) -> None:
+    content = bytearray((root / "low" / "0.wav").read_bytes())
+    content[24:28] = (16_777_213).to_bytes(4, "little")  # a prime: resampling from it would take 2.7 GB and more
+    (root / "low" / "0.wav").write_bytes(content)
+
+
 def unreadable(root: Path) -> None:
     (root / "low" / "0.wav").unlink()
     (root / "low" / "0.wav").mkdir()
@@ -232,6 +238,7 @@ def only_a_test(root: Path) -> None:
         (broken, r"cannot read .*low/0\.wav: .+; remove or replace"),
         (cut_off, r"cannot read .*low/1\.flac: .+; remove or replace"),
         (not_finite, r"cannot read .*low/0\.wav: it holds NaN or infinity; remove"),
+        (wrong_rate, r"cannot read .*low/0\.wav: its header says 16,777,213 samples per second; remove"),
         (no_audio, r"class folder .*low has no recordings \(10 × \.mp4 file left out\)"),
         (all_empty, r"all 20 recordings are empty"),
         (one_recording, r"class low of .* has 1 recordings to train on, but needs 3"),

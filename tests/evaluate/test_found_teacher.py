@@ -30,6 +30,21 @@ def test_several_teachers_one_of_them_trained_by_the_run_in_half_precision(teach
     assert {"teacher accuracy", "best agreement", "best kl"} <= {check.name for check in result.checks}
 
 
+def test_another_teacher_than_the_one_that_taught_is_told(
+    distilled: Path, teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file was written anew: a run that goes on would have two teachers, and an evaluation a wrong one."""
+    run = shutil.copytree(distilled, tmp_path / "run")
+    for module in ("training.run", "evaluation.found"):
+        monkeypatch.setattr(f"kd_lightning.{module}.weights_checksum", lambda _: "another")
+    cfg = compose(f"model.teacher_weights={teacher_run}", "model.teacher_cache=off", "trainer.max_epochs=3")
+    with pytest.raises(UserError, match=r"student\.safetensors is not what taught .*run until now"):
+        train(cfg, run, resume=True)
+    assert runs.is_finished(run)
+    _, note = open_run(run).teacher_if_found()
+    assert note is not None and "has changed since it taught" in note
+
+
 def test_teacher_weights_that_were_never_trained_are_an_error_and_nothing_is_trained(tmp_path: Path) -> None:
     cfg = compose(f"teacher_stage.dir={tmp_path / 'teachers'}")
     with pytest.raises(UserError, match=r"model\.teacher_weights: .*teachers/digits-resnet8-\w+ is gone"):

@@ -15,6 +15,7 @@ from kd_lightning.evaluation.opened import open_run
 from kd_lightning.evaluation.verify import verify
 from kd_lightning.runs.names import teacher_name
 from kd_lightning.teachers.build import build_teacher
+from kd_lightning.teachers.exported import weights_checksum
 from kd_lightning.training.build import build_experiment
 from kd_lightning.training.run import train
 from kd_lightning.types import Batch
@@ -97,6 +98,9 @@ def test_a_strangers_onnx_file_of_a_fixed_batch(tmp_path: Path) -> None:
     run = build_experiment(compose("model.teacher=file", f"{KEY}={tmp_path / 'net.onnx'}"))
     batch = next(iter(run.data.loader("val")))  # not a multiple of seven
     torch.testing.assert_close(run.teachers[0].model(batch.x), net(batch.x), rtol=1e-4, atol=1e-5)
+    before, weights = weights_checksum(tmp_path / "net.onnx"), tmp_path / "net.onnx.data"
+    weights.write_bytes(bytes(255 - byte for byte in weights.read_bytes()))  # the same graph with other weights
+    assert weights_checksum(tmp_path / "net.onnx") != before
 
 
 # Bad input
@@ -117,7 +121,8 @@ def linear(classes: int, size: int, path: Path) -> Path:
         (("model.teacher=file", f"{KEY}=a.pt"), "a.pt must be an exported file, .onnx or .pt2"),
         ((f"{KEY}=none.onnx",), "none.onnx does not exist; give an exported file"),
         ((f"{KEY}=cut.onnx",), "cut.onnx is damaged or cannot be run here"),
-        ((f"{KEY}=cut.pt2",), "cut.pt2 is damaged or cannot be run here"),
+        ((f"{KEY}=cut.pt2", "trust=true"), "cut.pt2 is damaged or cannot be run here"),
+        ((f"{KEY}=cut.pt2",), "cut.pt2 is a program, and torch.export.load may run code in it; nothing of it was run"),
         ((f"{KEY}=GOOD", "+model.teacher_kwargs.width=3"), "model.teacher_kwargs: an exported file takes none"),
         ((f"{KEY}=GOOD", "loss=fitnets"), "stored answers and exported files give logits only"),
         ((f"{KEY}=GOOD", "loss=simkd"), "stored answers and exported files give logits only"),

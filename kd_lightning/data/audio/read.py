@@ -14,6 +14,8 @@ from kd_lightning.utils.checks import UserError
 RECORDINGS = FileKind("recordings", (".wav", ".flac"))
 FULL = 32_768
 """Full scale of 16 bits."""
+RATES = range(1_000, 768_001)
+"""Samples per second that a file may have; a damaged header says others, and resampling from them takes all memory."""
 Wave = np.ndarray[Any, np.dtype[np.int16]]
 
 
@@ -58,6 +60,8 @@ def read(path: Path, rate: int, samples: int) -> Recording:
 
     try:
         with soundfile.SoundFile(path) as file:
+            if file.samplerate not in RATES:
+                raise ValueError(f"its header says {file.samplerate:,} samples per second")
             length = math.ceil(samples * file.samplerate / rate)
             file.seek(max(0, (file.frames - length) // 2))
             found = file.read(length, dtype="float32", always_2d=True)

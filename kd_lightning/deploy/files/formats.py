@@ -14,7 +14,7 @@ from kd_lightning.deploy.files.card import parse
 from kd_lightning.deploy.samples import joined, size, split
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError
-from kd_lightning.utils.trust import is_trusted
+from kd_lightning.utils.trust import are_programs_trusted
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def open_file(path: Path) -> OpenedFile:
     if form is None or not path.is_file():
         known = ", ".join(f.suffix for f in FORMATS.values())
         raise UserError(f"{path} is neither a run directory nor a file that export wrote ({known})")
-    if form.is_program and not is_trusted():
+    if form.is_program and not are_programs_trusted():
         raise UserError(
             f"{path} is a program, and torch.export.load may run code in it; nothing of it was run. If you trust its "
             "origin, allow it with trust=True, or use .onnx or .safetensors"
