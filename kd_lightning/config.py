@@ -86,11 +86,12 @@ def build(node: DictConfig, key: str, **kwargs: Any) -> Any:
     check_targets(OmegaConf.to_container(node, resolve=True), key)
     try:
         return hydra.utils.instantiate(node, _convert_="all", **kwargs)
-    except InstantiationException as e:
-        cause = e.__cause__ or e
+    except Exception as e:  # Hydra 1.3 wraps the target's own error, 1.4 adds a note to it
+        cause = (e.__cause__ or e) if isinstance(e, InstantiationException) else e
         if isinstance(cause, UserError):
-            raise UserError(_key_as_typed(str(cause), key, str(e))) from None
-        if cause is not e and not _is_refusal(cause):
+            told = "\n".join([str(e), *getattr(e, "__notes__", [])])
+            raise UserError(_key_as_typed(str(cause), key, told)) from None
+        if not isinstance(cause, InstantiationException) and not _is_refusal(cause):
             raise cause from None
         raise UserError(f"{key}: {_one_line(str(cause))}") from e
 

@@ -64,7 +64,7 @@ def read_config(path: Path, key: str = "resume") -> DictConfig:
     try:
         text = (path / CONFIG).read_text(encoding="utf-8")
         config = OmegaConf.create(text)
-    except (YAMLError, UnicodeDecodeError) as e:
+    except (YAMLError, UnicodeDecodeError, RecursionError) as e:
         raise damaged from e
     if not text.strip():
         raise damaged
@@ -131,7 +131,7 @@ def _metrics(path: Path) -> dict[str, Any]:
     """Return what `metrics.json` holds; nothing if there is none, or it is damaged."""
     try:
         metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return metrics if isinstance(metrics, dict) else {}
 
@@ -198,7 +198,7 @@ def read_evaluation(path: Path) -> dict[str, Any] | None:
     """Return what `kd_lightning.evaluate` wrote about the run in `path`; None if nothing, or the file is damaged."""
     try:
         values: dict[str, Any] = json.loads((path / EVALUATION).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return values
 

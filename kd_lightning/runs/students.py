@@ -100,7 +100,7 @@ def card_of(path: Path) -> StudentCard | None:
     try:
         with safe_open(path, "pt") as f:
             return StudentCard.from_dict(json.loads((f.metadata() or {})[KEY]))
-    except (SafetensorError, ValueError, KeyError, TypeError):
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -130,7 +130,7 @@ def load_student(path: Path) -> tuple[nn.Module, StudentCard]:
     try:
         with safe_open(weights, "pt") as f:
             card = StudentCard.from_dict(json.loads(f.metadata()[KEY]))
-    except (SafetensorError, ValueError, KeyError, TypeError) as e:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise UserError(f"{weights} is damaged, or not of a run; run it again") from e
     check_weights(path)
     model = build_student(card, str(path))

@@ -179,6 +179,8 @@ MISTAKES: list[tuple[str, str | bytes, dict[str, Any], str]] = [
     ("train.tsv", "text\tlabel\na\t1\nb\t\n", {}, r"train.tsv, line 3: the label is empty"),
     ("train.tsv", "text\tlabel\na\t1\nb\t0\n", {}, r"class 0 has 1 sentences, but needs 2"),
     ("train.jsonl", "text\n", {}, r"train.jsonl, line 1: not JSON"),
+    ("train.jsonl", "[" * 100_000, {}, r"train.jsonl, line 1: not JSON"),
+    ("train.jsonl", '{"text": "\\ud800", "label": 1}', {}, r"train.jsonl, line 1: half of a surrogate pair"),
     ("train.jsonl", '{"text": "a"}\n', {}, r"data.label_column=label: .*line 1, has it not; it has text"),
     ("train.jsonl", '["a"]\n', {}, r"line 1, has it not; it has list"),
     ("train.jsonl", '{"text": 3, "label": 1}\n', {}, r"line 1: text must be a string"),

@@ -55,6 +55,15 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}, line {line}: not UTF-8; save the file in UTF-8") from e
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written in UTF-8: half of a surrogate pair cannot, nor bytes of a terminal."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_pairs(path: Path) -> Table:
     """Read lines of `sentence<TAB>label` without a header. Raises UserError."""
     table = Table(path)
@@ -122,7 +131,7 @@ def _read_json_lines(path: Path, text: str, label: str) -> Table:
     for number, line in _lines(path):
         try:
             values = json.loads(line)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise UserError(f"{path}, line {number}: not JSON ({e})") from e
         for key, name in (("text", text), ("label", label)):
             if not isinstance(values, dict) or name not in values:
@@ -130,5 +139,7 @@ def _read_json_lines(path: Path, text: str, label: str) -> Table:
                 raise UserError(f"data.{key}_column={name}: {path}, line {number}, has it not; it has {has[:200]}")
         if not isinstance(values[text], str) or not isinstance(values[label], str | int):
             raise UserError(f"{path}, line {number}: {text} must be a string, and {label} a string or a whole number")
+        if not is_unicode(f"{values[text]}{values[label]}"):
+            raise UserError(f"{path}, line {number}: half of a surrogate pair, as \\ud800, is no character")
         table.add(number, values[text], str(values[label]))
     return table

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kd_lightning.data.text.table import is_unicode
 from kd_lightning.utils.checks import UserError, choice, integer
 
 KINDS = ("words", "pieces")
@@ -116,6 +117,8 @@ class Tokenize:
         for text in texts:
             if not isinstance(text, str) or not text.strip():
                 raise UserError(f"a sentence must be a string that is not empty, got {text!r}")
+            if not is_unicode(text):
+                raise UserError(f"a sentence must be Unicode, got {text!r}")
         rows, _ = self(texts)
         width = padded(max(map(len, rows)), self.max_length)
         ids = torch.full((len(rows), width), self.padding)
