@@ -51,7 +51,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errn
 def disk_error(e: OSError) -> UserError:
     """Return what a full, read-only or forbidden place on the disk means to the user; raise any other error again."""
     frames = [frame.name for frame in traceback.extract_tb(e.__traceback__)]
-    if next((name for name in reversed(frames) if name != "mkdir"), "") == "run_job":  # Hydra makes the output folder
+    if next((name for name in reversed(frames) if name != "mkdir"), "").endswith("run_job"):  # Hydra makes the folder
         return UserError(f"cannot write to {e.filename}: {e.strerror}; choose another hydra.run.dir")
     if e.errno not in DISK:
         raise e

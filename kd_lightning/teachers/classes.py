@@ -43,8 +43,9 @@ def chosen_classes(
             f"{_near(lacks, names)}; pick one of its classes for each with {key}={{{lacks[0]}: NAME, …}}, or name its "
             "outputs in their order as a list"
         )
-    order = [names.index(name) for name in classes]
-    return names, None if names == list(classes) else order
+    if names == list(classes):
+        return names, None
+    return names, [_place(name, names, f"{key}.{name}") for name in classes]
 
 
 def other_classes(model: nn.Module, weights: str, classes: Sequence[str], suffix: str) -> str:
@@ -73,10 +74,19 @@ def _picked(wanted: Mapping[str, Any], own: Sequence[str], classes: Sequence[str
         if isinstance(value, int):
             order.append(integer(f"{key}.{name}", value, ge=0, le=len(own) - 1))
         elif value in own:
-            order.append(list(own).index(value))
+            order.append(_place(value, own, f"{key}.{name}"))
         else:
             raise UserError(f"{key}.{name}: the teacher has no class {value!r}{did_you_mean(value, own)}")
     return order
+
+
+def _place(name: str, names: Sequence[str], key: str) -> int:
+    """Return the output of a name. Raises UserError if several have it, as a crane may be a bird or a machine."""
+    places = [i for i, other in enumerate(names) if other == name]
+    if len(places) > 1:
+        told = ", ".join(map(str, places))
+        raise UserError(f"{key}: the teacher has {name!r} at the outputs {told}; give the number")
+    return places[0]
 
 
 def _near(names: Sequence[str], known: Sequence[str]) -> str:

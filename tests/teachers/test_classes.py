@@ -43,6 +43,15 @@ def test_a_mistake_is_one_line(wanted: object, classes: list[str], told: str) ->
     assert "\n" not in str(caught.value)
 
 
+def test_a_name_that_a_teacher_has_twice_is_picked_by_number() -> None:
+    """A crane is a bird and a machine: the first of them would teach about the other in silence."""
+    names = ["crane", "tabby", "crane"]
+    for wanted in (None, names, {"crane": "crane", "tabby": "tabby"}):
+        with pytest.raises(UserError, match=r"has 'crane' at the outputs 0, 2; give the number"):
+            chosen_classes(wanted, names, ["crane", "tabby"], "")
+    assert chosen_classes({"crane": 2, "tabby": "tabby"}, names, ["crane", "tabby"], "")[1] == [2, 1]
+
+
 def test_a_classifier_of_another_size_says_what_to_name(tmp_path: Path) -> None:
     net = create_model("resnet8", 1000)
     save_weights(tmp_path / "net.safetensors", net)
