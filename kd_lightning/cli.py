@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning import runs
-from kd_lightning.config import CONF_DIR
+from kd_lightning.config import CONF_DIR, load_option
 from kd_lightning.utils.checks import UserError, did_you_mean
 from kd_lightning.utils.signals import piped, stoppable
 
@@ -35,6 +35,8 @@ def clear_errors() -> Iterator[None]:
         sys.exit(fail(disk_error(e)))
     except RuntimeError as e:
         sys.exit(fail(launcher_error(e)))
+    except ValueError as e:
+        sys.exit(fail(group_error(e)))
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -75,6 +77,20 @@ def launcher_error(e: RuntimeError) -> UserError:
         return UserError(NEEDS.format(found[1].replace("_", "-")))
     if str(e).startswith('Could not detect "srun"'):
         return UserError("hydra/launcher=submitit_slurm: there is no srun here; start it on a machine of the cluster")
+    raise e
+
+
+def group_error(e: ValueError) -> UserError:
+    """Return what an option that is no name, as `data=0`, means to the user; raise any other error again."""
+    if not str(e).startswith("Config group override must be"):
+        raise e
+    for group, _, name in (word.partition("=") for word in sys.argv[1:]):
+        if (CONF_DIR / group).is_dir() and "." not in group:
+            for one in name.split(","):  # a sweep has several
+                try:
+                    load_option(group, one)
+                except UserError as unknown:
+                    return unknown
     raise e
 
 

@@ -23,6 +23,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     # what was typed → what the message must say
     "unknown key": ("trainer.max_epoch=3", ("trainer.max_epoch", "trainer.max_epochs")),
     "unknown group": ("lose=kd", ("lose", "loss")),
+    "number for a group": ("data=0", ("data", "digits", "'0'")),
     "unknown option of a group": ("loss=kdd", ("kdd", "ce", "kd_cifar", "did you mean 'kd'")),
     "unknown experiment": ("experiment=quickstrat", ("quickstrat", "did you mean 'quickstart'")),
     "a word without a value": ("loss.temperature", ("'loss.temperature'", "write key=value")),

@@ -2,7 +2,7 @@
 
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ class Checkpoints(Checkpoint):
         out: The run directory.
         has_val: A validation split chooses the best epoch.
         keep: Numbers of the epochs, from 1, whose checkpoints stay as `epoch=N.ckpt`.
-        teacher: Checksums of the teachers' weights, which `check_teacher_is_the_same` compares.
+        origin: What the training learns from, as plain values; see `check_origin`.
     """
 
-    def __init__(self, out: Path, has_val: bool, keep: Sequence[int] = (), teacher: Sequence[str] = ()) -> None:
-        self._out, self._has_val, self._keep, self._teacher = out, has_val, keep, list(teacher)
+    def __init__(
+        self, out: Path, has_val: bool, keep: Sequence[int] = (), origin: Mapping[str, Any] | None = None
+    ) -> None:
+        self._out, self._has_val, self._keep, self._origin = out, has_val, keep, dict(origin or {})
         self._best = -1.0
         self._random: dict[str, Tensor] | None = None
         self._writer = Writer()
@@ -42,7 +44,7 @@ class Checkpoints(Checkpoint):
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             random["cuda"] = torch.cuda.get_rng_state()
-        return {"best": self._best, "random": random, "teacher": self._teacher}
+        return {"best": self._best, "random": random, "origin": self._origin}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._best, self._random = state["best"], state["random"]
@@ -103,16 +105,21 @@ class Checkpoints(Checkpoint):
         self._writer.wait()
 
 
-def check_teacher_is_the_same(checkpoint: Path, weights: Sequence[Path], checksums: Sequence[str]) -> None:
-    """Raise UserError if other weights taught up to `checkpoint` than those that are to teach on."""
+def check_origin(checkpoint: Path, origin: Mapping[str, Any]) -> None:
+    """Raise UserError if the training up to `checkpoint` learned from something else.
+
+    Args:
+        checkpoint: One that this version or an older one wrote.
+        origin: What it would go on with, by name: checksums of the teachers' weights, numbers of samples.
+    """
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    before = state["callbacks"].get(Checkpoints.__name__, {}).get("teacher", checksums)  # older ones do not tell
-    if list(checksums) != before:
-        changed = [path for path, one in zip(weights, checksums, strict=True) if one not in before]
-        raise UserError(
-            f"resume: {', '.join(map(str, changed or weights)) or 'no teacher'} is not what taught {checkpoint.parent} "
-            "until now (its checksum is another); put the weights back, or start a new run"
-        )
+    before = state["callbacks"].get(Checkpoints.__name__, {}).get("origin", {})
+    for name in before.keys() & origin.keys():
+        if before[name] != origin[name]:
+            raise UserError(
+                f"resume: {name} is {origin[name]}, and was {before[name]} when {checkpoint.parent} stopped; put back "
+                "what it learned from, or start a new run"
+            )
 
 
 def _copied(leaf: Any) -> Any:

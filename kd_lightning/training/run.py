@@ -17,9 +17,10 @@ from kd_lightning.teachers.exported import weights_checksum
 from kd_lightning.teachers.opened import PUBLISHED
 from kd_lightning.training.build import Experiment, build_experiment
 from kd_lightning.training.calibration import calibrate_teacher
-from kd_lightning.training.checkpoints import check_teacher_is_the_same
+from kd_lightning.training.checkpoints import check_origin
 from kd_lightning.training.faults import close_loggers, lost_worker_in_one_line, memory_in_one_line
 from kd_lightning.training.forecast import Forecast, followed_by
+from kd_lightning.training.kept_teacher import check_is_as_trained
 from kd_lightning.training.nonfinite import Diverged
 from kd_lightning.training.record import Taught, keep, run_metrics, teacher_metrics
 from kd_lightning.training.summary import heading, model_size, result_line, work
@@ -75,8 +76,9 @@ def _fit_and_test(
     with followed_by(own):
         teacher, weights = get_teacher(cfg, run)
     checksums = [weights_checksum(path) for path in weights]
+    origin = {"the SHA-256 of the teacher's weights": checksums, "the number of samples": dict(run.data.sizes)}
     if checkpoint is not None and not is_trial(run.trainer):
-        check_teacher_is_the_same(checkpoint, weights, checksums)
+        check_origin(checkpoint, origin)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever a teacher's training drew before
     distiller = Distiller(
         run.student,
@@ -92,7 +94,7 @@ def _fit_and_test(
     forecast = Forecast(own, evaluated, run.data.cheaper)
     has_buffers = any(True for _ in distiller.buffers())
     trainer, log = build_trainer(
-        run.trainer, out, has_val, cfg.get("logger"), cfg.get("callbacks"), forecast, has_buffers, checksums
+        run.trainer, out, has_val, cfg.get("logger"), cfg.get("callbacks"), forecast, has_buffers, origin
     )
     if run.trainer.accelerator == "gpu":
         hardware.use_tf32()
@@ -101,6 +103,8 @@ def _fit_and_test(
         temperatures = calibrate_teacher(trainer, teacher, run.data, run.loss.tasks) if run.calibrate_teacher else None
         specs = [one.spec for one in run.teachers]
         views = check_teacher(trainer, distiller, run.data, specs, any_will_do=is_trial(run.trainer))
+        if run.data.sizes["val"]:
+            check_is_as_trained(specs, weights, run.trainer, trainer.callback_metrics)
         taught = Taught(teacher, weights, checksums, views, temperatures)
     if run.compile:
         distiller.compile_networks(run.data.batch_size, run.compile)

@@ -1,7 +1,7 @@
 """The Lightning Trainer of a run."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,7 @@ def build_trainer(
     more: Any = None,
     forecast: Forecast | None = None,
     has_buffers: bool = True,
-    teacher: Sequence[str] = (),
+    origin: Mapping[str, Any] | None = None,
 ) -> tuple[pl.Trainer, TrainLog]:
     """Return a Trainer that checkpoints to `out`, and its log of training.
 
@@ -180,14 +180,14 @@ def build_trainer(
         more: The group `callbacks`, in addition to ours.
         forecast: Says how long it will take.
         has_buffers: The networks have buffers, as BatchNorm's statistics.
-        teacher: Checksums of the teachers' weights.
+        origin: What the training learns from, for its checkpoints.
 
     Raises:
         UserError: If one of them cannot be made.
     """
     guard = NonFinite(out, node.log_every_n_steps, node.skip_nonfinite)
     log = TrainLog(node.log_every_n_steps, guard)
-    checkpoints = Checkpoints(out, has_val, list(node.get("keep_epochs") or []), teacher)
+    checkpoints = Checkpoints(out, has_val, list(node.get("keep_epochs") or []), origin)
     callbacks = [OneFolder(out), guard, log, Observer(), *build_callbacks(more, node.accelerator), checkpoints]
     forecast = forecast or Forecast(0.0, 0.0, "")
     callbacks.append(forecast)

@@ -161,6 +161,8 @@ def prove_ray(folder: Path) -> None:
     """Run the checks on a Ray that is started here."""
     words = (*SHARING, "hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=4", "hydra.sweep.dir=sweep")
     done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True)
+    if done.returncode:
+        print(done.stdout, done.stderr)
     check("the command waited for its jobs and compared them", "finished runs in" in done.stdout)
     check_shared(folder)
 

@@ -11,6 +11,8 @@ from kd_lightning.evaluation.found import find_teacher
 from kd_lightning.evaluation.opened import open_run
 from kd_lightning.evaluation.record import evaluate
 from kd_lightning.evaluation.verify import verify
+from kd_lightning.teachers.opened import TeacherSpec
+from kd_lightning.training.kept_teacher import check_is_as_trained
 from kd_lightning.training.run import train
 from kd_lightning.utils.checks import UserError
 from tests.conftest import compose
@@ -38,11 +40,25 @@ def test_another_teacher_than_the_one_that_taught_is_told(
     for module in ("training.run", "evaluation.found"):
         monkeypatch.setattr(f"kd_lightning.{module}.weights_checksum", lambda _: "another")
     cfg = compose(f"model.teacher_weights={teacher_run}", "model.teacher_cache=off", "trainer.max_epochs=3")
-    with pytest.raises(UserError, match=r"student\.safetensors is not what taught .*run until now"):
+    with pytest.raises(UserError, match=r"the SHA-256 of the teacher's weights is \['another'\], and was"):
         train(cfg, run, resume=True)
     assert runs.is_finished(run)
     _, note = open_run(run).teacher_if_found()
     assert note is not None and "has changed since it taught" in note
+
+
+def test_a_kept_teacher_whose_code_has_changed_does_not_teach(teacher_run: Path) -> None:
+    """Its tensors still fit, as after a change of an activation, and it may know more than chance."""
+    spec, weights, trainer = TeacherSpec("resnet8", {}, "auto"), teacher_run / runs.STUDENT, compose().trainer
+    known = runs.read(teacher_run).student["val"]["accuracy"]
+    check_is_as_trained([spec], [weights], trainer, {"val/teacher_accuracy": known - 0.01})
+    with pytest.raises(
+        UserError, match=r"was right on \d+.* when it was trained, and is on 20\.0%: its code or the data"
+    ):
+        check_is_as_trained([spec], [weights], trainer, {"val/teacher_accuracy": 0.2})
+    check_is_as_trained(
+        [spec], [weights], compose("trainer.limit_val_batches=1").trainer, {"val/teacher_accuracy": 0.2}
+    )
 
 
 def test_teacher_weights_that_were_never_trained_are_an_error_and_nothing_is_trained(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
+from scipy.io import wavfile
 
 from kd_lightning import runs
 from kd_lightning.train import main
@@ -30,9 +31,11 @@ DATA = {
     "digits": ("data.train_size=128",),
     "image_folder": ("loss=ce", "data.root=photos", "data.image_size=8", "data.batch_size=8"),
     "text_files": ("loss=ce", "data.root=texts", "model.student=text_bag", "data.batch_size=8"),
+    "audio_folder": ("loss=ce", "data.root=sounds", "model.student=audio_cnn", "data.batch_size=8"),
     "cifar10": (),
     "cifar100": (),
     "sst2": (),
+    "speech_digits": (),
 }
 """Option of the group `data` → words with which it is tiny; those without any are not there, which is one line."""
 NO_KEYS = ("_target_", "_partial_", "resume", "trust")
@@ -79,6 +82,10 @@ def place(teacher_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "photos" / ("train" if n < 40 else "val") / f"c{n % 2}" / f"{n}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8, 3), 4 * n, np.uint8)).save(path)
+    for n in range(40):
+        path = folder / "sounds" / f"c{n % 2}" / f"{n}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wavfile.write(path, 16_000, np.random.default_rng(n).integers(-9999, 9999, 4_000, np.int16))
     (folder / "texts").mkdir()
     lines = [json.dumps({"text": f"sentence {n} is {'good' if n % 2 else 'bad'}", "label": n % 2}) for n in range(80)]
     (folder / "texts/train.jsonl").write_text("\n".join(lines))
