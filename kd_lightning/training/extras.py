@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.config import build
 from kd_lightning.training.averaging import Careful
+from kd_lightning.utils.annotations import check_annotations
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.trust import check_targets, is_trusted
 
@@ -29,9 +30,10 @@ def check_extras(cfg: DictConfig, accelerator: str) -> None:
         _check_package(node, key, PACKAGES)
         check_targets(OmegaConf.to_container(node, resolve=True), key)
         try:
-            hydra.utils.get_object(node._target_)
+            target = hydra.utils.get_object(node._target_)
         except (ImportError, ValueError) as e:
             raise UserError(f"{key}._target_: {str(e).splitlines()[0]}") from e
+        check_annotations(target, _typed(node), key)
 
 
 def build_callbacks(node: Any, accelerator: str) -> list[pl.Callback]:
@@ -40,6 +42,7 @@ def build_callbacks(node: Any, accelerator: str) -> list[pl.Callback]:
     for key, one in _nodes(node, "callbacks"):
         _check_package(one, key, {"DeviceStatsMonitor": "psutil"} if accelerator == "cpu" else {})
         callback = build(one, key)
+        check_annotations(type(callback), _typed(one), key)
         if not isinstance(callback, pl.Callback):
             raise UserError(
                 f"{key}: {one._target_} must be a lightning.pytorch.Callback, got {type(callback).__name__}"
@@ -93,6 +96,11 @@ def _nodes(node: Any, group: str) -> Iterator[tuple[str, DictConfig]]:
         if not isinstance(one, DictConfig) or "_target_" not in one:
             raise UserError(f"{group}.{name} must name a class, as +{group}.{name}={{_target_: my_package.Mine}}")
         yield f"{group}.{name}", one
+
+
+def _typed(node: DictConfig) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(node, resolve=True)
+    return {name: value for name, value in values.items() if not name.startswith("_")}
 
 
 def _check_package(node: DictConfig, key: str, packages: dict[str, str]) -> None:

@@ -3,13 +3,18 @@
 import csv
 import importlib.util
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
+from omegaconf import OmegaConf
 
 from kd_lightning import runs
+from kd_lightning.training.extras import check_extras
 from kd_lightning.training.run import train
+from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.trust import trusting
 from tests.conftest import Finished, compose
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -55,6 +60,26 @@ def test_early_stopping_ends_a_training(tmp_path: Path) -> None:
     )
     assert train(cfg, tmp_path / "run")["epochs"] == 2
     assert (tmp_path / "run" / runs.LAST).is_file()  # ours ran, too
+
+
+@pytest.mark.parametrize(
+    "group, words, told",
+    [
+        ("callbacks", {"min_delta": ""}, "callbacks.early_stopping.min_delta must be a number, got ''"),
+        ("callbacks", {"patience": 2.5}, "callbacks.early_stopping.patience must be a whole number, got 2.5"),
+        ("callbacks", {"stopping_threshold": "x"}, "must be a number or null, got 'x'"),
+        ("callbacks", {"strict": 1}, "callbacks.early_stopping.strict must be true or false, got 1"),
+        ("logger", {"name": [1]}, r"logger.csv.name must be a text or null, got \[1\]"),
+        ("callbacks", {"min_delta": 1, "patience": 3, "stopping_threshold": None}, None),
+    ],
+)
+def test_a_value_of_another_type_is_refused_before_training(group: str, words: dict, told: str | None) -> None:
+    """Lightning keeps some unseen, and fails on them at the end of the first epoch."""
+    name = {"callbacks": "early_stopping", "logger": "csv"}[group]
+    cfg = compose("loss=ce", f"{group}={name}")
+    OmegaConf.update(cfg, f"{group}.{name}", words, merge=True, force_add=True)
+    with pytest.raises(UserError, match=told) if told else nullcontext(), trusting():
+        check_extras(cfg, "cpu")
 
 
 def test_a_callback_of_ones_own_is_added(tmp_path: Path) -> None:
