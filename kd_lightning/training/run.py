@@ -103,8 +103,8 @@ def _fit_and_test(
         temperatures = calibrate_teacher(trainer, teacher, run.data, run.loss.tasks) if run.calibrate_teacher else None
         specs = [one.spec for one in run.teachers]
         views = check_teacher(trainer, distiller, run.data, specs, any_will_do=is_trial(run.trainer))
-        if run.data.sizes["val"]:
-            check_is_as_trained(specs, weights, run.trainer, trainer.callback_metrics)
+        if count := run.data.sizes["val"]:
+            check_is_as_trained(specs, weights, run.trainer, trainer.callback_metrics, count)
         taught = Taught(teacher, weights, checksums, views, temperatures)
     if run.compile:
         distiller.compile_networks(run.data.batch_size, run.compile)
