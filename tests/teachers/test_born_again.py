@@ -10,6 +10,7 @@ from kd_lightning import runs
 from kd_lightning.runs.students import load_student
 
 
+@pytest.mark.slow  # test_chain.py has generations, too
 @pytest.mark.usefixtures("no_pictures")
 def test_two_generations(cli: Any) -> None:
     words = ("experiment=born_again", "seed=1,2", "trainer.max_epochs=4", "model.teacher=${model.student}")

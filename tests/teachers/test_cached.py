@@ -202,7 +202,13 @@ def _train(folder: Path, rank: int, augment: dict) -> None:
     assert sum(map(len, seen)) == 3 * len(loader.order(0)), "resumed, no sample is left out or shown twice"
 
 
-@pytest.mark.parametrize("augment", [{"pad": 1, "flip": True}, {"pad": 1, "cutout": 3}], ids=["views", "epochs"])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        pytest.param({"pad": 1, "flip": True}, id="views"),
+        pytest.param({"pad": 1, "cutout": 3}, id="epochs", marks=pytest.mark.slow),
+    ],
+)
 def test_two_ranks_and_a_resumed_epoch_are_served_what_they_show(tmp_path, augment):
     for rank in processes(_train, (tmp_path, 0, augment), (tmp_path, 1, augment)):
         rank.join()
