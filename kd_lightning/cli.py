@@ -35,7 +35,7 @@ def clear_errors() -> Iterator[None]:
         sys.exit(fail(disk_error(e)))
     except RuntimeError as e:
         sys.exit(fail(launcher_error(e)))
-    except ValueError as e:
+    except (ValueError, TypeError) as e:
         sys.exit(fail(group_error(e)))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -80,13 +80,14 @@ def launcher_error(e: RuntimeError) -> UserError:
     raise e
 
 
-def group_error(e: ValueError) -> UserError:
-    """Return what an option that is no name, as `data=0`, means to the user; raise any other error again."""
-    if not str(e).startswith("Config group override must be"):
+def group_error(e: Exception) -> UserError:
+    """Return what an option that is no name, as `data=0` or `data=[1,2]`, means to the user; raise any other error."""
+    *_, (frame, _) = traceback.walk_tb(e.__traceback__)
+    if frame.f_globals.get("__name__") != "hydra._internal.defaults_list":  # it takes names only, and checks few
         raise e
-    for group, _, name in (word.partition("=") for word in sys.argv[1:]):
+    for group, _, name in (word.lstrip("+").partition("=") for word in sys.argv[1:]):
         if (CONF_DIR / group).is_dir() and "." not in group:
-            for one in name.split(","):  # a sweep has several
+            for one in name.strip("[]").split(","):  # a list or a sweep has several
                 try:
                     load_option(group, one)
                 except UserError as unknown:
