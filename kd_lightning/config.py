@@ -89,7 +89,7 @@ def build(node: DictConfig, key: str, **kwargs: Any) -> Any:
     except Exception as e:  # Hydra 1.3 wraps the target's own error, 1.4 adds a note to it
         cause = (e.__cause__ or e) if isinstance(e, InstantiationException) else e
         if isinstance(cause, UserError):
-            told = "\n".join([str(e), *getattr(e, "__notes__", [])])
+            told = "".join(traceback.format_exception_only(e))  # with the notes
             raise UserError(_key_as_typed(str(cause), key, told)) from None
         if not isinstance(cause, InstantiationException) and not _is_refusal(cause):
             raise cause from None

@@ -1,5 +1,6 @@
 """Run directories: what a finished training leaves, under names that only this package knows."""
 
+import kd_lightning.runs.pretrained
 from kd_lightning.runs.directory import (
     BEST,
     CONFIG,

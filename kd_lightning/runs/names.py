@@ -118,22 +118,6 @@ def sweep_name(number: Any, typed: Any) -> str:
     return _cut("_".join(filter(None, (str(number), job_name(list(typed))))))
 
 
-def as_teacher(weights: Any, student: str, image_size: int) -> bool:
-    """Return whether a student of photos starts from ImageNet weights: as its teacher does, if it has some.
-
-    Args:
-        weights: `model.teacher_weights`, of one teacher or several.
-        student: `model.student`.
-        image_size: In pixels.
-    """
-    if "imagenet" not in (weights if isinstance(weights, ListConfig) else [weights]):
-        return False
-    from kd_lightning.models.create import is_built_in  # torch takes seconds to import
-
-    return not is_built_in(student, image_size)
-
-
-OmegaConf.register_new_resolver("as_teacher", as_teacher, replace=True)
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 OmegaConf.register_new_resolver("run_stamp", lambda: Command().stamp(), replace=True)
