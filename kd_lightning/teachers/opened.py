@@ -60,6 +60,16 @@ class TeacherSpec:
 
 
 @dataclass(frozen=True)
+class TeacherFile:
+    """The file that a teacher's weights were read from."""
+
+    spec: TeacherSpec
+    path: Path
+    sha256: str
+    """See `exported.weights_checksum`."""
+
+
+@dataclass(frozen=True)
 class OpenedTeacher:
     """A teacher's network, with its weights unless the teacher stage will give them."""
 

@@ -17,7 +17,7 @@ from kd_lightning.runs.command import Command
 from kd_lightning.runs.names import student_name, teacher_name
 from kd_lightning.runs.students import PEER, save_student
 from kd_lightning.teachers.ensemble import Ensemble
-from kd_lightning.teachers.opened import PUBLISHED
+from kd_lightning.teachers.opened import TeacherFile
 from kd_lightning.training.build import Experiment
 from kd_lightning.training.calibration import calibrate
 from kd_lightning.training.faults import try_pictures
@@ -34,10 +34,8 @@ class Taught:
     """The teacher of a run, and what is known of it before it teaches."""
 
     teacher: Teacher
-    weights: Sequence[Path]
-    """File of each network's weights."""
-    checksums: Sequence[str]
-    """SHA-256 of each."""
+    files: Sequence[TeacherFile]
+    """Where the weights lie; of published networks, and of those with initial weights in a trial, there is none."""
     views: Mapping[str, float]
     """Scores on training views."""
     temperatures: Sequence[float] | None
@@ -46,12 +44,9 @@ class Taught:
 
 def teacher_metrics(taught: Taught, run: Experiment, out: Path) -> dict[str, Any]:
     """Return what `metrics.json` holds of the teacher besides its scores on validation and test."""
-    own = [one for one in run.teachers if one.spec.weights != PUBLISHED]
     weights = [
-        _seen_from(out, path) | {"sha256": checksum} | ({"task": one.spec.task} if one.spec.task else {})
-        for path, checksum, one in zip(
-            taught.weights, taught.checksums, own, strict=False
-        )  # a trial has no weights for some
+        _seen_from(out, file.path) | {"sha256": file.sha256} | ({"task": file.spec.task} if file.spec.task else {})
+        for file in taught.files
     ]
     if not taught.teacher.evaluates:
         return {"train": dict(taught.views), "weights": weights}

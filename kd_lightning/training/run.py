@@ -1,6 +1,6 @@
 """One run: build everything, get the teacher, fit, test, fill the run directory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from kd_lightning.runs import claims
 from kd_lightning.runs.students import weights_file
 from kd_lightning.teachers.build import build_task_teachers
 from kd_lightning.teachers.exported import weights_checksum
-from kd_lightning.teachers.opened import PUBLISHED
+from kd_lightning.teachers.opened import PUBLISHED, TeacherFile
 from kd_lightning.training.build import Experiment, build_experiment
 from kd_lightning.training.calibration import calibrate_teacher
 from kd_lightning.training.checkpoints import check_origin
@@ -74,9 +74,9 @@ def _fit_and_test(
     say(heading(cfg, run), detail=True)
     own = work(run)
     with followed_by(own):
-        teacher, weights = get_teacher(cfg, run)
-    checksums = [weights_checksum(path) for path in weights]
-    origin = {"the SHA-256 of the teacher's weights": checksums, "the number of samples": dict(run.data.sizes)}
+        teacher, files = get_teacher(cfg, run)
+    sums = [file.sha256 for file in files]
+    origin = {"the SHA-256 of the teacher's weights": sums, "the number of samples": dict(run.data.sizes)}
     if checkpoint is not None and not is_trial(run.trainer):
         check_origin(checkpoint, origin)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever a teacher's training drew before
@@ -98,14 +98,7 @@ def _fit_and_test(
     )
     if run.trainer.accelerator == "gpu":
         hardware.use_tf32()
-    taught = None
-    if teacher is not None:
-        temperatures = calibrate_teacher(trainer, teacher, run.data, run.loss.tasks) if run.calibrate_teacher else None
-        specs = [one.spec for one in run.teachers]
-        views = check_teacher(trainer, distiller, run.data, specs, any_will_do=is_trial(run.trainer))
-        if count := run.data.sizes["val"]:
-            check_is_as_trained(specs, weights, run.trainer, trainer.callback_metrics, count)
-        taught = Taught(teacher, weights, checksums, views, temperatures)
+    taught = None if teacher is None else _measured(teacher, files, trainer, distiller, run)
     if run.compile:
         distiller.compile_networks(run.data.batch_size, run.compile)
     if trainer.is_global_zero and runs.is_finished(out):
@@ -135,11 +128,23 @@ def _fit_and_test(
     return metrics
 
 
-def get_teacher(cfg: DictConfig, run: Experiment) -> tuple[Teacher | None, list[Path]]:
+def _measured(
+    teacher: Teacher, files: Sequence[TeacherFile], trainer: pl.Trainer, distiller: Distiller, run: Experiment
+) -> Taught:
+    """Calibrate the teacher if asked for, and measure it before it teaches. Raises UserError if it is unfit."""
+    temperatures = calibrate_teacher(trainer, teacher, run.data, run.loss.tasks) if run.calibrate_teacher else None
+    specs = [one.spec for one in run.teachers]
+    views = check_teacher(trainer, distiller, run.data, specs, any_will_do=is_trial(run.trainer))
+    if count := run.data.sizes["val"]:
+        check_is_as_trained(specs, files, run.trainer, trainer.callback_metrics, count)
+    return Taught(teacher, files, views, temperatures)
+
+
+def get_teacher(cfg: DictConfig, run: Experiment) -> tuple[Teacher | None, list[TeacherFile]]:
     """Return the teacher, trained first if need be, and the files of its weights."""
     if not run.teachers:
         return None, []
-    weights = []
+    files = []
     for one in run.teachers:
         if one.spec.weights == PUBLISHED:
             continue
@@ -154,7 +159,7 @@ def get_teacher(cfg: DictConfig, run: Experiment) -> tuple[Teacher | None, list[
         elif one.spec.is_trained_here:
             path = weights_file(trained_teacher(cfg, one.spec, run.data, train), "model.teacher_weights")
             load_weights(one.model, path)
-        weights.append(path)
+        files.append(TeacherFile(one.spec, path, weights_checksum(path)))
     teacher = build_task_teachers(
         run.teachers,
         run.data,
@@ -164,4 +169,4 @@ def get_teacher(cfg: DictConfig, run: Experiment) -> tuple[Teacher | None, list[
         cache=run.cache,
         temperatures=[1.0] * len(run.teachers) if run.calibrate_teacher else None,
     )
-    return teacher, weights
+    return teacher, files

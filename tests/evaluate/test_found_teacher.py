@@ -12,7 +12,7 @@ from kd_lightning.evaluation.found import find_teacher
 from kd_lightning.evaluation.opened import open_run
 from kd_lightning.evaluation.record import evaluate
 from kd_lightning.evaluation.verify import verify
-from kd_lightning.teachers.opened import TeacherSpec
+from kd_lightning.teachers.opened import TeacherFile, TeacherSpec
 from kd_lightning.training.kept_teacher import check_is_as_trained
 from kd_lightning.training.run import train
 from kd_lightning.utils.checks import UserError
@@ -50,12 +50,14 @@ def test_another_teacher_than_the_one_that_taught_is_told(
 
 def test_a_kept_teacher_whose_code_has_changed_does_not_teach(teacher_run: Path) -> None:
     """Its tensors still fit, as after a change of an activation, and it may know more than chance."""
-    spec, weights, trainer = TeacherSpec("resnet8", {}, "auto"), teacher_run / runs.STUDENT, compose().trainer
+    spec, trainer = TeacherSpec("resnet8", {}, "auto"), compose().trainer
+    other = TeacherSpec("hf/net", {}, "published", task="other")  # has no file
+    file = TeacherFile(spec, teacher_run / runs.STUDENT, "")
     known = runs.read(teacher_run).student["val"]["accuracy"]
 
     def check(accuracy: float, samples: int = 144, **keys: int) -> None:
         found = {"val/teacher_accuracy": accuracy}
-        check_is_as_trained([spec], [weights], OmegaConf.merge(trainer, keys), found, samples)
+        check_is_as_trained([other, spec], [file], OmegaConf.merge(trainer, keys), found, samples)
 
     check(known - 0.01)
     check(known - 0.06, samples=30)  # two samples
