@@ -20,8 +20,15 @@ from kd_lightning.utils.console import never_fatal
 def lost_worker_in_one_line() -> Iterator[None]:
     """Turn what is raised when a process that reads samples is gone into one line. Raises LostProcess.
 
-    torch raises it from a signal handler, wherever the program is; until then, reading from its pipe fails.
+    Reading from its pipe fails at once. A signal handler of torch raises another error wherever the program is when the
+    signal comes, which may be while the first error is looked at: hence twice.
     """
+    with _lost_worker_in_one_line(), _lost_worker_in_one_line():
+        yield
+
+
+@contextmanager
+def _lost_worker_in_one_line() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as e:

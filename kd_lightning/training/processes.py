@@ -19,7 +19,7 @@ from kd_lightning import runs
 from kd_lightning.runs.command import Command
 from kd_lightning.utils.checks import LostProcess, UserError
 from kd_lightning.utils.distributed import is_started_by_launcher, rank_name
-from kd_lightning.utils.signals import stop
+from kd_lightning.utils.signals import stop, stop_if_asked
 
 GRACE = 20.0
 """Seconds that a process has to notice that another one is gone, before it is ended."""
@@ -138,6 +138,19 @@ class OneFolder(pl.Callback):
                 f"{who} does not see the run directory {self._out.resolve()} of rank 0; hydra.run.dir must lie on a "
                 "disk that all machines share"
             )
+
+
+class EndsWhenAsked(pl.Callback):
+    """Ends a training that a signal asked to end, if what its handler raised was lost on the way."""
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        stop_if_asked()
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        stop_if_asked()
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        stop_if_asked()
 
 
 def check_launcher(devices: Any) -> None:

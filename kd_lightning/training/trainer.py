@@ -16,7 +16,13 @@ from kd_lightning.training.ddp import Ddp
 from kd_lightning.training.extras import build_callbacks, build_loggers
 from kd_lightning.training.forecast import Forecast
 from kd_lightning.training.nonfinite import NonFinite
-from kd_lightning.training.processes import OneFolder, check_launcher, leave_signals_to_others, watch_children
+from kd_lightning.training.processes import (
+    EndsWhenAsked,
+    OneFolder,
+    check_launcher,
+    leave_signals_to_others,
+    watch_children,
+)
 from kd_lightning.training.progress_bar import Bar
 from kd_lightning.training.tensorboard import Events, Observer
 from kd_lightning.training.train_log import TrainLog
@@ -188,7 +194,15 @@ def build_trainer(
     guard = NonFinite(out, node.log_every_n_steps, node.skip_nonfinite)
     log = TrainLog(node.log_every_n_steps, guard)
     checkpoints = Checkpoints(out, has_val, list(node.get("keep_epochs") or []), origin)
-    callbacks = [OneFolder(out), guard, log, Observer(), *build_callbacks(more, node.accelerator), checkpoints]
+    callbacks = [
+        OneFolder(out),
+        EndsWhenAsked(),
+        guard,
+        log,
+        Observer(),
+        *build_callbacks(more, node.accelerator),
+        checkpoints,
+    ]
     forecast = forecast or Forecast(0.0, 0.0, "")
     callbacks.append(forecast)
     watched = bool(node.enable_progress_bar) and is_watched()

@@ -17,9 +17,22 @@ class Stopped(SystemExit):
     """The end that a signal asked for. Its code is 128 + the signal's number, as a shell tells it."""
 
 
+_asked = 0
+"""Number of the signal that asked for the end of what is `stoppable`, until it has ended."""
+
+
 def stop(signum: int, frame: Any = None) -> NoReturn:
     """Raise `Stopped`; a handler of signals."""
     raise Stopped(128 + signum)
+
+
+def stop_if_asked() -> None:
+    """Raise `Stopped` once more if a signal asked for the end.
+
+    Python drops what a signal handler raises during a finalizer or a callback of C code: the program would go on.
+    """
+    if _asked:
+        stop(_asked)
 
 
 @contextmanager
@@ -37,13 +50,15 @@ def stoppable() -> Iterator[None]:
 
     def handle(signum: int, frame: Any) -> None:
         nonlocal first
+        global _asked
         is_late = first and time.monotonic() - first > PATIENCE
         if os.getpid() != process or is_late or _is_importing(frame):  # another process is a worker that reads images
             os._exit(128 + signum)
         if not first:
-            first = time.monotonic()
+            first, _asked = time.monotonic(), signum
             stop(signum)
 
+    global _asked
     signals = [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) is not signal.SIG_IGN]
     before = {s: signal.signal(s, handle) for s in signals}
     try:
@@ -51,6 +66,7 @@ def stoppable() -> Iterator[None]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+        _asked = 0
 
 
 @contextmanager

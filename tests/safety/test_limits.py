@@ -4,8 +4,10 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType, TracebackType
 
 import pytest
 import torch
@@ -111,6 +113,24 @@ def test_a_process_that_reads_and_is_killed_is_one_line() -> None:
         list(loader)
     with pytest.raises(RuntimeError, match="ours"), lost_worker_in_one_line():
         raise RuntimeError("ours")
+
+
+def test_a_killed_process_whose_signal_comes_while_its_closed_pipe_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    late = RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    def walk(tb: TracebackType) -> Iterator[tuple[FrameType, int]]:
+        monkeypatch.undo()
+        exec(compile("raise late", "signal_handling.py", "exec"), {"__name__": "torch.utils.data._utils", "late": late})
+        yield from ()
+
+    def closed_pipe() -> None:
+        exec("raise ConnectionResetError", {"__name__": "torch.utils.data.dataloader"})
+
+    monkeypatch.setattr(traceback, "walk_tb", walk)
+    with pytest.raises(LostProcess, match="killed by signal"), lost_worker_in_one_line():
+        closed_pipe()
 
 
 def test_a_full_disk_under_the_cache_is_an_error_that_names_the_file(

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 
 from kd_lightning import runs
@@ -66,6 +69,23 @@ def test_before_the_run_began(start: Callable[..., Process], tmp_path: Path) -> 
     process.kill(signal.SIGTERM)
     ended = process.wait()
     assert ended.status == 143 and "Traceback" not in ended.out
+
+
+def test_a_signal_that_a_library_swallowed_ends_the_training(
+    start: Callable[..., Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python drops what is raised in a finalizer, and the handler of a signal runs wherever the program is."""
+
+    def swallow(self: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        with suppress(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        fit(self, *args, **kwargs)
+
+    fit = pl.Trainer.fit
+    monkeypatch.setattr(pl.Trainer, "fit", swallow)
+    ended = start("loss=ce", *LONG).wait()
+    assert ended.status == 143 and not (tmp_path / "runs/mine" / runs.METRICS).exists()
 
 
 def test_a_signal_during_an_import_ends_the_process_at_once(tmp_path: Path) -> None:
