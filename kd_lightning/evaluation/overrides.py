@@ -9,6 +9,7 @@ CHANGEABLE = (
     "data.root",
     "data.num_workers",
     "data.verify",
+    "data.digest_cache",
     "data.eval_batch_size",
     "model.teacher_weights",
     "teacher_stage.dir",

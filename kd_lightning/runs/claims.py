@@ -28,7 +28,15 @@ from kd_lightning.utils.distributed import is_first_rank, tell
 from kd_lightning.utils.files import broken_entry
 
 # Where files lie, and how long, fast and talkative a training is: what a run may change when it goes on.
-CHANGEABLE = ("trainer.", "data.root", "data.num_workers", "data.verify", "model.teacher_weights", "teacher_stage.dir")
+CHANGEABLE = (
+    "trainer.",
+    "data.root",
+    "data.num_workers",
+    "data.verify",
+    "data.digest_cache",
+    "model.teacher_weights",
+    "teacher_stage.dir",
+)
 
 
 def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:

@@ -8,6 +8,7 @@ INCIDENTAL = (
     "data.root",
     "data.num_workers",
     "data.verify",
+    "data.digest_cache",
     "model.teacher_cache",
     "teacher_stage.dir",
     "trainer.enable_progress_bar",

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from kd_lightning.data.class_folders import SPLITS, folder_path
+from kd_lightning.data.images.digest_cache import opened
 from kd_lightning.data.images.folder import scan
 from kd_lightning.data.images.module import ImageDataModule
 from kd_lightning.data.images.normalize import NORMALIZATIONS, Normalize
 from kd_lightning.data.images.photo_augment import PhotoAugment, PhotoView
-from kd_lightning.data.images.photo_checks import check_repeats, verify
+from kd_lightning.data.images.photo_checks import check_repeats, read
 from kd_lightning.data.images.photos import Photos
 from kd_lightning.data.images.stream import StreamedImages
 from kd_lightning.data.module import Split
@@ -43,6 +44,8 @@ class ImageFolderDataModule(ImageDataModule):
         augment: Keys of `PhotoAugment`.
         num_workers: Processes that read photos; None for one per CPU core, at most 8.
         verify: Decode every file once before training, to find damaged ones.
+        digest_cache: Folder where it is kept which files were read before, so that later runs and other ranks need not
+            read them again; None for none.
         common: Arguments of `ImageDataModule`.
 
     Raises:
@@ -64,6 +67,7 @@ class ImageFolderDataModule(ImageDataModule):
         batch_size: int = 32,
         num_workers: int | None = None,
         verify: bool = True,
+        digest_cache: str | None = None,
         **common: Any,
     ) -> None:
         super().__init__(normalize=normalize, batch_size=batch_size, **common)
@@ -79,7 +83,8 @@ class ImageFolderDataModule(ImageDataModule):
         if num_workers is None:
             num_workers = min(8, os.cpu_count() or 1)
         self.num_workers = integer("data.num_workers", num_workers, ge=0)
-        self.verify, self._verified = verify, False
+        self.verify, self._are_read = verify, False
+        self._digest_folder = None if digest_cache is None else folder_path("data.digest_cache", digest_cache)
 
     @cached_property
     def _scanned(self) -> tuple[list[str], dict[Split, Photos]]:
@@ -91,10 +96,11 @@ class ImageFolderDataModule(ImageDataModule):
 
     def prepare_data(self) -> None:
         """Look at all folders and decode every photo, so that none stops a training. Raises UserError."""
-        parts = [*self._scanned[1].values(), self.unlabeled]
-        if self.verify and not self._verified:
-            verify(parts, self.image_size)
-            self._verified = True
+        if self._are_read:
+            return
+        with opened(self._digest_folder, self.root) as cache:
+            read([*self._scanned[1].values(), self.unlabeled], self.verify * self.image_size, cache)
+        self._are_read = True
 
     def setup(self, stage: str | None = None) -> None:
         """Fill `splits` once, whatever the stage; lines tell what is held out. Raises UserError."""

@@ -1,4 +1,4 @@
-"""Checks of photos before a training: damaged files, and copies in two splits or two classes."""
+"""Reading photos once before a training, and what is looked for: damaged files, copies in two splits or two classes."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -6,23 +6,44 @@ from itertools import combinations
 import numpy as np
 
 from kd_lightning.data.find_files import printable
-from kd_lightning.data.images.photos import Photos
+from kd_lightning.data.images.digest_cache import DIGEST, DigestCache, Known, file_keys, nothing
+from kd_lightning.data.images.photos import Photos, decode_all, read_all
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 
 
-def verify(parts: Sequence[Photos], size: int) -> None:
-    """Decode every file of `parts` once, as a training on images of `size` pixels does.
+def read(parts: Sequence[Photos], size: int, cache: DigestCache | None = None) -> None:
+    """Read every file of `parts` once, and keep its digest.
+
+    Args:
+        parts: The photos.
+        size: Decode them, as a training on images of so many pixels does; 0 does not.
+        cache: Knows the files that an earlier process has read, and is told of these.
 
     Raises:
         UserError: If files are damaged; the message names some.
     """
-    damaged = [what for part in parts for what in part.verify(size)]
+    paths = [path for part in parts for path in part.paths()]
+    keys = np.zeros(len(paths), DIGEST) if cache is None else file_keys(paths)
+    digests, sizes = nothing(len(paths)) if cache is None else cache.find(keys)
+    new = np.flatnonzero((digests == b"") | ((sizes != size) & (size > 0)))
+    files, damaged = [paths[i] for i in new], []
+    if size:
+        digests[new], faults = decode_all(files, size)
+        damaged = [f"{printable(path)} ({why})" for path, why in zip(files, faults, strict=True) if why]
+    else:
+        digests[new] = read_all(files)
     if damaged:
         more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
         raise UserError(
             f"cannot read {', '.join(damaged[:5])}{more}; remove or replace (data.verify=false skips this check)"
         )
+    sizes[new] = size
+    if cache is not None and len(new):
+        cache.write(keys, Known(digests, sizes))
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    for part, own in zip(parts, np.split(digests, ends), strict=True):
+        part.digests = own
 
 
 def check_repeats(splits: Mapping[str, Photos]) -> None:

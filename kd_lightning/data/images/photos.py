@@ -12,10 +12,9 @@ import numpy as np
 
 from kd_lightning.data.find_files import printable
 from kd_lightning.data.images.decode import center_box, read_square, reason
+from kd_lightning.data.images.digest_cache import DIGEST, Digests
 from kd_lightning.utils.checks import UserError
 
-Digests = np.ndarray[Any, np.dtype[np.bytes_]]
-_DIGEST = "S32"  # 128 bits in hexadecimal
 T = TypeVar("T")
 
 
@@ -79,19 +78,28 @@ class Photos:
     def digests(self) -> Digests:
         """Hash of the content of every file `[N]`; each file is read once. Raises UserError if one cannot be read."""
         if self._digests is None:
-            self._digests = np.array(_in_threads(_digest, self.paths()), _DIGEST)
+            self._digests = read_all(self.paths())
         return self._digests
 
-    def verify(self, size: int) -> list[str]:
-        """Decode every file once, for images of `size` pixels, and keep its digest; return what is damaged."""
-        checked = _in_threads(partial(_check, size=size), self.paths())
-        self._digests = np.array([digest for digest, _ in checked], _DIGEST)
-        return [f"{printable(self.path(i))} ({why})" for i, (_, why) in enumerate(checked) if why]
+    @digests.setter
+    def digests(self, digests: Digests) -> None:
+        self._digests = digests
 
     def fingerprint(self, root: Path) -> str:
         """Return a hash of the paths below `root` and the contents of all files."""
         names = [os.fsencode(path.relative_to(root)) for path in self.paths()]
         return hashlib.sha256(b"\0".join([*names, self.digests.tobytes()])).hexdigest()
+
+
+def decode_all(paths: Sequence[Path], size: int) -> tuple[Digests, list[str]]:
+    """Decode files for images of `size` pixels; return the hash of the content of each and what is damaged about it."""
+    checked = _in_threads(partial(_check, size=size), paths)
+    return np.array([digest for digest, _ in checked], DIGEST), [why for _, why in checked]
+
+
+def read_all(paths: Sequence[Path]) -> Digests:
+    """Return the hash of the content of each file. Raises UserError if one cannot be read."""
+    return np.array(_in_threads(_digest, paths), DIGEST)
 
 
 def _in_threads(function: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
