@@ -43,6 +43,13 @@ def test_both_are_asked_measured_and_fused(cache: str, cli: Any, teachers: tuple
     assert metrics["teacher"]["test"]["ece"] == pytest.approx(alone["ece"], abs=1e-4)
 
 
+def test_stored_as_float16_their_answers_are_fused_in_bf16(cli: Any, teachers: tuple[str, str]) -> None:
+    """Autocast stacks no float16 on a CPU."""
+    weights = f"model.teacher_weights=[{teachers[0]},{teachers[0]}]"
+    done = cli(*TWO, weights, "model.teacher_cache=memory", "trainer.precision=bf16-mixed", "trainer.max_epochs=1")
+    assert done.status == 0, done.err
+
+
 @pytest.mark.parametrize("loss", ["kd_std", "kd_combined"])
 def test_each_has_its_own_order_of_classes(loss: str, cli: Any, teachers: tuple[str, str]) -> None:
     """And a combination of one's own takes `fusion`, as all losses do."""

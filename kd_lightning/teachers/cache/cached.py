@@ -23,8 +23,8 @@ class CachedTeacher(Teacher):
     """Answers training batches from a table of logits, and asks `live` for what is not in it yet.
 
     A row of the table is a view of a sample, `index · views + view`, where views are numbered (crop and flip: 162).
-    Otherwise there is a table for each (seed, epoch), and a row is `index`. Answers are exact to the rounding of the
-    storage type, because the name of the folder says everything that decides the inputs.
+    Otherwise there is a table for each (seed, epoch), and a row is `index`. Answers are float32, exact to the rounding of
+    the storage type, because the name of the folder says everything that decides the inputs.
 
     Before the first step of an epoch, the answers that this process will need are read, what is missing of them is
     asked in full batches, and all are kept on the device: then no step waits for main memory. Views without numbers
@@ -82,13 +82,13 @@ class CachedTeacher(Teacher):
         if not self._looked:
             self._answers, self._looked = self.whole_epoch(batch.y.device), True
         if self._answers is not None:
-            return Outputs(self._answers[batch.index])
+            return Outputs(self._answers[batch.index].float())
         if self._views is not None or batch.y.device.type == "cpu":
             return self.look_up(batch)
         said = self.live(batch).logits.to(self._dtype)
         self._write_later(batch.index, said)
         self.asked += len(said)
-        return Outputs(said)
+        return Outputs(said.float())
 
     def whole_epoch(self, device: torch.device) -> Tensor | None:
         """Return the answers to what is shown in this epoch, `[N, C]`, on `device`; NaN to all other samples.
@@ -157,7 +157,7 @@ class CachedTeacher(Teacher):
             answer = self.live(self._some(batch, missing)).logits
             table.write(keys.cpu()[missing], answer)
             logits[missing] = answer.to(logits)
-        return Outputs(logits.to(batch.y.device)), int(there.sum())
+        return Outputs(logits.to(batch.y.device).float()), int(there.sum())
 
     def _some(self, batch: Batch, mask: Tensor) -> Batch:
         if mask.all():
