@@ -305,7 +305,9 @@ def test_layer_that_does_not_exist() -> None:
 # As a user sees it
 
 
-@pytest.mark.parametrize("typed", ["loss.temperature=abc", "model.student=resnet21"])
+@pytest.mark.parametrize(
+    "typed", ["loss.temperature=abc", pytest.param("model.student=resnet21", marks=pytest.mark.slow)]
+)
 def test_in_a_process_of_its_own(typed: str, tmp_path: Path) -> None:
     started = time.monotonic()
     command = [sys.executable, "-m", "kd_lightning.train", *TINY, typed]

@@ -93,7 +93,7 @@ def test_every_experiment_composes() -> None:
 # … -m loss.temperature=1,2,4,8 loss.alpha=0.3,0.5,0.9
 
 
-@pytest.mark.parametrize("order", ["first", "between"])
+@pytest.mark.parametrize("order", [pytest.param("first", marks=pytest.mark.slow), "between"])
 def test_grid_ends_with_the_comparison(order: str, cli: Cli, teacher_run: Path) -> None:
     words = [f"model.teacher_weights={teacher_run}", "loss.temperature=1,4", "loss.alpha=0.3,0.9"]
     words.insert(0 if order == "first" else 2, "-m")

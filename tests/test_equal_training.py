@@ -126,7 +126,9 @@ def test_the_learning_rate_grows_with_the_global_batch() -> None:
 # torch.compile
 
 
-@pytest.mark.parametrize(("teacher", "networks"), [("resnet8", 2), ("[resnet8,resnet8]", 3)])
+@pytest.mark.parametrize(
+    ("teacher", "networks"), [("resnet8", 2), pytest.param("[resnet8,resnet8]", 3, marks=pytest.mark.slow)]
+)
 def test_compiled_it_learns_the_same(
     teacher: str, networks: int, tmp_path: Path, teacher_run: Path, monkeypatch: Any
 ) -> None:

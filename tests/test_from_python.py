@@ -43,7 +43,7 @@ def weights(net: nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in net.parameters()]
 
 
-@pytest.mark.parametrize("name", ["own_code.py", "own_loss.py"])
+@pytest.mark.parametrize("name", ["own_code.py", pytest.param("own_loss.py", marks=pytest.mark.slow)])
 def test_examples(name: str, tmp_path: Path) -> None:
     code = (EXAMPLES / name).read_text()
     if name == "own_code.py":

@@ -140,6 +140,7 @@ def test_exported_with_dictionaries_or_refused(form: str, distilled: Path, comma
     assert done.status == 0 or one_line(done), done.err
 
 
+@pytest.mark.slow
 def test_made_smaller_and_measured_or_refused(distilled: Path, command: Command, tmp_path: Path) -> None:
     for how in (("--prune", "0.5"), ("--prune", "0.5", "--structured"), ("--quantize", "int8")):
         out = tmp_path / "-".join(how)

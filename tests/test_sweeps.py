@@ -10,6 +10,7 @@ import pytest
 
 from kd_lightning import runs
 from kd_lightning.runs.lock import LOCK, Busy, alone
+from tests.chaos.processes import Process
 from tests.conftest import TINY, environment
 
 SWEEP = ("-m", *TINY, "loss=ce", "hydra.sweep.dir=sweep")
@@ -21,29 +22,24 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, env=environment(), stdout=pipe, stderr=pipe, text=True)
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stopped_sweep_goes_on_with_the_same_command(how: signal.Signals, tmp_path: Path) -> None:
     words = ("seed=0,1", "trainer.max_epochs=20")
     finished, stopped = tmp_path / "sweep" / "0_seed0", tmp_path / "sweep" / "1_seed1"
-    first = start(tmp_path, *words)
-    wait_for(stopped / runs.LAST, first)
-    first.send_signal(how)
-    out, err = first.communicate(timeout=60)
-    assert first.returncode != 0 and "Traceback" not in err, err
-    assert (how == signal.SIGINT) == ("interrupted" in out + err)
+    first = Process(tmp_path, [*SWEEP, *words])
+    while not (stopped / runs.LAST).exists():
+        assert not first.is_over(), first.wait()
+        time.sleep(0.01)
+    first.kill(how)
+    status, out = first.wait(60)
+    assert status != 0 and "Traceback" not in out, out
+    assert (how == signal.SIGINT) == ("interrupted" in out)
     assert runs.is_finished(finished) and not runs.is_finished(stopped)
     assert (stopped / LOCK).exists() == (how == signal.SIGKILL), "and yet no one holds it"
     weights = (finished / "student.safetensors").stat().st_mtime_ns
 
-    second = start(tmp_path, *words)
-    out, err = second.communicate(timeout=120)
-    assert second.returncode == 0, err
+    status, out = Process(tmp_path, [*SWEEP, *words]).wait(120)
+    assert status == 0, out
     assert "1 finished runs lie there already and are not run again" in out
     assert "finished before, not run again: sweep/0_seed0" in out
     assert (finished / "student.safetensors").stat().st_mtime_ns == weights

@@ -216,7 +216,7 @@ def students(place: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("form", ["onnx", "pt2"])
-@pytest.mark.parametrize("name", TEXT)
+@pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.slow] * (one == "text_cnn")) for one in TEXT])
 def test_exported_for_sentences_of_any_length(
     name: str, form: str, students: dict[str, Path], command: Command, tmp_path: Path
 ) -> None:

@@ -37,7 +37,9 @@ def test_whole_run_in_bf16(preset: str, tmp_path: Path, teacher_run: Path) -> No
 
 
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize("preset", ["crd", "dml", "ctkd", "vid", "simkd"])
+@pytest.mark.parametrize(
+    "preset", ["crd", "dml", "ctkd", *(pytest.param(one, marks=pytest.mark.slow) for one in ("vid", "simkd"))]
+)
 def test_a_resumed_run_equals_one_that_was_not_stopped(preset: str, tmp_path: Path, teacher_run: Path) -> None:
     brief = ("data.train_size=64", "data.batch_size=32", "data.val_size=0", "trainer.limit_test_batches=1")
     words = (
@@ -79,7 +81,9 @@ def test_training_tells_the_time(tmp_path: Path, teacher_run: Path, monkeypatch:
 
 
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize("loss", ["kd", "ctkd", "crd", "srrl"])
+@pytest.mark.parametrize(
+    "loss", ["kd", "crd", *(pytest.param(one, marks=pytest.mark.slow) for one in ("ctkd", "srrl"))]
+)
 def test_the_training_does_not_notice_that_gradients_are_compared(
     loss: str, teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

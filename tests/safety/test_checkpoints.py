@@ -54,8 +54,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("when", ["between", "after"])
-@pytest.mark.parametrize("epoch", [0, 2, 4])
+@pytest.mark.parametrize(
+    ("epoch", "when"),
+    [
+        (0, "between"),
+        (2, "after"),
+        (4, "between"),
+        *(pytest.param(*stop, marks=pytest.mark.slow) for stop in [(0, "after"), (2, "between"), (4, "after")]),
+    ],
+)
 def test_a_run_that_stopped_after_any_epoch_ends_the_same(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None, epoch: int, when: str
 ) -> None:

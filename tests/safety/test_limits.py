@@ -38,7 +38,7 @@ def test_limits_below_one_batch(cli: Callable[..., Finished], split: str, limit:
     assert "done in" not in done.out and "CE ·" not in done.out, "before the training"
 
 
-@pytest.mark.parametrize("limit", ["1", "0.5", "1.0", "7"])
+@pytest.mark.parametrize("limit", ["0.5", *(pytest.param(one, marks=pytest.mark.slow) for one in ("1", "1.0", "7"))])
 def test_limits_that_leave_something(cli: Callable[..., Finished], limit: str) -> None:
     assert cli("loss=ce", f"trainer.limit_val_batches={limit}", "data.eval_batch_size=64").status == 0
 

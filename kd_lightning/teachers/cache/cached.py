@@ -23,8 +23,8 @@ class CachedTeacher(Teacher):
     """Answers training batches from a table of logits, and asks `live` for what is not in it yet.
 
     A row of the table is a view of a sample, `index · views + view`, where views are numbered (crop and flip: 162).
-    Otherwise there is a table for each (seed, epoch), and a row is `index`. Answers are float32, exact to the rounding of
-    the storage type, because the name of the folder says everything that decides the inputs.
+    Otherwise there is a table for each (seed, epoch), and a row is `index`. Answers are float32 and
+    exact to the rounding of the storage type, as the name of the folder says everything that decides the inputs.
 
     Before the first step of an epoch, the answers that this process will need are read, what is missing of them is
     asked in full batches, and all are kept on the device: then no step waits for main memory. Views without numbers
