@@ -12,8 +12,39 @@ from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 
 
+def check_classes(labels: Tensor, classes: Sequence[str], missing: Sequence[Split], noun: str, where: Any) -> None:
+    """Raise UserError if a class cannot be divided into train and the splits that are held out.
+
+    Args:
+        labels: Classes of the training samples `[N]`.
+        classes: Their names.
+        missing: The splits.
+        noun: What the samples are, such as `sentences`.
+        where: File or folder, for messages.
+    """
+    counts = torch.bincount(labels, minlength=len(classes)).tolist()
+    needed = 1 + len(missing)
+    few = [f"{name} has {count}" for name, count in zip(classes, counts, strict=True) if count < needed]
+    if few:
+        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+        helps = "val" in missing and min(counts) == needed - 1
+        without = ", or train without validation (data.val_size=0)" if helps else ""
+        raise UserError(
+            f"every class of {where} needs {needed} or more {noun}, one for each of "
+            f"{', '.join(['train', *sorted(missing)])}: {', '.join(few[:5])}{more}; add {noun} or remove the "
+            f"class{without}"
+        )
+
+
 def hold_out(
-    split: Split, contents: Sequence[Any], labels: Tensor, fraction: float, seed: int, noun: str, where: Any
+    split: Split,
+    contents: Sequence[Any],
+    labels: Tensor,
+    classes: Sequence[str],
+    fraction: float,
+    seed: int,
+    noun: str,
+    where: Any,
 ) -> tuple[Tensor, Tensor]:
     """Return the positions that stay in train, without copies of what is held out, and those that are held out.
 
@@ -23,6 +54,7 @@ def hold_out(
         split: What they are held out for.
         contents: What each training sample is, so that equal ones are copies.
         labels: Their classes `[N]`.
+        classes: Names of the classes.
         fraction: Fraction that is held out, stratified.
         seed: Chooses them.
         noun: What the samples are, such as `sentences`.
@@ -41,6 +73,10 @@ def hold_out(
         f"(data.{split}_size={fraction}, data.split_seed={seed}){also}",
         detail=True,
     )
-    if not torch.bincount(labels[keep], minlength=int(labels.max()) + 1).all():
-        raise UserError(f"{where}: a class would have no {noun} left to train; add others, or give {split} its own")
+    left = torch.bincount(labels[keep], minlength=len(classes))
+    if not left.all():
+        raise UserError(
+            f"class {classes[int(left.argmin())]} of {where} would have no {noun} left to train; add other {noun}, "
+            f"give {split} its own, or lower data.{split}_size"
+        )
     return keep, taken

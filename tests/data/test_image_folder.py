@@ -53,7 +53,7 @@ def test_batches_and_held_out_splits(root, capsys):
     data = make(root)
     data.prepare_data()
     data.setup()
-    assert "held out 2 of 20 training images as test" in capsys.readouterr().out
+    assert "test: held out 2 of 20 training images" in capsys.readouterr().out
     assert data.sizes == {"train": 16, "val": 2, "test": 2}
     assert (data.classes, data.num_classes, data.num_views) == (["cat", "dog"], 2, None)
     batch = next(iter(data.train_dataloader()))
@@ -355,7 +355,7 @@ def test_copies_never_lie_in_two_splits(root, capsys):
         (folder / f"copy_{path.name}").write_bytes(path.read_bytes())
     data = make(root, test_size=0.3, val_size=0.3)
     data.setup()
-    assert "× copy of a picture in test" in capsys.readouterr().out
+    assert "× copy of one of them in train" in capsys.readouterr().out
     contents = [{p.read_bytes() for p, _ in data.splits[split].photos} for split in ("train", "val", "test")]
     assert all(not contents[i] & contents[j] for i, j in ((0, 1), (0, 2), (1, 2)))
 

@@ -241,7 +241,10 @@ def only_a_test(root: Path) -> None:
         (wrong_rate, r"cannot read .*low/0\.wav: its header says 16,777,213 samples per second; remove"),
         (no_audio, r"class folder .*low has no recordings \(10 × \.mp4 file left out\)"),
         (all_empty, r"all 20 recordings are empty"),
-        (one_recording, r"class low of .* has 1 recordings to train on, but needs 3"),
+        (
+            one_recording,
+            r"every class of .* needs 3 or more recordings, one for each of train, test, val: low has 1; add",
+        ),
         (unreadable, r"cannot read .*low/1\.wav: .+; remove or replace"),
         (only_a_test, r"must have a folder train with one folder of recordings per class"),
     ],

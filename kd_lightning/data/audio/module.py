@@ -18,11 +18,11 @@ from kd_lightning.data.audio.read_all import Clips, read_all
 from kd_lightning.data.audio.resident import ResidentRecordings
 from kd_lightning.data.class_folders import SPLITS, Found, folder_path
 from kd_lightning.data.few_labels import FewLabels
-from kd_lightning.data.hold_out import hold_out
+from kd_lightning.data.hold_out import check_classes, hold_out
 from kd_lightning.data.module import Split
 from kd_lightning.plots.spectrogram import spectrogram_pixels
 from kd_lightning.types import Source
-from kd_lightning.utils.checks import UserError, number
+from kd_lightning.utils.checks import number
 from kd_lightning.utils.console import say
 
 
@@ -111,15 +111,11 @@ class AudioDataModule(FewLabels):
         parts = dict(self._clips)
         wanted: dict[Split, float] = {"test": self.test_size, "val": self.val_size}
         missing = {split: size for split, size in wanted.items() if split not in parts and size}
-        counts = torch.bincount(parts["train"].labels, minlength=len(self.own_classes))
-        if int(counts.min()) <= len(missing):
-            raise UserError(
-                f"class {self.own_classes[int(counts.argmin())]} of {self.root} has {int(counts.min())} recordings to "
-                f"train on, but needs {len(missing) + 1}: one, and one for each split that is held out; add recordings"
-            )
+        where, classes = self.root, self.own_classes
+        check_classes(parts["train"].labels, classes, list(missing), "recordings", where)
         for split, size in missing.items():
             train = parts["train"]
-            found = hold_out(split, train.digests, train.labels, size, self.split_seed, "recordings", self.root)
+            found = hold_out(split, train.digests, train.labels, classes, size, self.split_seed, "recordings", where)
             parts["train"], parts[split] = map(train.select, found)
         parts.setdefault("val", parts["train"].select(torch.empty(0, dtype=torch.long)))
         for split in ("val", "test"):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from kd_lightning.data.class_folders import SPLITS, folder_path
+from kd_lightning.data.hold_out import check_classes, hold_out
 from kd_lightning.data.images.digest_cache import opened
 from kd_lightning.data.images.folder import scan
 from kd_lightning.data.images.module import ImageDataModule
@@ -20,7 +21,6 @@ from kd_lightning.data.images.photo_checks import check_repeats, read
 from kd_lightning.data.images.photos import Photos
 from kd_lightning.data.images.stream import StreamedImages
 from kd_lightning.data.module import Split
-from kd_lightning.data.split import stratified_fraction
 from kd_lightning.types import UNLABELED, Source
 from kd_lightning.utils.checks import UserError, integer, number
 from kd_lightning.utils.console import say
@@ -135,9 +135,13 @@ class ImageFolderDataModule(ImageDataModule):
             self._tell_unlabeled(photos)
             return photos
         missing = [split for split, fraction in sizes.items() if not photos.get(split) and fraction]
-        self._check_classes(photos["train"], missing)
+        where, classes = self.root / "train", self.own_classes
+        check_classes(torch.from_numpy(photos["train"].labels), classes, missing, "images", where)
         for split in missing:
-            photos["train"], photos[split] = self._hold_out(photos["train"], split, sizes[split])
+            train, size = photos["train"], sizes[split]
+            digests, labels = train.digests.tolist(), torch.from_numpy(train.labels)
+            found = hold_out(split, digests, labels, classes, size, self.split_seed, "images", where)
+            photos["train"], photos[split] = (train.select(some.numpy()) for some in found)
         self._check_val(photos, held_out="val" in missing)
         return photos
 
@@ -147,40 +151,6 @@ class ImageFolderDataModule(ImageDataModule):
         say(f"{self.root / 'train'} has no folders of classes: {len(photos['train'])} images without labels{val}")
         if photos["val"]:
             self._check_val(photos, held_out=False)
-
-    def _check_classes(self, photos: Photos, missing: list[Split]) -> None:
-        """Raise UserError if a class of `train` cannot be divided into it and the `missing` splits."""
-        counts = np.bincount(photos.labels, minlength=len(self.own_classes))
-        needed = 1 + len(missing)
-        few = [f"{name} has {count}" for name, count in zip(self.own_classes, counts, strict=True) if count < needed]
-        if few:
-            more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-            helps = "val" in missing and min(counts) == needed - 1
-            without = ", or train without validation (data.val_size=0)" if helps else ""
-            raise UserError(
-                f"every class of {self.root / 'train'} needs {needed} or more images, one for each of "
-                f"{', '.join(['train', *sorted(missing)])}: {', '.join(few[:5])}{more}; add images or remove the "
-                f"class{without}"
-            )
-
-    def _hold_out(self, photos: Photos, split: Split, fraction: float) -> tuple[Photos, Photos]:
-        rest, taken = stratified_fraction(torch.from_numpy(photos.labels), fraction, self.split_seed)
-        train, held = photos.select(rest.numpy()), photos.select(taken.numpy())
-        copies = np.isin(train.digests, held.digests)
-        train = train.select(~copies)
-        left = np.bincount(train.labels, minlength=len(self.own_classes))
-        if not left.all():
-            raise UserError(
-                f"class {self.own_classes[int(left.argmin())]} of {self.root / 'train'} would have no image left to "
-                f"train; add other images, make a folder {self.root / split}, or lower data.{split}_size"
-            )
-        say(
-            f"{self.root / split} is missing: held out {len(held)} of {len(photos)} training images as {split} "
-            f"(data.{split}_size={fraction}, data.split_seed={self.split_seed})"
-        )
-        if copies.any():
-            say(f"{self.root / 'train'}: left out {copies.sum()} × copy of a picture in {split}")
-        return train, held
 
     def _check_val(self, photos: Mapping[Split, Photos], held_out: bool) -> None:
         """Tell before anything trains if the validation split is too small to choose by, and what would do."""

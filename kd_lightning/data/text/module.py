@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.few_labels import FewLabels
-from kd_lightning.data.hold_out import hold_out
+from kd_lightning.data.hold_out import check_classes, hold_out
 from kd_lightning.data.module import Split
 from kd_lightning.data.subset import Subset
 from kd_lightning.data.text.pretrained import OwnTokens, read_tokenizer
@@ -148,17 +148,11 @@ class TextDataModule(FewLabels):
             parts.setdefault("val", ([], torch.empty(0, dtype=torch.long)))
         wanted: dict[Split, float] = {"test": self.test_size, "val": self.val_size}
         missing = {split: fraction for split, fraction in wanted.items() if split not in parts}
-        counts = torch.bincount(parts["train"][1], minlength=len(order))
-        if int(counts.min()) <= len(missing):
-            name = self.own_classes[int(counts.argmin())]
-            raise UserError(
-                f"{self._tables['train'].path}: class {name} has {int(counts.min())} sentences, but needs "
-                f"{len(missing) + 1}: one to train, and one for each split that is held out; add sentences or files"
-            )
+        where, classes = self._tables["train"].path, self.own_classes
+        check_classes(parts["train"][1], classes, list(missing), "sentences", where)
         for split, fraction in missing.items():
             texts, labels = parts["train"]
-            where = self._tables["train"].path
-            found = hold_out(split, texts, labels, fraction, self.split_seed, "sentences", where)
+            found = hold_out(split, texts, labels, classes, fraction, self.split_seed, "sentences", where)
             parts["train"], parts[split] = (([texts[i] for i in some.tolist()], labels[some]) for some in found)
         for split in ("val", "test"):
             if split in missing:
