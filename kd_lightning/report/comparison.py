@@ -208,7 +208,7 @@ def _mark_unequal(comparison: Comparison) -> None:
         for result, word, usual in _minority(results, [_word(r.setting.values.get(key)) for r in results]):
             consequence = "not comparable" if key in _SPLIT else "unequal budget"
             if key == LENGTH and any(_word(r.setting.values[key]) == usual for r in _same_budget(results, result)):
-                consequence = f"equal budget, {result.setting.images_seen:,} images seen"
+                consequence = f"equal budget, {result.setting.images_seen:,} samples seen"
             comparison.mark(result, f"{consequence}: {key} is {word}, elsewhere {usual}")
     finished = [result for result in results if result.runs]
     for key in ("select", "precision", "device", "git_revision"):

@@ -70,7 +70,7 @@ def result_line(metrics: dict[str, Any], out: Path, is_teacher: bool = False) ->
     if not metrics["time_shares"] or not metrics["images_per_second"]:
         return line
     shares = ", ".join(f"{name} {share:.0%}" for name, share in metrics["time_shares"].items())
-    return f"{line}\n{metrics['images_per_second']:,.0f} images/s; of the time {shares}"
+    return f"{line}\n{metrics['images_per_second']:,.0f} samples/s; of the time {shares}"
 
 
 def _accuracies(test: dict[str, float]) -> str:
@@ -132,7 +132,7 @@ def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, 
             + " What distilling gained is told by the same command with loss=ce."
             * bool(metrics["labels"])
         )
-    speed = f", {metrics['images_per_second']:,.0f} images/s" if metrics["images_per_second"] else ""
+    speed = f", {metrics['images_per_second']:,.0f} samples/s" if metrics["images_per_second"] else ""
     if metrics["epochs"]:
         many = "s" * (metrics["epochs"] != 1)
         lines.append(

@@ -129,7 +129,7 @@ def test_budgets_are_equal_in_images_seen_not_in_epochs(fake_run: Fake) -> None:
     long, short = (
         next(row for row in found.results if f"max_epochs={n}" in row.label and row is not kd) for n in (150, 15)
     )
-    assert long.verdict == short.verdict == "baseline" and "equal budget, 672,000 images seen" in notes_of(found, long)
+    assert long.verdict == short.verdict == "baseline" and "equal budget, 672,000 samples seen" in notes_of(found, long)
 
 
 @pytest.mark.parametrize("key", ["data.split_seed=3", "data.val_size=100", "data.train_size=200", "data.batch_size=32"])
