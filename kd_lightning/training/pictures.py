@@ -15,7 +15,7 @@ from kd_lightning.distiller import Distiller
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.plots.evaluation import confusion_figure, reliability_figure
 from kd_lightning.runs.names import train_command
-from kd_lightning.types import Batch, part
+from kd_lightning.types import part
 from kd_lightning.utils.names import task_name
 
 SAMPLES = 12
@@ -72,14 +72,12 @@ def _folded(words: Sequence[str]) -> list[str]:
 
 @torch.no_grad()
 def _log_samples(writer: Any, tag: str, step: int, distiller: Distiller, data: DataModule, task: str) -> None:
-    """Add the first test samples with each model's answer, as pictures or text; `data` has the labels of one task."""
-    batch = next(iter(data.test_dataloader()))
-    batch = Batch(
-        tree_map(lambda tensor: tensor[:SAMPLES].to(distiller.device), batch.x),
-        batch.y[:SAMPLES],
-        batch.index[:SAMPLES],
-        raw=None if batch.raw is None else batch.raw[:SAMPLES],
-    )
+    """Add test samples with each model's answer, as pictures or text; `data` has the labels of one task."""
+    loader = data.loader("test")
+    total = len(loader.source)
+    spread = torch.linspace(0, total - 1, min(SAMPLES, total)).long()  # files come sorted by class: not the first ones
+    batch = next(iter(loader.source.batches(spread, SAMPLES, 0, 0, loader.device)))
+    batch = batch._replace(x=tree_map(lambda tensor: tensor.to(distiller.device), batch.x))
     pixels, texts = data.pixels(batch.x), data.texts(batch)
     if pixels is None and texts is None:
         return
