@@ -1,5 +1,6 @@
 """A user's mistake ends in one line and exit status 2; a traceback is kept for our own."""
 
+import difflib
 import errno
 import os
 import re
@@ -11,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from kd_lightning import runs
-from kd_lightning.config import CONF_DIR, load_option
+from kd_lightning.config import CONF_DIR, Config, load_option
 from kd_lightning.utils.checks import UserError, did_you_mean
 from kd_lightning.utils.signals import piped, stoppable
 
@@ -110,10 +112,13 @@ def _message(e: Exception) -> str:
         group, _, option = str(e.missing_cfg_file).rpartition("/")
         return f"unknown option {group}={option}{did_you_mean(option, e.options)}; there are {', '.join(e.options)}"
     if isinstance(e, OverrideParseException):
-        return f"cannot read {e.override!r}: {_joined(str(e))}; write key=value"
+        return f"cannot read {e.override!r}: {_joined(str(e))}; write key=value, or \"key='…'\" for special characters"
     if str(e).startswith("Could not override '"):
-        return _unknown_key(str(e).split("'")[1], str(e))
-    return _joined(f"{e}\n{e.__cause__ or ''}")
+        return unknown_key(str(e).split("'")[1], str(e))
+    told, key = _joined(f"{e}\n{e.__cause__ or ''}"), e.full_key if isinstance(e, OmegaConfBaseException) else None
+    if isinstance(e, InterpolationResolutionError):  # found where it is used, as in the run's name
+        key = next((word for word in sys.argv[1:] if "${" in word), key)
+    return f"{key}: {told}" if key and key not in told else told
 
 
 def _joined(text: str) -> str:
@@ -122,11 +127,33 @@ def _joined(text: str) -> str:
     return " · ".join(line for line in lines if not line.startswith(noise))
 
 
-def _unknown_key(key: str, text: str) -> str:
+def check_flags(words: list[str]) -> None:
+    """Raise UserError for a flag that Hydra does not have: keys are written without dashes."""
+    for word in get_args_parser().parse_known_args(words)[1]:
+        if word.startswith("-"):
+            key, _, value = word.lstrip("-").partition("=")
+            raise UserError(f"unknown flag {word}; keys are written without dashes: {key}={value or '…'}")
+
+
+def check_read(config: DictConfig) -> None:
+    """Raise UserError for a key beside the groups, as of `+epochs=3`, that nothing reads."""
+    text = OmegaConf.to_yaml(config)
+    for key in map(str, config):
+        if key not in vars(Config()) and f"${{{key}" not in text:  # others may take their value from it
+            raise UserError(unknown_key(key, ""))
+
+
+def unknown_key(key: str, text: str) -> str:
+    """Return a line on a key that the configuration does not have, with the nearest one that it has.
+
+    Args:
+        key: The key.
+        text: What Hydra said of it.
+    """
     known = [k for k in _known_keys() if not k.rpartition(".")[2].startswith("_")]
     if key in known:  # a dictionary without the key that was typed inside it
         return _joined(text.replace(f"Could not override '{key}'.", f"{key} cannot be set so."))
-    if near := did_you_mean(key, known):
+    if near := _near(key, known):
         return f"unknown key {key!r}{near}; --cfg job lists all keys"
     parent, _, _ = key.rpartition(".")
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
@@ -135,8 +162,21 @@ def _unknown_key(key: str, text: str) -> str:
     return f"unknown key {key!r}; {has}"
 
 
+def _near(key: str, known: list[str]) -> str:
+    """Return `"; did you mean 'optimizer.lr'?"` for `lr`, or an empty string if no key is near."""
+    parent, _, name = key.rpartition(".")
+    beside = [k for k in known if k.rpartition(".")[0] == parent] if parent else known
+    ends = {k.rpartition(".")[2]: k for k in sorted(beside, key=len, reverse=True)}  # the shortest key of each name
+    if name not in ends and not (parent and ends) and (near := did_you_mean(key, known)):
+        return near
+    close = difflib.get_close_matches(name, ends, n=1)
+    return f"; did you mean {ends[close[0]]!r}?" if close else ""
+
+
 def _typed_groups() -> list[str]:
-    return [arg for arg in sys.argv[1:] if "=" in arg and "." not in arg.split("=")[0] and "," not in arg]
+    """Return the words `group=option` that were typed."""
+    pairs = [(arg, arg.lstrip("+").partition("=")[0]) for arg in sys.argv[1:] if "=" in arg and "," not in arg]
+    return [arg for arg, group in pairs if "." not in group and (arg[0] != "+" or (CONF_DIR / group).is_dir())]
 
 
 def _known_keys() -> list[str]:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning import runs
-from kd_lightning.cli import clear_errors, disk_error, fail
+from kd_lightning.cli import check_flags, check_read, clear_errors, disk_error, fail
 from kd_lightning.config import CONF_DIR
 from kd_lightning.runs import claims, names
 from kd_lightning.runs.command import Command
@@ -43,6 +43,7 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
 
     Returns its metrics and its configuration.
     """
+    check_read(cfg)
     cfg = one_task(cfg)
     resume = cfg.resume is not None
     trust = bool(cfg.trust)  # as it was typed; what the folder of a resumed run says of itself does not count
@@ -110,7 +111,9 @@ def _main(cfg: DictConfig) -> float:
     if run.mode == RunMode.RUN and runs.is_finished(out):
         from kd_lightning.training.summary import result_table
 
-        say(result_table(cfg, metrics, out))
+        say(result_table(cfg, metrics))
+        if any(out.glob("events.out.tfevents.*")):
+            say(f"Curves: tensorboard --logdir {shlex.quote(str(out))}")
     return _selected_accuracy(metrics)
 
 
@@ -176,6 +179,7 @@ def main() -> None:
         Command().begin()
         quiet()
         sys.argv[1:] = [READY.get(word, word) for word in sys.argv[1:]]
+        check_flags(sys.argv[1:])
         for i, word in enumerate(sys.argv):
             if i and word.startswith("resume=") and (folder := _resumed_folder(word)):
                 runs.read_config(Path(folder))

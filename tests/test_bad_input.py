@@ -22,6 +22,14 @@ from tests.conftest import TINY, environment
 MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     # what was typed → what the message must say
     "unknown key": ("trainer.max_epoch=3", ("trainer.max_epoch", "trainer.max_epochs")),
+    "key that nothing reads": ("+epochs=3", ("unknown key 'epochs'; did you mean 'trainer.max_epochs'",)),
+    "last part of a key": ("lr=0.1", ("unknown key 'lr'; did you mean 'optimizer.lr'",)),
+    "key that a loss lacks": ("loss.T=4", ("unknown key 'loss.T'", "temperature")),
+    "value of a key that is not there": (
+        "trainer.max_epochs=${sed}",
+        ("trainer.max_epochs=${sed}: ", "'sed' not found"),
+    ),
+    "dashes": ("--epochs=3", ("unknown flag --epochs=3; keys are written without dashes: epochs=3",)),
     "unknown group": ("lose=kd", ("lose", "loss")),
     "number for a group": ("data=0", ("data", "digits", "'0'")),
     "number added for a group": ("+data=0", ("data", "digits", "'0'")),

@@ -1,5 +1,6 @@
 """Folders of files `<split>/<class>/*`: which files they hold, and what is left out."""
 
+import difflib
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 from kd_lightning.data.find_files import FileKind, is_hidden, printable
 from kd_lightning.data.module import Split
-from kd_lightning.utils.checks import UserError, did_you_mean
+from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -31,6 +32,8 @@ def folder_path(key: str, value: Any) -> Path:
 
 def check_folder(key: str, root: Path) -> None:
     """Raise UserError unless the folder is there."""
+    if root.is_file():
+        raise UserError(f"{key}={root} is a file; give a folder, of an archive the one that it unpacks to")
     if not root.is_dir():
         raise UserError(f"{key}={root}: there is no such folder ({root.absolute()})")
 
@@ -48,15 +51,27 @@ def split_folders(root: Path, noun: str, used: Path | None = None) -> dict[Split
     """
     check_folder("data.root", root)
     if not (root / "train").is_dir():
-        there = sorted(p.name for p in root.iterdir() if p.is_dir())
-        hint = did_you_mean("train", there) or f"; it has {', '.join(there) or 'no folders'}"
-        if root.resolve().name in SPLITS:
-            hint = f"; give the folder above it: data.root={root.parent}"
-        elif there and hint.startswith("; it has"):
-            hint += f": if these are the classes, move them into {root / 'train'}"
-        raise UserError(f"data.root={root} must have a folder train with one folder of {noun} per class{hint}")
+        raise UserError(
+            f"data.root={root} must have a folder train with one folder of {noun} per class; {_instead(root)}"
+        )
     _tell_beside(root, used)
     return {split: root / split for split in SPLITS if (root / split).is_dir()}
+
+
+def _instead(root: Path) -> str:
+    """Return what to do about a root without a folder `train`."""
+    there = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_hidden(p.name))
+    if root.resolve().name in SPLITS:
+        return f"give the folder above it: data.root={root.parent}"
+    deeper = [name for name in there if (root / name / "train").is_dir()]  # archives have a folder of their own name
+    if deeper:
+        return f"give the folder in it: data.root={root / deeper[0]}"
+    near = difflib.get_close_matches("train", [name.lower() for name in there], n=1)
+    if near:
+        return f"rename {next(name for name in there if name.lower() == near[0])} to train"
+    if there:
+        return f"it has {', '.join(map(printable, there))}: if these are the classes, move them into {root / 'train'}"
+    return "it has no folders"
 
 
 def has_classes(folder: Path) -> bool:
@@ -136,6 +151,8 @@ def _class_folders(folder: Path, noun: str) -> dict[str, Path]:
 
 
 def _check_classes(folder: Path, found: dict[str, Path], classes: list[str], named: Split) -> None:
+    if not found:
+        raise UserError(f"{folder} has no folders of classes; fill it or remove it")
     missing, extra = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
     if missing or extra:
         what = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has also {', '.join(extra)}"] * bool(extra)

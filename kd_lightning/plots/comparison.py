@@ -63,7 +63,7 @@ def accuracy_figure(lines: Sequence[Scores], label: str = "test accuracy, %") ->
     axes.set_yticks(range(len(lines)), labels)
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_xlabel(label)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=8)  # room for an arrow head
     axes.spines["left"].set_visible(False)
     return figure
 

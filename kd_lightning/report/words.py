@@ -7,7 +7,14 @@ from kd_lightning.report.commands import baseline_command, train_command
 from kd_lightning.report.comparison import Comparison, Result, best_by_validation
 from kd_lightning.utils.statistics import Gain, interval, mean_std
 
-VERDICTS = ("better", "worse", "no difference shown", "too few seeds", "diverged")
+VERDICTS = {
+    "better": "{} better",
+    "worse": "{} worse",
+    "no difference shown": "no difference shown for {}",
+    "too few seeds": "too few seeds for {}",
+    "diverged": "{} diverged",
+}
+"""Verdict → how many settings have it, in words."""
 
 
 def signed(value: float) -> str:
@@ -60,7 +67,7 @@ def findings(comparison: Comparison) -> list[str]:
     verdicts = Counter(r.verdict for r in results if r.verdict in VERDICTS)
     runs = sum(len(result.test) for result in results)
     scope = f"{_count(runs, 'finished run')} in {_count(len(results), 'setting')}"
-    told = ", ".join(f"{verdicts[word]} {word}" for word in VERDICTS if verdicts[word])
+    told = ", ".join(words.format(verdicts[word]) for word, words in VERDICTS.items() if verdicts[word])
     lines = [f"{scope}. Against plain training at equal budget: {told}." if told else f"{scope}."]
     if not any(result.gain for result in results):
         lines = [f"{scope}; none has a baseline (loss=ce, same student and budget) to be compared with."]

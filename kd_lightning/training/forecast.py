@@ -77,7 +77,7 @@ class Forecast(pl.Callback):
     def _tell(self, trainer: pl.Trainer, pace: float, ahead: float) -> None:
         batches = (trainer.estimated_stepping_batches - self._first) * trainer.accumulate_grad_batches
         self.seconds = pace * batches * (1 + self._evaluated / 3)  # no backward pass, which costs two
-        self.seconds += ahead * batches / trainer.num_training_batches  # later epochs ask the teacher less
+        self.seconds += ahead * asked(batches / trainer.num_training_batches, trainer.datamodule.num_views)  # type: ignore[attr-defined]
         epochs = trainer.max_epochs
         told = f"{self.stage}: about {duration(self.seconds)} here for {epochs} "
         told += "epoch" + "s" * (epochs != 1)
@@ -95,6 +95,11 @@ class Forecast(pl.Callback):
         say(told, detail=total < 60)
         if total > LONG and trainer.strategy.root_device.type == "cpu":
             say(textwrap.indent(textwrap.fill(SHORTER.format(self._cheaper), 71, break_on_hyphens=False), " " * 9))
+
+
+def asked(epochs: float, views: int | None) -> float:
+    """Return how many times the first epoch's answers are asked, where each epoch shows a sample in one of `views`."""
+    return epochs if views is None else views * (1 - (1 - 1 / views) ** epochs)
 
 
 def _now(device: torch.device) -> float:

@@ -70,12 +70,18 @@ class Bar(RichProgressBar):
         return metrics | {"left": self._time_left(trainer)}
 
     def _time_left(self, trainer: pl.Trainer) -> str:
-        """Time left of the whole job at the pace so far: this training, its validations, and a student that follows."""
+        """Time left of the whole job at the pace so far: this training, its validations, and a student that follows.
+
+        The seconds before an epoch, in which its teacher is asked, belong to all steps of that epoch.
+        """
         first, since = self._started
         done, total = trainer.global_step - first, trainer.estimated_stepping_batches - first
         if not done:
             return "?"
-        pace = (time.perf_counter() - since) / done
+        teacher = trainer.lightning_module.teacher
+        ahead = teacher.seconds_ahead if teacher else 0.0
+        steps_to_come = 1 - (trainer.fit_loop.batch_idx + 1) / trainer.num_training_batches
+        pace = (time.perf_counter() - since - ahead * steps_to_come) / done
         later = self._forecast.later * total
         minutes, seconds = divmod(int(pace * (total - done + later)), 60)
         return f"{minutes}:{seconds:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -1,6 +1,5 @@
 """The lines and the small table around a run on the terminal."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,8 +88,8 @@ def _of_sweep() -> str:
     return f"run {job.job.num + 1}{count}, "
 
 
-def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:
-    """Return teacher and student side by side, what the run cost, and where everything lies."""
+def result_table(cfg: DictConfig, metrics: dict[str, Any]) -> Table:
+    """Return teacher and student side by side, and what the run cost."""
     student, teacher = metrics["student"], metrics.get("teacher")
     table = Table(caption_justify="left")
     table.add_column("model")
@@ -106,11 +105,11 @@ def result_table(cfg: DictConfig, metrics: dict[str, Any], out: Path) -> Table:
             chosen = " (deployed)" if name == metrics["select"] and "best" in student else ""
             label = f"student {student_name(cfg.model.student, cfg.model.student_kwargs)}, {name}{chosen}"
             table.add_row(label, *size, *_scores(student[name], tasks))
-    table.caption = "\n".join(_notes(metrics, student, teacher, out))
+    table.caption = "\n".join(_notes(metrics, student, teacher))
     return table
 
 
-def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, Any] | None, out: Path) -> list[str]:
+def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, Any] | None) -> list[str]:
     deployed = student[metrics["select"]]
     lines = []
     taught = teacher["test"] if teacher else {}
@@ -138,7 +137,6 @@ def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, 
         lines.append(
             f"{metrics['epochs']} epoch{many} in {duration(metrics['seconds'])}{speed} on {metrics['device']}."
         )
-    lines.append(f"Curves: tensorboard --logdir {shlex.quote(str(out))}")
     return lines
 
 

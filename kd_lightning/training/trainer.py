@@ -58,7 +58,7 @@ ALONE = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 
 def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
     """Return the `trainer` group with `auto` replaced by what this machine has. Raises UserError."""
-    node = node.copy()
+    node = OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # its keys may take values of other groups
     _check_keys(node)
     choice_or_count("trainer.fast_dev_run", node.get("fast_dev_run", False))
     for key in SWITCHES:
@@ -160,6 +160,8 @@ def check_limits(node: DictConfig, data: DataModule) -> None:
         samples = data.sizes.get(split, 0)  # type: ignore[call-overload]
         if limit is None or not samples:
             continue
+        if split == "val" and limit == 0:
+            raise UserError(f"{key}=0 would validate on nothing; to train without validation: data.val_size=0")
         number(key, limit, gt=0)
         batches = max(1, -(-samples // (batch * num_processes(node))))
         if isinstance(limit, float) and int(limit * batches) < 1:

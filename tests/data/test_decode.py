@@ -30,16 +30,20 @@ def mean(file) -> float:
     return float(np.asarray(decode(file)).mean())
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_upright(orientation, tmp_path):
+def test_pictures_are_upright(orientation, suffix, tmp_path):
     """Whatever way a camera stores the picture, it comes out as PIL's own reading of the tag."""
     stored = noise(20, 10)
     exif = stored.getexif()
     exif[0x0112] = orientation
-    stored.save(tmp_path / "a.png", exif=exif)
+    path = tmp_path / f"a.{suffix}"
+    stored.save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
     turned = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}[orientation]  # numbers of PIL's transpositions
     wanted = stored if turned is None else stored.transpose(Image.Transpose(turned))
-    np.testing.assert_array_equal(np.asarray(decode(tmp_path / "a.png")), np.asarray(wanted))
+    np.testing.assert_array_equal(np.asarray(decode(path)), np.asarray(wanted))
+    whole = square(path, 20, lambda width, height: (0, 0, width, height))  # as training and evaluation read it
+    np.testing.assert_array_equal(np.asarray(whole), np.asarray(wanted.resize((20, 20), Image.Resampling.BILINEAR)))
 
 
 def exif_bytes(*entries: tuple[int, int, int, bytes]) -> bytes:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import zlib
 from pathlib import Path
 
@@ -186,7 +187,13 @@ def twin_names(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda root: (root / "train").rename(root / "training"), "must have a folder train .*did you mean 'training'"),
+        (
+            lambda root: (root / "train").rename(root / "Training"),
+            "must have a folder train .*; rename Training to train",
+        ),
+        (lambda root: shutil.copytree(root, root / "set") and shutil.rmtree(root / "train"), "data.root=.*root/set$"),
+        (lambda root: shutil.rmtree(root) or root.write_bytes(b"PK"), "data.root=.* is a file; give a folder"),
+        (lambda root: (root / "val").mkdir(), "val has no folders of classes; fill it or remove it"),
         (lambda root: (root / "train").rename(root / "photos"), "it has photos: if these .* move them into .*/train"),
         (empty_class, "class folder .*train/dog has no images"),
         (truncated, r"cannot read .*train/dog/0.jpg \(.*truncated"),

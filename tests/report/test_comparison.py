@@ -67,6 +67,7 @@ def test_validation_names_the_best_setting(fake_run: Fake) -> None:
     found = compare_folders([folder])
     best = best_by_validation(found.results)
     assert best is not None and best.label == "dkd", "not the best on test"
+    assert "equal budget: no difference shown for 2." in findings(found)[0]
     assert "Best by validation: dkd, 86.10 % (95 % interval " in findings(found)[1]
     assert "on test 85.00 %" in findings(found)[1]
     assert [purpose for purpose, _ in commands(found)] == ["train dkd again"] and "loss=dkd" in commands(found)[0][1]

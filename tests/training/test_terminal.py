@@ -72,6 +72,17 @@ def test_names_of_runs_tell_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "/" not in names.sweep_name(0, ["loss=my/path = x", "seed=../1"])
 
 
+def test_a_teacher_that_is_asked_before_each_epoch_is_not_counted_for_each_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 101.0)
+    bar, trainer = Bar(Mock(), Mock(later=0.0)), Mock(global_step=1, estimated_stepping_batches=100)
+    trainer.fit_loop.batch_idx, trainer.num_training_batches = 0, 50  # the second epoch asks again
+    trainer.lightning_module.teacher.seconds_ahead = 100.0
+    assert bar._time_left(trainer) == "4:57", "99 steps, each with its share of the 100 s"
+    assert forecast.asked(20, None) == 20 and forecast.asked(20, 1) == 1 and 100 < forecast.asked(200, 162) < 162
+
+
 def test_the_bar_says_what_is_trained_and_counts_epochs_from_one() -> None:
     bar = Bar(Mock(), Mock(stage="teacher"))
     bar._trainer = Mock(max_epochs=20)

@@ -10,6 +10,7 @@ import torch
 
 from kd_lightning import runs
 from kd_lightning.training.run import train
+from kd_lightning.training.trainer import resolve_trainer
 from tests.conftest import Finished, compose
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -23,6 +24,10 @@ class Seen(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         Seen.batches.append(batch.x.clone())
+
+
+def test_a_key_may_take_the_value_of_another_group() -> None:
+    assert resolve_trainer(compose("trainer.max_epochs=${seed}", "seed=3").trainer).max_epochs == 3
 
 
 def test_fast_dev_run_keeps_nothing_and_trains_no_teacher(cli: Cli) -> None:

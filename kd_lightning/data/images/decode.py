@@ -211,8 +211,8 @@ def _open(file: File) -> Iterator[Image.Image]:
 
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 if there is none or it cannot be read."""
-    if image.format == "PNG" and "exif" not in image.info:
-        image.load()  # a PNG may have it behind the pixels; outside the lock, as this takes long
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        image.load()  # PIL turns a TIFF itself; a PNG may have it behind the pixels. Outside the lock: this takes long
     try:
         with _warnings, warnings.catch_warnings():
             warnings.simplefilter("ignore")
