@@ -45,7 +45,9 @@ def reliability_figure(scores: Mapping[str, Mapping[str, Any]]) -> Figure:
                 below.axis("off")
     marks = [Patch(color="gray", label="accuracy"), Patch(color="gray", alpha=0.3, label="of fewer than 10 samples")]
     confidence = Line2D([], [], linestyle="", marker="_", color="black", markersize=10, label="mean confidence")
-    figure.legend(handles=[*marks, confidence], loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(
+        handles=[*marks, confidence], loc="outside upper center", ncols=3 if columns > 1 else 1, frameon=False
+    )
     return figure
 
 

@@ -78,8 +78,8 @@ class Bar(RichProgressBar):
         done, total = trainer.global_step - first, trainer.estimated_stepping_batches - first
         if not done:
             return "?"
-        teacher = trainer.lightning_module.teacher
-        ahead = teacher.seconds_ahead if teacher else 0.0
+        module: Any = trainer.lightning_module
+        ahead = module.teacher.seconds_ahead if module.teacher else 0.0
         steps_to_come = 1 - (trainer.fit_loop.batch_idx + 1) / trainer.num_training_batches
         pace = (time.perf_counter() - since - ahead * steps_to_come) / done
         later = self._forecast.later * total

@@ -58,7 +58,7 @@ ALONE = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 
 def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
     """Return the `trainer` group with `auto` replaced by what this machine has. Raises UserError."""
-    node = OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # its keys may take values of other groups
+    node = DictConfig(OmegaConf.to_container(node, resolve=True))  # its keys may take values of other groups
     _check_keys(node)
     choice_or_count("trainer.fast_dev_run", node.get("fast_dev_run", False))
     for key in SWITCHES:
