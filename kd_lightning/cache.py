@@ -40,18 +40,18 @@ table lacks, and no student is trained. A teacher that is not kept yet is
 trained first.
 
   {program} model.teacher=resnet50 data=cifar10
-  {program} 'model.teacher=[resnet50,wrn_40_2]' model.teacher_cache=my_cache
+  {program} 'model.teacher=[vgg13,resnet50]'
 
 With --export nothing is filled: the teacher's answers to all training samples
 as they are, without augmentation, go to FILE.safetensors or FILE.npz, which
 serves as model.teacher=stored model.teacher_weights=FILE.
 
-  {program} --export answers.safetensors model.teacher=resnet50
+  {program} --export said.npz model.teacher=vgg13
   --top-k K                  keep the K largest answers of each sample, and the
                              mass that is left
 
-Keys and groups are those of {train}. Give the data, seed, augmentation and
-teacher that the sweep will have.
+Keys and groups are those of {train}.
+Give the data, seed, augmentation and teacher that the sweep will have.
   model.teacher_cache        folder of the tables; auto: outputs/teacher_cache
   model.teacher_cache_dtype  fp16 or fp32; auto: fp16 where it loses nothing
   data.eval_batch_size       samples that the teacher is asked at once

@@ -36,7 +36,7 @@ def models() -> list[str]:
         *_lines(found),
         "",
         *textwrap.wrap(f"Of torchvision, for larger images: {', '.join(others)}.", _width()),
-        "Also timm/NAME (pip install timm), and any function by its dotted path: my_package.nets.small_net",
+        "Also timm/NAME (pip install timm), and any function by its path: my.nets.small",
     ]
 
 

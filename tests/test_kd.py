@@ -93,3 +93,4 @@ def test_cache_as_module_has_a_help_of_its_own(command: Callable[..., Finished])
     assert done.status == 0 and done.out.startswith(
         "usage: python -m kd_lightning.cache [--export FILE [--top-k K]] [KEY=VALUE …]"
     )
+    assert max(map(len, done.out.splitlines())) <= 80
