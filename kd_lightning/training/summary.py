@@ -123,7 +123,7 @@ def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, 
     if teacher and not lines:
         gap = 100 * (deployed["test"]["accuracy"] - teacher["test"]["accuracy"])
         fewer, cheaper = teacher["parameters"] / student["parameters"], teacher["macs"] / student["macs"]
-        size = f"has {fewer:.1f}× fewer parameters and {cheaper:.1f}× fewer MACs, " if teacher["parameters"] else ""
+        size = f"has {fewer:.1f}× fewer parameters and {cheaper:.1f}× fewer MACs, " * (max(fewer, cheaper) >= 1.05)
         where = "above" if gap > 0 else "below"
         lines.append(
             f"The student {size}is {abs(gap):.2f} points "
