@@ -84,6 +84,8 @@ def launcher_error(e: RuntimeError) -> UserError:
 
 def group_error(e: Exception) -> UserError:
     """Return what an option that is no name, as `data=0` or `data=[1,2]`, means to the user; raise any other error."""
+    if str(e).startswith("Only one of --"):  # flags of Hydra that exclude each other
+        return UserError(str(e))
     *_, (frame, _) = traceback.walk_tb(e.__traceback__)
     if frame.f_globals.get("__name__") != "hydra._internal.defaults_list":  # it takes names only, and checks few
         raise e

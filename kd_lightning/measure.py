@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from kd_lightning.cli import clear_errors, expand
 from kd_lightning.utils.checks import UserError, choice, integer
 from kd_lightning.utils.console import say
+from kd_lightning.utils.files import write_text
 from kd_lightning.utils.names import program
 from kd_lightning.utils.quiet import quiet
 from kd_lightning.utils.trust import trusting
@@ -52,8 +53,8 @@ def _write(rows: "list[Row]", conditions: str, out: Path) -> None:
     say(terminal(rows, conditions))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "deployment.csv").write_text(csv_text(rows))
-        (out / "deployment.md").write_text(markdown(rows, conditions))
+        write_text(out / "deployment.csv", csv_text(rows))
+        write_text(out / "deployment.md", markdown(rows, conditions))
         save(deployment_figure([asdict(row) for row in rows], conditions), out / "deployment.png")
     except OSError as e:
         raise UserError(f"--out: cannot write to {out}: {e.strerror}") from e

@@ -55,6 +55,8 @@ def _run(args: argparse.Namespace) -> int:
     integer("--top", args.top, ge=1)
     if args.sheet and not args.sheet.parent.is_dir():
         raise UserError(f"--sheet: there is no folder {args.sheet.parent}")
+    if args.sheet and args.sheet.exists():  # `--sheet *.png` would write over the first picture
+        raise UserError(f"--sheet: {args.sheet} exists; give another name")
     overrides = [word for word in args.samples if _is_override(word)]
     opened = open_run(args.run, overrides)
     words = [word for word in args.samples if word not in overrides]

@@ -183,6 +183,7 @@ def main() -> None:
         for i, word in enumerate(sys.argv):
             if i and word.startswith("resume=") and (folder := _resumed_folder(word)):
                 runs.read_config(Path(folder))
+                claims.check_links(Path(folder))
                 sys.argv[i] = names.override("resume", folder)
                 sys.argv.append(names.override("hydra.run.dir", folder))  # before Hydra makes a new one
                 break

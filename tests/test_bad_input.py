@@ -121,6 +121,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "output is a file": ("hydra.run.dir=a_file", ("a_file", "hydra.run.dir")),
     "output that no one can write": ("hydra.run.dir=/proc/run", ("/proc/run", "hydra.run.dir")),
     "teachers below a file": ("teacher_stage.dir=a_file/teachers", ("teacher_stage.dir", "a_file")),
+    "flags that exclude each other": ("-m --cfg job", ("Only one of --run, --multirun, --cfg",)),
     "resume of nothing": ("resume=nowhere", ("resume", "nowhere", "run directory")),
 }
 

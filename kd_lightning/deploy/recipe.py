@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
 from kd_lightning.config import ModelConfig, apply_overrides, load_option
@@ -94,7 +93,7 @@ def describe_step(path: Path, config: DictConfig) -> str:
     epochs = config.trainer.max_epochs
     if not epochs:
         return f"{path}: measured, not trained"
-    loss = hydra.utils.get_class(config.loss._target_).__name__
+    loss = config.loss._target_.rpartition(".")[2]  # not imported: it may be a stranger's
     return (
         f"{path}: will be trained for {epochs} epoch{'s' * (epochs != 1)} ({loss}, lr {config.optimizer.get('lr'):g})"
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.files import broken_entry
+from kd_lightning.utils.seal import is_broken
 
 RUN_WEIGHTS = "student.safetensors"  # what a run directory keeps (kd_lightning.runs.directory)
 
@@ -69,6 +70,8 @@ def head_rows(path: Path, name: str) -> int | None:
 def _read(path: Path, key: str) -> Any:
     try:
         if path.suffix == ".safetensors":
+            if is_broken(path):
+                raise UserError(f"{key}: {path} is damaged: its checksum is wrong")
             return load_file(path)
         if entry := broken_entry(path):
             raise UserError(f"{key}: {path} is damaged (wrong checksum of {entry})")

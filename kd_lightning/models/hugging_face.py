@@ -120,7 +120,11 @@ def _config(transformers: Any, name: str, key: str, kwargs: Mapping[str, Any]) -
     whole = changes.pop(CONFIG, None)
     if whole is not None:
         values = {k: v for k, v in whole.items() if k not in CODE}
-        config = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
+        try:
+            config = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
+        except Exception as e:  # whatever a configuration raises about values that a file holds
+            told = (str(e).strip() or type(e).__name__).splitlines()[0]
+            raise UserError(f"{key}: the configuration of {name} is damaged ({type(e).__name__}: {told})") from e
     else:
         read = transformers.AutoConfig.from_pretrained
         config = fetched(name, key, "the configuration", lambda place: read(place, trust_remote_code=False))

@@ -84,6 +84,16 @@ def _newest_whole(path: Path) -> str | None:
     return None  # it was stopped before its first epoch ended
 
 
+def check_links(path: Path) -> None:
+    """Raise UserError if the run in `path` has a link in place of a file that would be written into.
+
+    A stranger's `train.log` could be the user's `.bashrc`. Checkpoints and weights are replaced, never written into.
+    """
+    for file in path.rglob("*"):
+        if file.is_symlink() and file.suffix not in (".ckpt", ".safetensors"):
+            raise UserError(f"resume: {file} is a link to {file.readlink()}; put the file itself there, or remove it")
+
+
 def damage(path: Path) -> str | None:
     """Return what is wrong with a checkpoint; None if nothing is. Every byte is read."""
     import torch  # takes seconds, which `--help` need not wait for

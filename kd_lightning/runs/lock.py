@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.distributed import is_first_rank
 
-LOCK = ".lock"  # gone when the run is over; one that a killed process left behind is free
+LOCK = ".kd_lightning.lock"  # gone when the run is over; one that a killed process left behind is free
 
 
 class Busy(UserError):

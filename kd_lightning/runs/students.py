@@ -26,6 +26,7 @@ from kd_lightning.runs.names import resume_word
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.files import checksum, write_whole
+from kd_lightning.utils.seal import OPEN, SEAL, seal
 
 KEY = "kd_lightning"
 """Key of the card in a weights file's metadata."""
@@ -36,13 +37,18 @@ PEER = "peer_{}.safetensors"
 
 def save_student(path: Path, model: nn.Module, card: StudentCard, name: str = STUDENT) -> None:
     """Write a student's weights, by default the deployed one's, with its card, into the run directory `path`."""
-    save_weights(path / name, model, {KEY: json.dumps(card.as_dict())})
+    save_weights(path / name, model, {KEY: json.dumps(card.as_dict()), SEAL: OPEN})
 
 
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """Write a model's state as safetensors, whole or not at all."""
+    """Write a model's state as safetensors, whole or not at all, and sealed if `metadata` has a place for that."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_whole(path, lambda partial: save_file(state, partial, metadata=metadata))
+
+    def write(partial: Path) -> None:
+        save_file(state, partial, metadata=metadata)
+        seal(partial)
+
+    write_whole(path, write)
 
 
 def weights_file(path: str | Path, key: str) -> Path:

@@ -22,6 +22,7 @@ from kd_lightning.runs.students import KEY
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.files import checksum
+from kd_lightning.utils.seal import is_broken
 from kd_lightning.utils.trust import are_programs_trusted
 
 NAME = "file"
@@ -98,6 +99,8 @@ def open_exported(path: Path, key: str) -> tuple[Exported, StudentCard | None]:
             "trust its origin, allow it with --trust (train: trust=true, Python: trust=True), or use .onnx"
         )
     try:
+        if is_broken(path):
+            raise ValueError("its checksum is wrong")
         text, network = (_onnx if path.suffix == ".onnx" else _pt2)(path, weights_checksum(path))
         return network, StudentCard.from_dict(json.loads(text)) if text else None
     except UserError:

@@ -31,6 +31,7 @@ from kd_lightning.data.module import DataModule
 from kd_lightning.teachers.stored import StoredAnswers
 from kd_lightning.teachers.stored_checks import checked_answers, rows_of_samples
 from kd_lightning.utils.checks import UserError, did_you_mean
+from kd_lightning.utils.seal import OPEN, SEAL, is_broken, seal
 
 SUFFIXES = (".safetensors", ".npz")
 TENSORS = ("logits", "probabilities", "indices", "tail", "index")
@@ -100,7 +101,8 @@ def write_stored(path: Path, logits: Tensor, facts: Mapping[str, Any], top_k: in
         np.savez(path, **arrays)
         return
     words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
-    save_file(tensors, path, metadata=words)
+    save_file(tensors, path, metadata=words | {SEAL: OPEN})
+    seal(path)
 
 
 def check_suffix(path: Path, key: str) -> None:
@@ -138,6 +140,8 @@ def _known() -> str:
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if is_broken(path):
+        raise ValueError("its checksum is wrong")
     with safe_open(path, "pt") as f:
         tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - no mapping
         words: dict[str, Any] = {name: text for name, text in (f.metadata() or {}).items() if name in WORDS}

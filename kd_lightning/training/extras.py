@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def check_extras(cfg: DictConfig, accelerator: str) -> None:
         pass
     for key, node in _nodes(cfg.get("logger"), "logger"):
         _check_package(node, key, PACKAGES)
-        check_targets(OmegaConf.to_container(node, resolve=True), key)
+        _check_origin(node, key)
         try:
             target = hydra.utils.get_object(node._target_)
         except (ImportError, ValueError) as e:
@@ -67,11 +68,24 @@ def build_loggers(node: Any, out: Path) -> list[Logger]:
     loggers = []
     for key, one in _nodes(node, "logger"):
         _check_package(one, key, PACKAGES)
+        _check_origin(one, key)
         logger = build(_with_places(one, out), key)
         if not isinstance(logger, Logger):
             raise UserError(f"{key}: {one._target_} must be a Lightning logger, got {type(logger).__name__}")
         loggers.append(logger)
     return sorted(loggers, key=lambda logger: not isinstance(logger, TensorBoardLogger))
+
+
+def _check_origin(node: DictConfig, key: str) -> None:
+    """Raise UserError if a logger that a file may have named is other code, or would write outside the run directory.
+
+    Lightning's CSVLogger removes the `metrics.csv` of another run, wherever its `name` and `version` lead.
+    """
+    values: Any = OmegaConf.to_container(node, resolve=True)
+    check_targets(values, key)
+    for name in ("name", "version") if not is_trusted() else ():
+        if not re.fullmatch(r"[\w-]*", str(values.get(name, ""))):
+            raise UserError(f"{key}.{name}: {values[name]!r}, named by a file, leads out of the run directory")
 
 
 def _with_places(node: DictConfig, out: Path) -> DictConfig:

@@ -63,6 +63,10 @@ def stoppable() -> Iterator[None]:
     before = {s: signal.signal(s, handle) for s in signals}
     try:
         yield
+        stop_if_asked()  # a library swallowed it, and all was done all the same
+    except Exception:
+        stop_if_asked()  # a library turned it into an error
+        raise
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)

@@ -21,6 +21,7 @@ from kd_lightning.deploy.sparsity import sparsity
 from kd_lightning.deploy.steps import prune, quantize
 from kd_lightning.evaluation.opened import OpenedRun, open_run
 from kd_lightning.utils import latency
+from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.trust import trusting
 from tests.conftest import Finished, environment
 
@@ -43,6 +44,11 @@ def test_distill_prune_quantize_export_measure(
     done = command(export, int8, "--with-preprocessing", "--out", tmp_path / "digits.onnx")
     assert done.status == 0, done.err
     assert kd_lightning.load(tmp_path / "digits.onnx").card.extra["precision"] == "int8"
+    flipped = bytearray((tmp_path / "digits.onnx").read_bytes())
+    flipped[len(flipped) // 2] ^= 64
+    (tmp_path / "flipped.onnx").write_bytes(flipped)
+    with pytest.raises(UserError, match="its checksum is wrong"):
+        kd_lightning.load(tmp_path / "flipped.onnx")
 
     done = command(measure, int8, "--runtimes", "onnx", "--out", tmp_path / "table")
     assert done.status == 0, done.err

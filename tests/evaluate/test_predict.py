@@ -113,6 +113,7 @@ def test_an_unreadable_image_is_one_line_and_the_others_are_done(
         (["TEACHER", "IMAGE", "--teacher"], "--teacher: the run in .* had no teacher"),
         (["RUN", "IMAGE", "--top", "0"], "--top must be a whole number >= 1"),
         (["RUN", "IMAGE", "--sheet", "nowhere/x.png"], "--sheet: there is no folder nowhere"),
+        (["RUN", "IMAGE", "--sheet", "IMAGE"], "--sheet: .* exists; give another name"),
     ],
 )
 def test_a_mistake_is_one_line(

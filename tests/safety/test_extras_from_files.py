@@ -22,3 +22,14 @@ def test_a_file_cannot_have_scores_sent(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: object())
     with trusting(False), pytest.raises(UserError, match="does not offer"):
         check_extras(compose("logger=mlflow"), "cpu")
+
+
+@pytest.mark.parametrize("key", ["name", "version"])
+def test_a_file_cannot_lead_a_logger_out_of_the_run_directory(tmp_path: Path, key: str) -> None:
+    """Lightning removes the `metrics.csv` that lies there."""
+    node = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": None, key: "../mine"}
+    with (
+        trusting(False),
+        pytest.raises(UserError, match=rf"logger\.csv\.{key}: '\.\./mine', named by a file, leads out"),
+    ):
+        build_loggers(OmegaConf.create({"csv": node}), tmp_path)

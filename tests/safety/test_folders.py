@@ -17,7 +17,7 @@ REFUSED = ("model.teacher=resnet8", "teacher_stage.max_epochs=1", "teacher_stage
 """A teacher that knows no more than chance."""
 
 
-MINE = ("thesis.txt", "photos/a.png", "events.out.tfevents.mine", "last.ckpt")
+MINE = ("thesis.txt", "photos/a.png", "events.out.tfevents.mine", "last.ckpt", ".lock")
 
 
 @pytest.mark.parametrize("folder", ["mydir", "."])
@@ -76,6 +76,13 @@ def test_what_a_killed_process_left_half_written_goes_when_the_run_goes_on(
         (tmp_path / "r" / name).write_text("half")
     assert cli("resume=r", "trainer.max_epochs=2", tiny=False).status == 0
     assert [p.name for p in (tmp_path / "r").iterdir() if p.name.startswith(".")] == [".5.mine.txt"]
+
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "r" / "train.log").unlink()
+    (tmp_path / "r" / "train.log").symlink_to(tmp_path / "mine.txt")
+    done = cli("resume=r", "trainer.max_epochs=3", tiny=False)
+    assert done.status == 2 and "r/train.log is a link to " in done.err
+    assert (tmp_path / "mine.txt").read_text() == "mine", "a stranger's log is not the user's .bashrc"
 
 
 SIGNS = ("lr=0.1,T=4 (a)", "it's [ä] {b}", "-m", 'say "hi"', "a\\'b", "x#y z")

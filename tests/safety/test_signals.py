@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 import pytest
 
 from kd_lightning import runs
+from kd_lightning.cli import clear_errors
 from tests.chaos.processes import Process
 
 LONG = ("trainer.max_epochs=3000", "hydra.run.dir=runs/mine")
@@ -86,6 +87,24 @@ def test_a_signal_that_a_library_swallowed_ends_the_training(
     monkeypatch.setattr(pl.Trainer, "fit", swallow)
     ended = start("loss=ce", *LONG).wait()
     assert ended.status == 143 and not (tmp_path / "runs/mine" / runs.METRICS).exists()
+
+
+def asked(then: Callable[[], None]) -> int:
+    """Return the status of a command that is asked to end, swallows that, and goes on with `then`."""
+    with pytest.raises(SystemExit) as ended, clear_errors():
+        with suppress(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        then()
+    return int(ended.value.code or 0)
+
+
+def test_a_signal_that_was_swallowed_is_the_status_of_every_command() -> None:
+    def fails() -> None:
+        raise RuntimeError("a worker is gone")
+
+    assert asked(lambda: None) == 143
+    assert asked(fails) == 143
 
 
 def test_a_signal_during_an_import_ends_the_process_at_once(tmp_path: Path) -> None:

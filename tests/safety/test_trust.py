@@ -16,6 +16,7 @@ import kd_lightning
 from kd_lightning import evaluate, export, predict, runs
 from kd_lightning.config import build
 from kd_lightning.deploy.files.write import export as export_file
+from kd_lightning.deploy.recipe import describe_step
 from kd_lightning.evaluation.opened import open_run
 from kd_lightning.models import create_model
 from kd_lightning.runs.students import load_student
@@ -24,6 +25,7 @@ from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.files import checksum
 from kd_lightning.utils.trust import check_network, check_targets, names_own_code, trusting
 from tests.conftest import Finished, compose
+from tests.safety.test_flips import flip
 
 
 class Payload:
@@ -133,6 +135,13 @@ def test_a_stored_configuration_runs_no_code(
         assert "trust" in done.err and "torch.load" in done.err
 
 
+def test_a_name_is_told_without_an_import(evil: str, mark: Path) -> None:
+    """Of the loss that a smaller student will be trained with, before anything of the run is built."""
+    with trusting(False):
+        assert "(net, lr" in describe_step(Path("out"), compose(f"loss._target_={evil}"))
+    assert not mark.exists()
+
+
 def test_own_code_is_the_users_own(cli: Callable[..., Finished], tmp_path: Path, evil: str, mark: Path) -> None:
     with pytest.raises(RuntimeError):
         cli("loss=ce", f"model.student={evil}")
@@ -228,3 +237,6 @@ def test_an_exported_program_is_opened_only_if_it_is_trusted(distilled: Path, tm
         with pytest.raises(UserError, match=r"is a program, and .* may run code in it"):
             kd_lightning.load(path)
         assert kd_lightning.load(path, trust=True).classes
+        flip(path)
+        with pytest.raises(UserError, match="its checksum is wrong"):
+            kd_lightning.load(path, trust=True)

@@ -8,6 +8,7 @@ It is JSON in the file's metadata, under the key `kd_lightning`; `extra` then ha
 - precision: `fp32`, `fp16` or `int8`; inputs and logits are not affected
 - batch: null for any number of samples, or 1
 - versions: of kd_lightning and torch
+- file_sha256: checksum of the file, see `utils.seal`; zeros in a `.pt2`, which has checksums of its own
 - divided_by: temperature by which the file divides its logits; absent if it does not
 - temperature: temperature by which its logits are still to be divided; absent if there is none
 
@@ -25,6 +26,7 @@ from torch.utils._pytree import tree_map
 
 from kd_lightning.types import StudentCard
 from kd_lightning.utils import hardware
+from kd_lightning.utils.seal import OPEN, SEAL
 
 FLOAT, PIXELS, WAVES = "float32 NCHW", "uint8 NHWC", "float32 waveform"
 INPUT, OUTPUT = "images", "logits"
@@ -96,6 +98,7 @@ def file_card(
         "precision": precision,
         "batch": batch,
         "versions": {name: versions[name] for name in ("kd_lightning", "torch")},
+        SEAL: OPEN,
     }
     if not raw and "temperature" in extra:
         extra["divided_by"] = extra.pop("temperature")

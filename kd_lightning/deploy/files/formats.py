@@ -14,6 +14,8 @@ from kd_lightning.deploy.files.card import parse
 from kd_lightning.deploy.samples import joined, size, split
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.files import broken_entry
+from kd_lightning.utils.seal import is_broken
 from kd_lightning.utils.trust import are_programs_trusted
 
 
@@ -70,6 +72,8 @@ def open_file(path: Path) -> OpenedFile:
         )
     check_installed(str(path), tuple(n for n in form.needs if n == "onnxruntime"), "export")
     try:
+        if broken_entry(path) or is_broken(path):
+            raise ValueError("its checksum is wrong")
         text, answer = form.read(path)
         card = parse(text)
         batch = card.extra["batch"]

@@ -11,6 +11,7 @@ from kd_lightning.deploy.files.card import OUTPUT, dump, dynamic_shapes, input_n
 from kd_lightning.deploy.files.recurrent import any_length
 from kd_lightning.runs.students import KEY
 from kd_lightning.types import StudentCard
+from kd_lightning.utils.seal import seal
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 
@@ -44,6 +45,7 @@ def write(network: nn.Module, card: StudentCard, example: Any, path: Path) -> No
     program.model.metadata_props.clear()
     program.model.metadata_props[KEY] = dump(card)
     program.save(str(path))
+    seal(path)
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:

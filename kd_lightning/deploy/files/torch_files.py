@@ -15,6 +15,7 @@ from kd_lightning.deploy.files.recurrent import any_length
 from kd_lightning.models.checkpoints import load_weights
 from kd_lightning.runs.students import KEY, build_student
 from kd_lightning.types import StudentCard
+from kd_lightning.utils.seal import seal
 
 Answer = Callable[[Any], Any]
 
@@ -43,6 +44,7 @@ def write_safetensors(network: nn.Module, card: StudentCard, example: Any, path:
     assert isinstance(network, Network)
     state = {name: tensor.detach().contiguous().clone() for name, tensor in network.student.state_dict().items()}
     path.write_bytes(safetensors.torch.save(state, metadata={KEY: dump(card)}))
+    seal(path)
 
 
 def read_safetensors(path: Path) -> tuple[str, Answer]:
