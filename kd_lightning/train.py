@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -46,8 +47,8 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
     check_read(cfg)
     cfg = one_task(cfg)
     resume = cfg.resume is not None
-    trust = bool(cfg.trust)  # as it was typed; what the folder of a resumed run says of itself does not count
-    trusted = trusting(trust or not resume, programs=trust)
+    trust = bool(cfg.trust) and _is_trust_typed(run.overrides.task)  # what a folder says of itself does not count
+    trusted = trusting(trust or not (resume or _is_from_file(run)), programs=trust)
     if not resume and (cfg.model.chain is not None or cfg.model.generations is not None):
         with quick_imports():
             from kd_lightning.training.chain import train_chain
@@ -73,6 +74,29 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
 
     with repeat_this_job_only(out), trusted, ending_children(), brief(run.mode == RunMode.MULTIRUN):
         return train(cfg, out, resume), cfg
+
+
+def _is_trust_typed(words: list[str]) -> bool:
+    return any(word.lstrip("+").startswith("trust=") for word in words)
+
+
+def _is_from_file(run: Any) -> bool:
+    """Return whether `--config-path` has put another configuration in place of the package's."""
+    return any(one.provider == "main" and Path(one.path) != CONF_DIR for one in run.runtime.config_sources)
+
+
+def _check_config_path(words: list[str]) -> None:
+    """Raise UserError unless the configuration of `--config-path` is a run's, of which Hydra itself builds nothing."""
+    typed, _ = get_args_parser().parse_known_args(words)
+    if typed.config_path is None or "trust=true" in words:
+        return
+    folder = Path(__file__).parent / typed.config_path  # as Hydra reads it
+    config = runs.read_config(folder, "--config-path")
+    hydras = {"hydra", "defaults"} & {str(key) for key in config}
+    if hydras or typed.config_name != runs.CONFIG or "@package" in (folder / runs.CONFIG).read_text(encoding="utf-8"):
+        raise UserError(
+            f"--config-path: {folder} is not the configuration of a run alone; if you trust its origin, add trust=true"
+        )
 
 
 def _state(out: Path, cfg: DictConfig) -> str:
@@ -180,6 +204,7 @@ def main() -> None:
         quiet()
         sys.argv[1:] = [READY.get(word, word) for word in sys.argv[1:]]
         check_flags(sys.argv[1:])
+        _check_config_path(sys.argv[1:])
         for i, word in enumerate(sys.argv):
             if i and word.startswith("resume=") and (folder := _resumed_folder(word)):
                 runs.read_config(Path(folder))

@@ -14,6 +14,7 @@ from kd_lightning.data.module import DataModule, Split
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.types import Batch, Teacher
 from kd_lightning.utils import hardware
+from kd_lightning.utils.signals import stop_if_asked
 
 Answer = Callable[[Batch], Any]
 """A batch to logits `[B, C]`, by task if there are several."""
@@ -78,6 +79,7 @@ class Inference:
         parts: dict[str, list[Any]] = {name: [] for name in answers}
         labels = []
         for batch in batches:
+            stop_if_asked()
             batch = batch._replace(x=self.inputs(batch.x))
             with self._autocast():
                 for name, answer in answers.items():

@@ -37,15 +37,15 @@ PEER = "peer_{}.safetensors"
 
 def save_student(path: Path, model: nn.Module, card: StudentCard, name: str = STUDENT) -> None:
     """Write a student's weights, by default the deployed one's, with its card, into the run directory `path`."""
-    save_weights(path / name, model, {KEY: json.dumps(card.as_dict()), SEAL: OPEN})
+    save_weights(path / name, model, {KEY: json.dumps(card.as_dict())})
 
 
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """Write a model's state as safetensors, whole or not at all, and sealed if `metadata` has a place for that."""
+    """Write a model's state as safetensors, whole or not at all, with a checksum of itself."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
 
     def write(partial: Path) -> None:
-        save_file(state, partial, metadata=metadata)
+        save_file(state, partial, metadata={**(metadata or {}), SEAL: OPEN})
         seal(partial)
 
     write_whole(path, write)

@@ -25,6 +25,7 @@ from kd_lightning.utils.checks import UserError, integer
 from kd_lightning.utils.console import say
 from kd_lightning.utils.files import write_whole
 from kd_lightning.utils.quiet import quiet
+from kd_lightning.utils.signals import stop_if_asked
 
 
 def fill(cfg: DictConfig) -> None:
@@ -56,6 +57,7 @@ def fill(cfg: DictConfig) -> None:
         what = f"{epochs} epochs of {samples:,} samples with view seed {data.view_seed}"
     with _bar() as bar, fabric.autocast():
         for batch in bar.track(batches, total=total, description="filling, in batches"):
+            stop_if_asked()
             for one in cached:
                 one.look_up(batch)
     say(f"in the teacher cache: {what}")
@@ -92,6 +94,7 @@ def export(cfg: DictConfig, path: Path, top_k: int | None = None) -> None:
     steps = -(-len(everyone) // data.eval_batch_size)
     with _bar() as bar, fabric.autocast(), torch.no_grad():
         for batch in bar.track(batches, total=steps, description="asking, in batches"):
+            stop_if_asked()
             answer = teacher.evaluate(batch) if teacher.evaluates else teacher(batch)
             logits.append(answer.logits.float().cpu())
     facts: dict[str, Any] = {"classes": list(data.classes), "fingerprint": data.samples_fingerprint()}

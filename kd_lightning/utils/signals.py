@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -58,7 +58,18 @@ def stoppable() -> Iterator[None]:
             first, _asked = time.monotonic(), signum
             stop(signum)
 
+    def quietly(told: Callable[..., None]) -> Callable[..., None]:
+        """What is left over, finalizers and readers of images, has no traceback once the end was asked for."""
+
+        def hook(*error: Any) -> None:
+            if not _asked and os.getpid() == process:
+                told(*error)
+
+        return hook
+
     global _asked
+    hooks = sys.unraisablehook, sys.excepthook
+    sys.unraisablehook, sys.excepthook = map(quietly, hooks)
     signals = [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) is not signal.SIG_IGN]
     before = {s: signal.signal(s, handle) for s in signals}
     try:
@@ -70,6 +81,7 @@ def stoppable() -> Iterator[None]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+        sys.unraisablehook, sys.excepthook = hooks
         _asked = 0
 
 

@@ -239,6 +239,12 @@ def test_the_treebank_is_fetched_once_and_read(tmp_path: Path, monkeypatch: pyte
     assert (root / "dev.tsv").read_text() == "The film is good (\t1\nBad .\t0\n"
     data.setup()
     assert data.sizes == {"train": 8, "val": 2, "test": 2} and data.classes == ["negative", "positive"]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "train.tsv").write_text("my sentence\t1\n")
+    with pytest.raises(UserError, match=r"train\.tsv is not SST-2's, and stays"):
+        SST2DataModule(mine, batch_size=4).prepare_data()
+    assert (mine / "train.tsv").read_text() == "my sentence\t1\n" and not (mine / "dev.tsv").exists()
     monkeypatch.setattr(sst2, "URL", "file:///nowhere")
     SST2DataModule(root, batch_size=4).prepare_data()  # not asked again
 

@@ -99,6 +99,21 @@ def asked(then: Callable[[], None]) -> int:
     return int(ended.value.code or 0)
 
 
+class Stubborn:
+    """Its finalizer is where the program is when the signal comes."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_in_a_finalizer_is_the_status_and_has_no_traceback() -> None:
+    with pytest.raises(SystemExit) as ended, clear_errors():
+        Stubborn()
+    assert ended.value.code == 143
+
+
 def test_a_signal_that_was_swallowed_is_the_status_of_every_command() -> None:
     def fails() -> None:
         raise RuntimeError("a worker is gone")

@@ -135,6 +135,23 @@ def test_a_stored_configuration_runs_no_code(
         assert "trust" in done.err and "torch.load" in done.err
 
 
+@pytest.mark.parametrize("key", ["data", "hydra", "package"])
+def test_a_command_that_repeats_a_run_runs_no_code_of_it(
+    cli: Callable[..., Finished], stranger: Path, evil: str, mark: Path, key: str
+) -> None:
+    """`compare` prints such a command for runs that words cannot say; Hydra builds callbacks before it calls us."""
+    node = {"_target_": evil}
+    change_config(stranger, "data" if key == "data" else "hydra", node if key == "data" else {"callbacks": {"x": node}})
+    if key == "package":
+        stamp, _, text = (stranger / runs.CONFIG).read_text().partition("\n")
+        (stranger / runs.CONFIG).write_text(f"{stamp}\n# @package _global_\n{text}")
+    words = ("--config-path", str(stranger), "--config-name", runs.CONFIG, "hydra.output_subdir=null")
+    for more in ((), ("-m", "seed=0")):
+        done = cli(*words, *more, tiny=False)
+        assert done.status == 2 and "trust=true" in done.err and "Traceback" not in done.err, done
+        assert not mark.exists()
+
+
 def test_a_name_is_told_without_an_import(evil: str, mark: Path) -> None:
     """Of the loss that a smaller student will be trained with, before anything of the run is built."""
     with trusting(False):

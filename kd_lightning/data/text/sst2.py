@@ -64,13 +64,19 @@ class SST2DataModule(TextDataModule):
                 return
             with urllib.request.urlopen(URL, timeout=SILENCE) as answer:
                 archive = zipfile.ZipFile(io.BytesIO(answer.read()))
+            texts = {}
             for part in ("dev", "test", "train"):  # the last one that is looked for comes last
                 lines = sentences(archive.read(f"trees/{part}.txt").decode())
                 if len(lines) != SIZES[part]:
                     raise UserError(
                         self._how_to_get(f"is not as published: {URL} has {len(lines)} sentences in {part}")
                     )
-                write_text(self.root / f"{part}.tsv", "".join(f"{text}\t{label}\n" for text, label in lines))
+                path = self.root / f"{part}.tsv"
+                texts[path] = "".join(f"{text}\t{label}\n" for text, label in lines)
+                if path.exists() and path.read_bytes() != texts[path].encode():  # sentences of the user's own
+                    raise UserError(f"data.root: {path} is not SST-2's, and stays; give another data.root")
+            for path, text in texts.items():
+                write_text(path, text)
 
     def _how_to_get(self, what: str) -> str:
         return (
