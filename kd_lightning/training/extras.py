@@ -104,6 +104,8 @@ def _with_places(node: DictConfig, out: Path) -> DictConfig:
 
 
 def _nodes(node: Any, group: str) -> Iterator[tuple[str, DictConfig]]:
+    if not isinstance(node, DictConfig | dict | None):
+        raise UserError(f"{group} must be classes by their names, as +{group}.mine={{_target_: …}}, got {node!r}")
     for name, one in (node or {}).items():
         if one is None:
             continue  # logger.csv=null turns one off

@@ -69,7 +69,7 @@ def stoppable() -> Iterator[None]:
 
     global _asked
     hooks = sys.unraisablehook, sys.excepthook
-    sys.unraisablehook, sys.excepthook = map(quietly, hooks)
+    sys.unraisablehook, sys.excepthook = quietly(hooks[0]), quietly(hooks[1])
     signals = [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) is not signal.SIG_IGN]
     before = {s: signal.signal(s, handle) for s in signals}
     try:

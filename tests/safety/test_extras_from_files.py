@@ -33,3 +33,9 @@ def test_a_file_cannot_lead_a_logger_out_of_the_run_directory(tmp_path: Path, ke
         pytest.raises(UserError, match=rf"logger\.csv\.{key}: '\.\./mine', named by a file, leads out"),
     ):
         build_loggers(OmegaConf.create({"csv": node}), tmp_path)
+
+
+def test_a_word_is_no_logger(tmp_path: Path) -> None:
+    """Beside `--config-path` there are no groups to choose from."""
+    with pytest.raises(UserError, match="logger must be classes by their names, .*got 'none'"):
+        build_loggers("none", tmp_path)
