@@ -37,5 +37,5 @@ def test_a_file_cannot_lead_a_logger_out_of_the_run_directory(tmp_path: Path, ke
 
 def test_a_word_is_no_logger(tmp_path: Path) -> None:
     """Beside `--config-path` there are no groups to choose from."""
-    with pytest.raises(UserError, match="logger must be classes by their names, .*got 'none'"):
+    with pytest.raises(UserError, match=r"logger must be classes by their names, .*got 'none'"):
         build_loggers("none", tmp_path)
