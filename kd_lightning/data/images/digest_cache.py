@@ -87,7 +87,7 @@ def opened(folder: Path | None, root: Path) -> Iterator[DigestCache | None]:
         folder: Where tables are kept; None, or a folder that cannot be written, for no table.
         root: Folder of the photos.
     """
-    if folder is None:
+    if folder is None or not root.is_dir():
         yield None
         return
     path = folder / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.npz"
