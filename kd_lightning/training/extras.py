@@ -11,7 +11,7 @@ import hydra
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from kd_lightning.config import build
 from kd_lightning.training.averaging import Careful
@@ -104,7 +104,7 @@ def _with_places(node: DictConfig, out: Path) -> DictConfig:
 
 
 def _nodes(node: Any, group: str) -> Iterator[tuple[str, DictConfig]]:
-    if not isinstance(node, DictConfig | dict | None):
+    if isinstance(node, str | int | float | ListConfig):
         raise UserError(f"{group} must be classes by their names, as +{group}.mine={{_target_: …}}, got {node!r}")
     for name, one in (node or {}).items():
         if one is None:
