@@ -59,7 +59,7 @@ def stoppable() -> Iterator[None]:
             stop(signum)
 
     def quietly(told: Callable[..., None]) -> Callable[..., None]:
-        """What is left over, finalizers and readers of images, has no traceback once the end was asked for."""
+        """Return a hook that prints no traceback of finalizers and of readers of images once the end was asked for."""
 
         def hook(*error: Any) -> None:
             if not _asked and os.getpid() == process:
