@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from kd_lightning.deploy.files.card import dump, file_card
+from kd_lightning.deploy.files.card import file_card
 from kd_lightning.deploy.files.formats import open_file
 from kd_lightning.deploy.files.network import Network
 from kd_lightning.deploy.files.write import export
@@ -19,7 +19,7 @@ from kd_lightning.deploy.quantization.integer_graph import is_quantized
 from kd_lightning.deploy.samples import repeat, samples, size, split
 from kd_lightning.evaluation.opened import OpenedRun
 from kd_lightning.models import count_macs, count_parameters
-from kd_lightning.runs.students import KEY, save_weights
+from kd_lightning.runs.students import save_weights
 from kd_lightning.types import part
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
@@ -104,7 +104,7 @@ def _runtime(runtime: str, run: OpenedRun, stem: Path) -> tuple[Path, Callable[[
     path, one = stem.with_name(f"{stem.name}.safetensors"), run.data.example(1)
     card = file_card(run.card, one)
     network = Network(copy.deepcopy(run.student).float(), card)
-    save_weights(path, network.student, {KEY: dump(card)})
+    save_weights(path, network.student, card)
     model: nn.Module = network.eval().to(memory_format=torch.channels_last)
     if runtime == "eager":
         return path, model

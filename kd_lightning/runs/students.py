@@ -1,6 +1,7 @@
 """The students of a run directory: their weights, and the card that rebuilds them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,18 @@ PEER = "peer_{}.safetensors"
 
 def save_student(path: Path, model: nn.Module, card: StudentCard, name: str = STUDENT) -> None:
     """Write a student's weights, by default the deployed one's, with its card, into the run directory `path`."""
-    save_weights(path / name, model, {KEY: json.dumps(card.as_dict())})
+    save_weights(path / name, model, card)
 
 
-def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """Write a model's state as safetensors, whole or not at all, with a checksum of itself."""
+def save_weights(path: Path, model: nn.Module, card: StudentCard | None = None) -> None:
+    """Write a model's state as safetensors, whole or not at all, with a checksum of itself, which a card holds."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    words = {SEAL: OPEN}  # one entry: safetensors writes several in any order, and equal weights are equal files
+    if card is not None:
+        words = {KEY: json.dumps(replace(card, extra={**card.extra, SEAL: OPEN}).as_dict())}
 
     def write(partial: Path) -> None:
-        save_file(state, partial, metadata={**(metadata or {}), SEAL: OPEN})
+        save_file(state, partial, metadata=words)
         seal(partial)
 
     write_whole(path, write)

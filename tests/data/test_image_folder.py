@@ -191,7 +191,10 @@ def twin_names(root: Path) -> None:
             lambda root: (root / "train").rename(root / "Training"),
             "must have a folder train .*; rename Training to train",
         ),
-        (lambda root: shutil.copytree(root, root / "set") and shutil.rmtree(root / "train"), "data.root=.*root/set$"),
+        (
+            lambda root: shutil.copytree(root, root / "set") and shutil.rmtree(root / "train"),
+            "give the folder in it: data.root=.*/set$",
+        ),
         (lambda root: shutil.rmtree(root) or root.write_bytes(b"PK"), "data.root=.* is a file; give a folder"),
         (lambda root: (root / "val").mkdir(), "val has no folders of classes; fill it or remove it"),
         (lambda root: (root / "train").rename(root / "photos"), "it has photos: if these .* move them into .*/train"),
