@@ -84,4 +84,5 @@ class Observer(pl.Callback):
                 logits = part(answer, task)
                 soft = (logits.float() / temperature).softmax(1)
                 tag = f"z_soft_labels/{task_name(task, name)}"
-                logger.experiment.add_histogram(tag, soft.cpu().numpy(), trainer.global_step)
+                if soft.isfinite().all():  # else the last step has destroyed the student, which the epoch's end tells
+                    logger.experiment.add_histogram(tag, soft.cpu().numpy(), trainer.global_step)

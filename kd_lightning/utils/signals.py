@@ -39,9 +39,9 @@ def stop_if_asked() -> None:
 def stoppable() -> Iterator[None]:
     """Turn SIGTERM and SIGINT into `Stopped`, raised where the program is, so that it leaves things in order.
 
-    A second signal, later than `PATIENCE`, ends the process at once, and so does one during an import: C++ code of
-    libraries aborts if an exception comes out of a module that it imports. A signal that is ignored already stays so,
-    as `nohup` wants it.
+    A second signal, later than `PATIENCE`, ends the process at once. One during an import waits for its end, at most so
+    long: C++ code of libraries aborts if an exception comes out of a module that it imports. A signal that is ignored
+    already stays so, as `nohup` wants it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -52,11 +52,19 @@ def stoppable() -> Iterator[None]:
         nonlocal first
         global _asked
         is_late = first and time.monotonic() - first > PATIENCE
-        if os.getpid() != process or is_late or _is_importing(frame):  # another process is a worker that reads images
+        if os.getpid() != process or is_late:  # another process is a worker that reads images
             os._exit(128 + signum)
         if not first:
             first, _asked = time.monotonic(), signum
-            stop(signum)
+            end(signum, frame)
+
+    def end(signum: int, frame: Any) -> None:
+        if not _is_importing(frame):
+            stop_if_asked()
+        elif _asked and time.monotonic() - first > PATIENCE:
+            os._exit(128 + _asked)
+        elif _asked:
+            signal.setitimer(signal.ITIMER_REAL, 0.02)  # look again
 
     def quietly(told: Callable[..., None]) -> Callable[..., None]:
         """Return a hook that prints no traceback of finalizers and of readers of images once the end was asked for."""
@@ -71,7 +79,7 @@ def stoppable() -> Iterator[None]:
     hooks = sys.unraisablehook, sys.excepthook
     sys.unraisablehook, sys.excepthook = quietly(hooks[0]), quietly(hooks[1])
     signals = [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) is not signal.SIG_IGN]
-    before = {s: signal.signal(s, handle) for s in signals}
+    before = {s: signal.signal(s, handle) for s in signals} | {signal.SIGALRM: signal.signal(signal.SIGALRM, end)}
     try:
         yield
         stop_if_asked()  # a library swallowed it, and all was done all the same
@@ -79,6 +87,7 @@ def stoppable() -> Iterator[None]:
         stop_if_asked()  # a library turned it into an error
         raise
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for s, handler in before.items():
             signal.signal(s, handler)
         sys.unraisablehook, sys.excepthook = hooks

@@ -47,6 +47,13 @@ def test_it_is_found_in_a_window_that_is_read_once(
     assert each == window
 
 
+def test_a_student_that_its_last_step_destroys_is_told(cli: Callable[..., Finished], teacher_run: Path) -> None:
+    """No loss was infinite, and the histogram of what the student then says was a traceback; found by the fuzz."""
+    words = ("loss=fsp", "loss.ce_weight=0", "data.train_size=128", "model.teacher_cache=off", "trainer.max_steps=2")
+    done = cli(f"model.teacher_weights={teacher_run}", *words)
+    assert done.status == 3 and "not" in done.err and "Traceback" not in done.err, done
+
+
 def test_a_teacher_that_diverged_is_not_kept_as_finished(cli: Callable[..., Finished], tmp_path: Path) -> None:
     words = ("teacher_stage.optimizer.lr=1e12", "data.batch_size=32", "hydra.run.dir=r")
     assert cli(*words).status == 3

@@ -122,12 +122,13 @@ def test_a_signal_that_was_swallowed_is_the_status_of_every_command() -> None:
     assert asked(fails) == 143
 
 
-def test_a_signal_during_an_import_ends_the_process_at_once(tmp_path: Path) -> None:
-    """Libraries written in C++ abort if a module that they import raises."""
+def test_a_signal_during_an_import_ends_the_process_after_it_and_in_order(tmp_path: Path) -> None:
+    """Libraries written in C++ abort if a module that they import raises; a file half written is removed."""
     (tmp_path / "library.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
     code = "try:\n    import library\nexcept BaseException:\n    os.abort()\n"
-    code = "import os\nfrom kd_lightning.utils.signals import stoppable\nwith stoppable():\n" + indent(code, "    ")
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    )
-    assert done.returncode == 143
+    code += "try:\n    time.sleep(9)\nfinally:\n    print('in order')\n"
+    begin = "import os, time\nfrom kd_lightning.utils.signals import stoppable\nwith stoppable():\n"
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", begin + indent(code, "    ")]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 143 and done.stdout == "in order\n", done
