@@ -10,9 +10,11 @@ import pytest
 
 from kd_lightning import runs
 from kd_lightning.compare import main
-from kd_lightning.report.commands import repeat_command
+from kd_lightning.report.commands import repeat_command, train_command
 from kd_lightning.report.folders import compare_folders
+from kd_lightning.report.groups import Setting
 from kd_lightning.runs import claims
+from kd_lightning.runs.directory import Run
 from kd_lightning.utils.checks import UserError
 from tests.conftest import Finished, compose, environment
 
@@ -39,6 +41,14 @@ def test_the_command_of_a_row_repeats_its_run(cli: Cli, teacher_run: Path) -> No
     again = runs.read(Path("outputs/train/again"))
     assert again.config == runs.read(teacher_run).config
     assert again.metrics["student"] == runs.read(teacher_run).metrics["student"]
+
+
+def test_a_network_s_arguments_and_a_teacher_s_recipe_are_words() -> None:
+    """They needed the run's own config.yaml, with a path that no other machine has."""
+    words = ("teacher_stage=adamw", "model.student=text_bag", "+model.student_kwargs.dropout=0.5")
+    run = Run(Path("r"), compose(*words), {})
+    told = shlex.split(train_command(Setting("", {}, {"0": run}, {})))
+    assert {*words} <= {*told} and "--config-path" not in told
 
 
 def test_an_unwritable_folder_is_one_line(

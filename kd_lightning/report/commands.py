@@ -14,7 +14,8 @@ from kd_lightning.runs.directory import Run
 from kd_lightning.runs.names import override
 
 _TRAIN = ("python", "-m", "kd_lightning.train")
-_GROUPS = ("data", "loss", "optimizer", "scheduler")
+_GROUPS = {"data": "data._target_", "loss": "loss._target_", "optimizer": "optimizer._target_"}
+_GROUPS |= {"scheduler": "scheduler._target_", "teacher_stage": "teacher_stage.optimizer._target_"}
 _LEFT_OUT = tuple(key for key in runs.INCIDENTAL if key != "data.root")
 
 
@@ -61,7 +62,7 @@ def _overrides(wanted: Mapping[str, Any]) -> list[str] | None:
         own = {k: v for k, v in wanted.items() if k.startswith(f"{group}.")}
         if not own:
             continue
-        options = {name: _distance(own, flat) for name, flat in _options(group).items()}
+        options = {name: _distance(own, flat, _GROUPS[group]) for name, flat in _options(group).items()}
         name = min(options, key=lambda name: options[name])
         if options[name][0]:
             return None  # a class, or a set of keys, of somebody else's
@@ -74,9 +75,9 @@ def _overrides(wanted: Mapping[str, Any]) -> list[str] | None:
     budget = [k for k in wanted if k.startswith(("data.", "model.", "trainer."))]
     for keys in (budget, list(wanted)):
         there = _values(_composed(tuple(words)))
-        if any(key not in there for key in keys):
-            return None
-        words += [_assignment(k, wanted[k]) for k in keys if there[k] != wanted[k]]
+        if any(key not in there and "_kwargs." not in key for key in keys):
+            return None  # code or a logger of somebody else's
+        words += [_assignment(k, wanted[k], k in there) for k in keys if k not in there or there[k] != wanted[k]]
     return words
 
 
@@ -87,9 +88,8 @@ def _is_default(word: str, default: Mapping[str, Any]) -> bool:
     return all(default.get(key) == value for key, value in _options(group)[name].items() if "${" not in str(value))
 
 
-def _distance(own: Mapping[str, Any], option: Mapping[str, Any]) -> tuple[bool, int]:
-    target = next(k for k in own if k.endswith("._target_") and k.count(".") == 1)
-    is_other = own[target] != option.get(target) or not own.keys() - set(_LEFT_OUT) <= option.keys()
+def _distance(own: Mapping[str, Any], option: Mapping[str, Any], target: str) -> tuple[bool, int]:
+    is_other = own[target] != option.get(target) or not own.keys() <= option.keys()
     return is_other, sum(option.get(key) != value for key, value in own.items())
 
 
@@ -97,7 +97,8 @@ def _distance(own: Mapping[str, Any], option: Mapping[str, Any]) -> tuple[bool, 
 def _options(group: str) -> dict[str, dict[str, Any]]:
     found = {}
     for file in sorted((CONF_DIR / group).glob("*.yaml")):
-        found[file.stem] = runs.flatten(load_option(group, file.stem), group)
+        flat = runs.flatten(load_option(group, file.stem), group)
+        found[file.stem] = {key: value for key, value in flat.items() if key not in _LEFT_OUT}
     return found
 
 
@@ -120,7 +121,8 @@ def _values(config: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in _LEFT_OUT}
 
 
-def _assignment(key: str, value: Any) -> str:
+def _assignment(key: str, value: Any, is_there: bool) -> str:
+    key = key if is_there else f"+{key}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"{key}=[{','.join(map(_word, value))}]"
     return override(key, _word(value))
