@@ -6,7 +6,7 @@ from typing import Any
 TEACHER = ("model.teacher", "teacher_stage.")  # plain training never reads these
 METHOD = ("loss.", *TEACHER)  # may differ from the baseline at equal budget
 LENGTH = "trainer.max_epochs"
-_EQUAL = 1.01  # ratio of images seen up to which two trainings are equally long
+_EQUAL = 1.02  # ratio of images seen up to which two trainings are equally long
 
 
 def budgets(settings: Sequence[Mapping[str, Any]], images: Sequence[int | None]) -> list[str]:
