@@ -201,7 +201,7 @@ def test_loaded_and_asked_from_python(distilled: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(model(same).probabilities[:1], p[:1], atol=1e-3, rtol=0)
     spectrogram = model._logmel(torch.from_numpy(high)[None])
     torch.testing.assert_close(model(spectrogram).probabilities, p[1:], atol=1e-3, rtol=0)
-    for wrong in (3, np.zeros((1, 2, 3)), np.zeros(0), np.array([1, 2]), [np.array([np.nan])], []):
+    for wrong in (3, whole.astype(float), np.zeros((1, 2, 3)), np.zeros(0), np.array([1, 2]), [np.array([np.nan])], []):
         with pytest.raises(UserError, match="recording"):
             model(wrong)
 

@@ -1,13 +1,12 @@
 """Folders of files `<split>/<class>/*`: which files they hold, and what is left out."""
 
 import difflib
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kd_lightning.data.find_files import FileKind, is_hidden, printable
+from kd_lightning.data.find_files import FileKind, as_seen, is_hidden, printable
 from kd_lightning.data.module import Split
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
@@ -138,7 +137,7 @@ def _class_folders(folder: Path, noun: str) -> dict[str, Path]:
         shown = printable(path.name)
         if shown != path.name or not path.name.isprintable():
             raise UserError(f"the name of the class folder {shown!r} in {folder} is not printable UTF-8; rename it")
-        name = " ".join(unicodedata.normalize("NFC", path.name).split())
+        name = as_seen(path.name)
         if not name:
             raise UserError(f"the name of the class folder {path.name!r} in {folder} is blank; rename it")
         if name in found:

@@ -1,6 +1,7 @@
 """Files of one kind below a folder, and counts of what else is there."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -87,6 +88,11 @@ class FileKind(NamedTuple):
 def is_hidden(name: str) -> bool:
     """Return whether a folder of this name is not the user's."""
     return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def as_seen(name: str) -> str:
+    """Return the name of a class as a reader sees it: composed accents, single blanks."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def printable(name: str | Path) -> str:

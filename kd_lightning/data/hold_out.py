@@ -36,6 +36,15 @@ def check_classes(labels: Tensor, classes: Sequence[str], missing: Sequence[Spli
         )
 
 
+def tell_two_classes(contents: Sequence[Any], labels: Tensor, noun: str, where: Any) -> None:
+    """Tell how many training samples have a copy in another class; see `hold_out` for the arguments."""
+    first: dict[Any, int] = {}
+    torn = sum(first.setdefault(content, y) != y for content, y in zip(contents, labels.tolist(), strict=True))
+    if torn:
+        told = f"{torn:,} of {len(labels):,} training {noun} have a copy in another class; no model can tell them apart"
+        say(f"warning: {where}: {told}", detail=True)
+
+
 def hold_out(
     split: Split,
     contents: Sequence[Any],

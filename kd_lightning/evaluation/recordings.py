@@ -67,6 +67,8 @@ class RecordingPredictor:
             yield f"Resampled from {' and '.join(f'{rate:,}' for rate in rates)} to {front.sample_rate:,} Hz."
         if cut := sum(one.cut for one in heard):
             yield f"{cut} of {len(done)} are longer than {front.seconds:g} s; their middle was heard."
+        if clipped := sum(one.clipped for one in heard):
+            yield f"{clipped} of {len(done)} go beyond full scale and were clipped."
         if silent := sum(not one.wave.any() for one in heard):
             yield f"Silent: {silent} of {len(done)}."
 

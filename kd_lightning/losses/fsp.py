@@ -30,7 +30,10 @@ class FSP(Method):
         """Find the layers. Raises UserError if the channels differ or there are fewer than two layers."""
         shapes = self.layers.find(networks)
         if len(shapes) < 2:
-            raise UserError(f"loss.student_layers must be 2 or more for this loss, got {len(shapes)}")
+            raise UserError(
+                "loss=fsp relates layers to each other, so it needs two or more of student and teacher each; here are "
+                f"{', '.join(self.layers.student)} and {', '.join(self.layers.teacher)}"
+            )
         for name, (s, t) in zip(self.layers.student, shapes, strict=True):
             if s[0] != t[0]:
                 raise UserError(

@@ -14,7 +14,7 @@ from kd_lightning.models import create_model
 from kd_lightning.models.hooks import FeatureExtractor
 from kd_lightning.models.probe import Probe
 from kd_lightning.types import Batch, Outputs, StudentCard
-from kd_lightning.utils.checks import integer
+from kd_lightning.utils.checks import UserError, integer
 
 
 class SimKD(Method):
@@ -27,7 +27,7 @@ class SimKD(Method):
         reduction: Divisor of the projector's inner channels, >= 1.
 
     Raises:
-        UserError: For a wrong value.
+        UserError: For a wrong value, or, in `prepare`, for inputs that are a dictionary, such as tokens and a mask.
 
     Matches: pooled features
     Formula: `mean (projector(f_s) − v_t)²`
@@ -41,6 +41,11 @@ class SimKD(Method):
 
     def prepare(self, networks: Networks) -> None:
         assert networks.teacher is not None
+        if isinstance(networks.student.x, Mapping):
+            raise UserError(
+                "loss=simkd makes a student out of feature maps without padding, as those of images and recordings; "
+                "for other data take loss=srrl, which also uses the teacher's classifier"
+            )
         ((s, t),) = self.layers.find(networks)
         head = networks.teacher.head
         self._shape: dict[str, Any] = {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kd_lightning.models import head, stages
 from kd_lightning.models.hooks import BEFORE_RELU, INPUT, FeatureExtractor
 from kd_lightning.types import Outputs
-from kd_lightning.utils.checks import UserError, integer
+from kd_lightning.utils.checks import UserError
 
 
 class Probe:
@@ -54,7 +54,10 @@ class Probe:
             return wanted  # FeatureExtractor says if there is none of that name
         if isinstance(wanted, int) and not isinstance(wanted, bool):
             names = stages(self.model)
-            return names[integer(key, wanted, ge=1, le=len(names)) - 1]
+            if not 1 <= wanted <= len(names):
+                who, has = type(self.model).__name__, "1 stage" if len(names) == 1 else f"{len(names)} stages"
+                raise UserError(f"{key}: there is no stage {wanted} in {who}; it has {has}: give last or a number")
+            return names[wanted - 1]
         raise UserError(f"{key} must be all, last, pooled, a stage's number, a layer's name or a list, got {wanted!r}")
 
     def _before_relu(self, name: str) -> str:

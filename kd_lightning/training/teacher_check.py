@@ -150,7 +150,7 @@ def _remedy(specs: Sequence[TeacherSpec], data: DataModule) -> str:
     if any(spec.weights == "auto" for spec in specs) and data.preprocessing().get("kind") == "images":
         ways.append("start it from ImageNet weights (model.teacher_weights=imagenet)")
     if 0 < data.sizes["val"] < FEW:
-        ways.append("measure it on more images (data.val_size)")
+        ways.append("measure it on more samples (data.val_size)")
     return f"it was trained here and learned too little: {', or '.join(ways)}"
 
 

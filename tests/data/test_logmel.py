@@ -53,7 +53,7 @@ def test_silence_noise_and_any_length() -> None:
     [
         ({"sample_rate": 0}, r"data\.sample_rate must be a whole number >= 1000"),
         ({"seconds": -1}, r"data\.seconds must be a number > 0"),
-        ({"hop": 0.1}, r"data\.hop=0\.1 ≤ data\.window=0\.032"),
+        ({"hop": 0.1}, r"data\.hop must be .* at most data\.window, .*; got 0\.1, 0\.032 and 1\.0 seconds"),
         ({"bands": 200}, r"data\.bands=200 are too many for data\.window=0\.032 at 16000 Hz"),
         ({"bands": "many"}, r"data\.bands must be a whole number"),
     ],

@@ -159,17 +159,22 @@ def test_what_is_done_to_files_is_said_once(tmp_path, capsys):
     write(root / "low" / "long.flac", tone(300, 2.0))
     write(root / "low" / "silent.wav", np.zeros(1000, np.float32))
     write(root / "low" / "empty.wav", np.zeros(0, np.float32))
+    soundfile.write(root / "low" / "loud.wav", 2 * tone(300, 0.3) / 0.3, RATE, subtype="FLOAT")
+    os.rename(root / "low" / "fast2.wav", os.fsencode(root / "low") + b"/caf\xe9.wav")  # a name that is not UTF-8
+    write(root / "high" / "silent too.wav", np.zeros(1000, np.float32))
     (root / "low" / "notes.txt").write_text("not a recording")
     data = opened(root)
     out = capsys.readouterr().out
-    assert sum(data.sizes.values()) == 26
+    assert sum(data.sizes.values()) == 28
     for line in (
         f"{root}: left out 1 × .txt file",
-        "train: 3 of 26 recordings are resampled from 8,000 to 4,000 Hz (data.sample_rate)",
-        "train: 1 of 26 recordings have several channels, of which the mean is taken",
-        "train: 1 of 26 recordings are longer than data.seconds and keep their middle",
-        f"train: 1 of 26 recordings are silent, such as {root / 'low' / 'silent.wav'}",
+        "train: 3 of 28 recordings are resampled from 8,000 to 4,000 Hz (data.sample_rate)",
+        "train: 1 of 28 recordings have several channels, of which the mean is taken",
+        "train: 1 of 28 recordings are longer than data.seconds and keep their middle",
+        f"train: 2 of 28 recordings are silent, such as {root / 'high' / 'silent too.wav'}",
         f"train: left out 1 × recording of 0 seconds, such as {root / 'low' / 'empty.wav'}",
+        f"train: 1 of 28 recordings go beyond full scale and are clipped, such as {root / 'low' / 'loud.wav'}",
+        f"warning: {root}: 1 of 28 training recordings have a copy in another class; no model can tell them apart",
     ):
         assert out.count(line) == 1, line
     for batch in data.train_dataloader():

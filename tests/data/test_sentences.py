@@ -154,7 +154,7 @@ def test_tables_and_json_lines(name: str, content: str, tmp_path: Path) -> None:
 
 
 def test_long_sentences_are_cut_and_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(folder / "test.tsv", [("word " * 10_000, "1"), ("short", "0")])
+    write(folder / "test.tsv", [("quite-a-long-word " * 10_000, "1"), ("short", "0")])  # more than a row of `csv` holds
     data = opened(folder, max_length=12)
     (batch,) = data.test_dataloader()
     assert batch.x["ids"].shape == (2, 12) and batch.x["mask"].sum(1).tolist() == [12, 1]
@@ -173,6 +173,10 @@ MISTAKES: list[tuple[str, str | bytes, dict[str, Any], str]] = [
     ("train.csv", "text,text,label\na,b,1\n", {}, r"has it twice"),
     ("train.csv", "text,label\na,b,1\n", {}, r"train.csv, line 2: 3 columns, but the header has 2"),
     ("train.csv", 'text,label\n"a,1\n', {}, r"train.csv, line 2: "),
+    ("train.csv", 'text,label\n"a,1\nb,0\n', {}, r"train.csv, lines 2 to 3: .*; a quote may be missing"),
+    ("train.csv", "text,label\na,1\n", {"text_column": "label"}, r"must be different columns, got label twice"),
+    ("train.tsv", "text\tlabel\na\tb\x1b[31m\n", {}, r"train.tsv, line 2: the label 'b.x1b\[31m' has a control char"),
+    ("train.json", "", {}, r"has none of the files train.tsv, .*; it has test.tsv, train.json"),
     ("train.tsv", b"text\tlabel\ncaf\xe9\t1\n", {}, r"train.tsv, line 2: not UTF-8"),
     ("train.tsv", "", {}, r"train.tsv has no sentences"),
     ("train.tsv", "text\tlabel\na\t1\nb\t1\n", {}, r"two or more different labels, got 1"),
@@ -182,7 +186,7 @@ MISTAKES: list[tuple[str, str | bytes, dict[str, Any], str]] = [
     ("train.jsonl", "[" * 100_000, {}, r"train.jsonl, line 1: not JSON"),
     ("train.jsonl", '{"text": "\\ud800", "label": 1}', {}, r"train.jsonl, line 1: half of a surrogate pair"),
     ("train.jsonl", '{"text": "a"}\n', {}, r"data.label_column=label: .*line 1, has it not; it has text"),
-    ("train.jsonl", '["a"]\n', {}, r"line 1, has it not; it has list"),
+    ("train.jsonl", '["a"]\n', {}, r"line 1: must be an object with the keys text and label, got a list"),
     ("train.jsonl", '{"text": 3, "label": 1}\n', {}, r"line 1: text must be a string"),
     ("test.tsv", "text\tlabel\na\tmaybe\n", {}, r"test.tsv, line 2: label 'maybe' is none of the classes 0, 1"),
     ("test.tsv", "text\tlabel\n\t1\n", {}, r"test.tsv has no sentences"),
@@ -193,6 +197,7 @@ MISTAKES: list[tuple[str, str | bytes, dict[str, Any], str]] = [
     ("other.tsv", "", {"label_fraction": 2}, r"data.label_fraction must be a number > 0 and <= 1"),
     ("other.tsv", "", {"root": 3}, r"data.root must be a folder"),
     ("other.tsv", "", {"root": "nowhere"}, r"there is no such folder"),
+    ("other.tsv", "", {"root": __file__}, r"test_sentences.py is a file; give a folder"),
     ("other.tsv", "", {"train_size": 3}, r"unknown key data.train_size"),
     ("train.csv", "text,label\na,1\n", {"keep": True}, r"has train.tsv and train.csv; keep one"),
 ]  # fmt: skip
@@ -212,6 +217,22 @@ def test_a_mistake_is_one_line(name: str, content: str | bytes, keys: dict[str, 
 def test_no_file_to_train_on(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has none of the files train\.tsv, train\.csv, train\.jsonl"):
         opened(tmp_path)
+
+
+def test_no_other_test_is_held_out_if_its_file_is_none(folder: Path) -> None:
+    (folder / "test.tsv").rename(folder / "moved.tsv")
+    (folder / "test.tsv").symlink_to(folder / "gone.tsv")
+    with pytest.raises(UserError, match=r"test\.tsv is not a file but a folder, a pipe or a broken link"):
+        opened(folder)
+
+
+def test_labels_that_look_alike_are_one_class_or_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    same = ["caf\u00e9  au lait", "cafe\u0301 au\u00a0lait", "tea", "Tea"]
+    write(tmp_path / "train.tsv", [(f"word {i % 30}", same[i % 4]) for i in range(40)])
+    assert opened(tmp_path, val_size=0).classes == ["Tea", "caf\u00e9 au lait", "tea"]
+    out = capsys.readouterr().out
+    assert "classes that differ in capital letters alone: Tea, tea" in out
+    assert "10 of 40 training sentences have a copy in another class" in out
 
 
 def test_labels_are_sorted_and_numbers_by_value(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ class LogMel(nn.Module):
         self.size, self.step = (round(self.sample_rate * value) for value in (self.window, self.hop))
         if not 1 <= self.step <= self.size <= self.samples:
             raise UserError(
-                f"data.hop={hop} ≤ data.window={window} ≤ data.seconds={seconds} must hold, and be a sample at least"
+                f"data.hop must be a sample or more, and at most data.window, and this at most data.seconds; "
+                f"got {hop}, {window} and {seconds} seconds at {sample_rate:,} Hz"
             )
         filters = mel_filters(self.sample_rate, self.size, self.bands)
         if not filters.any(1).all():

@@ -18,7 +18,7 @@ from kd_lightning.data.audio.read_all import Clips, read_all
 from kd_lightning.data.audio.resident import ResidentRecordings
 from kd_lightning.data.class_folders import SPLITS, Found, folder_path
 from kd_lightning.data.few_labels import FewLabels
-from kd_lightning.data.hold_out import check_classes, hold_out
+from kd_lightning.data.hold_out import check_classes, hold_out, tell_two_classes
 from kd_lightning.data.module import Split
 from kd_lightning.plots.spectrogram import spectrogram_pixels
 from kd_lightning.types import Source
@@ -113,6 +113,7 @@ class AudioDataModule(FewLabels):
         missing = {split: size for split, size in wanted.items() if split not in parts and size}
         where, classes = self.root, self.own_classes
         check_classes(parts["train"].labels, classes, list(missing), "recordings", where)
+        tell_two_classes(parts["train"].digests, parts["train"].labels, "recordings", where)
         for split, size in missing.items():
             train = parts["train"]
             found = hold_out(split, train.digests, train.labels, classes, size, self.split_seed, "recordings", where)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ class Recording(NamedTuple):
     """Of the file; their mean is taken."""
     cut: bool
     """True if the file is longer."""
+    clipped: bool
+    """True if the file goes beyond full scale, as one of floats may."""
 
 
 def check_installed() -> None:
@@ -59,7 +62,7 @@ def read(path: Path, rate: int, samples: int) -> Recording:
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path) as file:  # a name may be no UTF-8
             if file.samplerate not in RATES:
                 raise ValueError(f"its header says {file.samplerate:,} samples per second")
             length = math.ceil(samples * file.samplerate / rate)
@@ -74,7 +77,8 @@ def read(path: Path, rate: int, samples: int) -> Recording:
         raise EmptyRecording(f"{printable(path)} is empty: a recording of 0 seconds")
     if not np.isfinite(found).all():
         raise UserError(f"cannot read {printable(path)}: it holds NaN or infinity")
-    return Recording(fitted(found.mean(1), given, rate, samples), given, channels, cut)
+    wave = found.mean(1)
+    return Recording(fitted(wave, given, rate, samples), given, channels, cut, bool(np.abs(wave).max() > 1))
 
 
 def fitted(wave: Any, given: int, rate: int, samples: int) -> Wave:

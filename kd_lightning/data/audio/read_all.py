@@ -79,10 +79,12 @@ def _tell(name: str, recordings: Sequence[Recording], paths: Sequence[Path], emp
     total, rates = len(recordings), Counter(r.rate for r in recordings if r.rate != rate)
     silent = [path for r, path in zip(recordings, paths, strict=True) if not r.wave.any()]
     others = " and ".join(f"{given:,}" for given in sorted(rates))
+    clipped = [path for r, path in zip(recordings, paths, strict=True) if r.clipped]
     lines = {
         f"are resampled from {others} to {rate:,} Hz (data.sample_rate)": sum(rates.values()),
         "have several channels, of which the mean is taken": sum(r.channels > 1 for r in recordings),
         "are longer than data.seconds and keep their middle": sum(r.cut for r in recordings),
+        f"go beyond full scale and are clipped, such as {printable(clipped[0]) if clipped else ''}": len(clipped),
         f"are silent, such as {printable(silent[0]) if silent else ''}": len(silent),
     }
     for what, count in lines.items():

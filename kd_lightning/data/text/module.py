@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.few_labels import FewLabels
-from kd_lightning.data.hold_out import check_classes, hold_out
+from kd_lightning.data.hold_out import check_classes, hold_out, tell_two_classes
 from kd_lightning.data.module import Split
 from kd_lightning.data.subset import Subset
 from kd_lightning.data.text.pretrained import OwnTokens, read_tokenizer
@@ -150,6 +150,7 @@ class TextDataModule(FewLabels):
         missing = {split: fraction for split, fraction in wanted.items() if split not in parts}
         where, classes = self._tables["train"].path, self.own_classes
         check_classes(parts["train"][1], classes, list(missing), "sentences", where)
+        tell_two_classes(*parts["train"], "sentences", where)
         for split, fraction in missing.items():
             texts, labels = parts["train"]
             found = hold_out(split, texts, labels, classes, fraction, self.split_seed, "sentences", where)

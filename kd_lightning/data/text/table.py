@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
+from kd_lightning.data.find_files import as_seen
 from kd_lightning.utils.checks import UserError, did_you_mean
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")
@@ -26,12 +28,15 @@ class Table:
     """Number of samples that were left out, as their sentence is empty."""
 
     def add(self, line: int, text: str, label: str) -> None:
-        """Add a sample, unless its sentence is blank."""
+        """Add a sample, unless its sentence is blank. Raises UserError if its label cannot be shown."""
         if not text.strip():
             self.empty += 1
             return
+        label = as_seen(label)
+        if any(category(character) == "Cc" for character in label):
+            raise UserError(f"{self.path}, line {line}: the label {label!r} has a control character")
         self.texts.append(text)
-        self.labels.append(label.strip())
+        self.labels.append(label)
         self.lines.append(line)
 
 
@@ -97,14 +102,17 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _read_columns(path: Path, text: str, label: str) -> Table:
-    content = io.StringIO(read_text(path), newline="")
+    whole = read_text(path)
+    csv.field_size_limit(max(csv.field_size_limit(), len(whole)))  # a long sentence is cut later, by its tokens
+    content = io.StringIO(whole, newline="")
     if path.suffix == ".tsv":
         reader = csv.reader(content, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
         reader = csv.reader(content, strict=True)
-    table, header = Table(path), None
+    table, header, first = Table(path), None, 1
     try:
         for row in reader:
+            first = reader.line_num + 1  # of the next row
             if not any(cell.strip() for cell in row):
                 continue
             if header is None:
@@ -115,7 +123,10 @@ def _read_columns(path: Path, text: str, label: str) -> Table:
             else:
                 table.add(reader.line_num, *(row[i] for i in where))
     except csv.Error as e:
-        raise UserError(f"{path}, line {reader.line_num}: {e}") from e
+        last = reader.line_num
+        if first < last:
+            raise UserError(f"{path}, lines {first} to {last}: {e}; a quote may be missing") from e
+        raise UserError(f"{path}, line {last}: {e}") from e
     return table
 
 
@@ -133,10 +144,13 @@ def _read_json_lines(path: Path, text: str, label: str) -> Table:
             values = json.loads(line)
         except (ValueError, RecursionError) as e:
             raise UserError(f"{path}, line {number}: not JSON ({e})") from e
+        if not isinstance(values, dict):
+            kind = type(values).__name__
+            raise UserError(f"{path}, line {number}: must be an object with the keys {text} and {label}, got a {kind}")
         for key, name in (("text", text), ("label", label)):
-            if not isinstance(values, dict) or name not in values:
-                has = ", ".join(values) if isinstance(values, dict) else type(values).__name__
-                raise UserError(f"data.{key}_column={name}: {path}, line {number}, has it not; it has {has[:200]}")
+            if name not in values:
+                has = ", ".join(values)[:200]
+                raise UserError(f"data.{key}_column={name}: {path}, line {number}, has it not; it has {has}")
         if not isinstance(values[text], str) or not isinstance(values[label], str | int):
             raise UserError(f"{path}, line {number}: {text} must be a string, and {label} a string or a whole number")
         if not is_unicode(f"{values[text]}{values[label]}"):

@@ -1,12 +1,17 @@
 """Your own sentences: `root/train.tsv` (or .csv, .jsonl), and `val`, `test` likewise or held out from `train`."""
 
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.data.class_folders import check_folder
+from kd_lightning.data.find_files import printable
 from kd_lightning.data.module import Split
 from kd_lightning.data.text.module import SPLITS, TextDataModule
 from kd_lightning.data.text.table import SUFFIXES, Table, read_table
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.console import say
 
 
 class TextFilesDataModule(TextDataModule):
@@ -26,25 +31,34 @@ class TextFilesDataModule(TextDataModule):
     ) -> None:
         super().__init__(root, **common)
         self.columns = str(text_column), str(label_column)
+        if text_column == label_column:
+            raise UserError(
+                f"data.text_column and data.label_column must be different columns, got {text_column} twice"
+            )
 
     def read(self) -> dict[Split, Table]:
-        if not self.root.is_dir():
-            raise UserError(f"data.root={self.root}: there is no such folder ({self.root.absolute()})")
+        check_folder("data.root", self.root)
         found = {split: path for split in SPLITS if (path := self._file(split))}
         if "train" not in found:
             names = ", ".join(f"train{suffix}" for suffix in SUFFIXES)
-            raise UserError(f"data.root={self.root} has none of the files {names}")
+            there = ", ".join(sorted(printable(path.name) for path in self.root.iterdir())[:5]) or "nothing"
+            raise UserError(f"data.root={self.root} has none of the files {names}; it has {there}")
         return {split: read_table(path, *self.columns) for split, path in found.items()}
 
     def _file(self, split: Split) -> Path | None:
-        there = [path for suffix in SUFFIXES if (path := self.root / f"{split}{suffix}").is_file()]
+        there = [path for suffix in SUFFIXES if os.path.lexists(path := self.root / f"{split}{suffix}")]
         if len(there) > 1:
             raise UserError(f"data.root={self.root} has {' and '.join(p.name for p in there)}; keep one of them")
+        if there and not there[0].is_file():  # no other split is held out in its place
+            raise UserError(f"{there[0]} is not a file but a folder, a pipe or a broken link")
         return there[0] if there else None
 
     def class_names(self, train: Table) -> dict[str, str]:
         labels = set(train.labels)
         if "" in labels:
             raise UserError(f"{train.path}, line {train.lines[train.labels.index('')]}: the label is empty")
+        folded = Counter(label.casefold() for label in labels)
+        if alike := sorted(label for label in labels if folded[label.casefold()] > 1):
+            say(f"{train.path}: classes that differ in capital letters alone: {', '.join(alike[:6])}")
         by_value = all(label.isdecimal() for label in labels)
         return {label: label for label in sorted(labels, key=lambda label: (int(label) if by_value else 0, label))}
