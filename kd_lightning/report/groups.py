@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from kd_lightning import runs
@@ -14,6 +15,7 @@ from kd_lightning.runs.names import with_student_name
 BASELINE = "kd_lightning.losses.CE"
 LOSS = "loss._target_"
 _REPEAT = ("seed", "data.seed")
+_WEIGHTS = "_weights"
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,13 @@ def _seed(flat: Mapping[str, Any]) -> str:
 def _labels(values: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name each configuration by its loss, and by every key that differs among those it can be compared in.
 
-    A loss is named by its preset if all runs of its class have one.
+    A loss is named by its preset if all runs of its class have one, weights by the end of their path if that is enough.
     """
     names = preset_names(values)
+    paths = {str(value) for flat in values for key, value in flat.items() if key.endswith(_WEIGHTS) and value}
+    ends = {path: PurePath(path).name for path in paths}
+    if len(set(ends.values())) < len(ends):
+        ends = {}
     differs = set()  # (key, what it belongs to)
     for key in dict.fromkeys(k for flat in values for k in flat):
         seen: dict[str, set[str]] = {}
@@ -107,7 +113,8 @@ def _labels(values: Sequence[Mapping[str, Any]]) -> list[str]:
     for flat, name in zip(values, names, strict=True):
         keys = {LOSS, *(k for k in flat if (k, _target(k, flat)) in differs)}
         kept = [k for k in sorted(keys, key=_rank) if name is None or k == LOSS or not k.startswith("loss.")]
-        labels.append(" ".join(name if name and k == LOSS else _word(k, flat[k]) for k in kept))
+        shown = {k: ends.get(str(flat[k]), flat[k]) if k.endswith(_WEIGHTS) else flat[k] for k in kept}
+        labels.append(" ".join(name if name and k == LOSS else _word(k, value) for k, value in shown.items()))
     return labels
 
 
