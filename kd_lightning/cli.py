@@ -21,6 +21,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from kd_lightning import runs
 from kd_lightning.config import CONF_DIR, Config, load_option
 from kd_lightning.utils.checks import UserError, did_you_mean
+from kd_lightning.utils.console import details_once
 from kd_lightning.utils.signals import piped, stoppable
 
 
@@ -29,7 +30,7 @@ def clear_errors() -> Iterator[None]:
     """Turn what Hydra, our checks and the disk raise into one line on stderr, and signals into exit statuses."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting itself
     try:
-        with stoppable(), piped():
+        with stoppable(), piped(), details_once():
             yield
     except (UserError, HydraException, OmegaConfBaseException) as e:
         sys.exit(fail(e))

@@ -26,6 +26,19 @@ def brief(yes: bool = True) -> Iterator[None]:
         _brief[0] = before
 
 
+_details: list[set[Any]] = []
+
+
+@contextmanager
+def details_once() -> Iterator[None]:
+    """Print equal details once inside: a command may read its data for the teacher and again for the student."""
+    _details.append(set())
+    try:
+        yield
+    finally:
+        _details.pop()
+
+
 def is_brief() -> bool:
     """Return whether details are only logged here."""
     return _brief[0]
@@ -59,18 +72,27 @@ def never_fatal(what: str) -> Iterator[None]:
         say(f"{what}: {type(e).__name__}: {(str(e).strip().splitlines() or [''])[0][:120]}")
 
 
+def _is_news(detail: Any) -> bool:
+    """Return whether a detail belongs on the terminal, here and now."""
+    if _brief[0] or any(detail in told for told in _details):
+        return False
+    for told in _details:
+        told.add(detail)
+    return True
+
+
 def say(content: Any, detail: bool = False) -> None:
     """Print a line or a rich renderable once, not once a process, and log it as plain text.
 
     Args:
         content: The line.
-        detail: Inside `brief`, log it only.
+        detail: Inside `brief`, and inside `details_once` the second time, log it only.
     """
     if not is_first_rank():
         return
     if isinstance(content, str):  # a file's name may be no UTF-8
         content = content.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    if not (detail and _brief[0]):  # no markup: a name such as `run [1]` is itself, also inside a table
+    if not detail or _is_news(content):  # no markup: a name such as `run [1]` is itself, also inside a table
         if _bars and isinstance(content, str):
             _bars[-1].print(content, highlight=False, markup=False, soft_wrap=True)
         else:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from kd_lightning import compress
+from kd_lightning.cli import clear_errors
 from kd_lightning.runs import names
 from kd_lightning.runs.command import Command, Sweep
 from kd_lightning.training import forecast
@@ -98,6 +99,15 @@ def test_a_line_goes_above_the_bar_not_into_it() -> None:
         say("student: about 10 s")
     before, _, after = screen.getvalue().partition("student: about 10 s")
     assert before.endswith("\r\x1b[2K") and after.startswith("\n"), "the bar is erased first"
+
+
+def test_what_is_said_of_the_data_is_printed_once_by_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        with clear_errors():
+            for _ in range(2):
+                say("train: 3 of 9 recordings are resampled", detail=True)
+                say("a line")
+    assert capsys.readouterr().out.splitlines() == 2 * ["train: 3 of 9 recordings are resampled", "a line", "a line"]
 
 
 def test_durations_in_words() -> None:
