@@ -8,6 +8,10 @@ from kd_lightning.losses.method import Method
 from kd_lightning.losses.tasks import Tasks
 from kd_lightning.teachers.opened import TeacherSpec
 from kd_lightning.utils.checks import UserError, of_task
+from kd_lightning.utils.console import say
+
+FEW = 0.25
+"""Below this share of labelled samples, a batch has few of them, and their cross-entropy is noisy."""
 
 
 def check_labels(loss: Distillation | Tasks, data: DataModule, specs: Sequence[TeacherSpec]) -> None:
@@ -38,4 +42,14 @@ def check_unlabeled(loss: Distillation, labelled: int, samples: int) -> None:
         raise UserError(
             f"loss: {samples - labelled} of {samples} training samples have no label (data.label_fraction, "
             f"data.unlabeled_root), but {', '.join(reads)} reads labels; use loss=kd_only, kd_cifar or another"
+        )
+
+
+def tell_few_labels(loss: Distillation, labelled: int, samples: int) -> None:
+    """Say what helps where few samples have a label and their cross-entropy has much weight (docs/speech.md)."""
+    if 0 < labelled < FEW * samples and loss.method.ce_weight.largest > 0.5:
+        say(
+            f"labels: {labelled:,} of {samples:,} training samples have one, so a batch's cross-entropy is noisy.\n"
+            "        Less weight on it usually helps: loss=kd_cifar (0.1), loss=kd_only (0).",
+            detail=True,
         )

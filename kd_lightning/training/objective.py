@@ -20,7 +20,7 @@ from kd_lightning.models.heads import check_answer
 from kd_lightning.models.probe import Probe
 from kd_lightning.runs.students import build_student
 from kd_lightning.teachers.opened import OpenedTeacher
-from kd_lightning.training.label_checks import check_unlabeled
+from kd_lightning.training.label_checks import check_unlabeled, tell_few_labels
 from kd_lightning.training.tasks import TASKS, check_tasks, model_of
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import UserError, number, of_task
@@ -143,6 +143,7 @@ def _prepare(
         loss.some_unlabeled = True
         if loss.needs_teacher:
             check_unlabeled(loss, len(data.labelled), data.sizes["train"])
+            tell_few_labels(loss, len(data.labelled), data.sizes["train"])
     teacher = _probe(teachers[0], data) if teachers else None
     loss.prepare(Networks(probe, teacher, data.sizes["train"], new_student, card))
     if loss.teacher_layers and len(teachers) > 1:

@@ -12,7 +12,7 @@ from kd_lightning.data import DigitsDataModule, ImageFolderDataModule, Preproces
 from kd_lightning.losses import CE, KD
 from kd_lightning.losses.distillation import Distillation
 from kd_lightning.teachers.opened import TeacherSpec
-from kd_lightning.training.label_checks import check_labels
+from kd_lightning.training.label_checks import check_labels, tell_few_labels
 from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import UserError
 
@@ -183,6 +183,14 @@ def test_without_any_label_only_a_teacher_that_is_there_can_teach(method, weight
     specs = [TeacherSpec(name="resnet8", kwargs={}, weights=weights)] if weights else []
     with pytest.raises(UserError, match=message) if message else nullcontext():
         check_labels(loss, data, specs)
+
+
+@pytest.mark.parametrize(
+    ("ce_weight", "labelled", "told"), [(1, 240, True), (0.1, 240, False), (1, 2000, False), (1, 0, False)]
+)
+def test_few_labels_with_much_weight_are_told(ce_weight, labelled, told, capsys):
+    tell_few_labels(Distillation(KD(ce_weight=ce_weight)), labelled, 2430)
+    assert ("240 of 2,430 training samples" in capsys.readouterr().out) == told
 
 
 def test_empty_or_missing_folders(tmp_path):
