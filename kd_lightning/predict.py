@@ -1,9 +1,9 @@
 """Predict the classes of images, sentences or recordings. `python -m kd_lightning.predict RUN IMAGE…`.
 
 With a student of text: `python -m kd_lightning.predict RUN "a sentence" lines.txt`; with one of recordings, `.wav` and
-`.flac` files of any sampling rate. An image of any size and format is
-read as in the evaluation of the run: turned as its EXIF says, made RGB, its shorter side resized and the middle cut
-out. Modules are imported where they are needed: torch takes seconds.
+`.flac` files of any sampling rate. An image of any size and format is read as in the evaluation of the run: turned as
+its EXIF says, made RGB, its shorter side resized and the middle cut out. Modules are imported where they are needed:
+torch takes seconds.
 """
 
 import argparse
