@@ -50,7 +50,17 @@ class LostRun(UserError):
     status = 1
 
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)
 
 
 def disk_error(e: OSError) -> UserError:
@@ -208,7 +218,7 @@ def expand(words: list[str]) -> tuple[list[Path], list[str]]:
     Raises:
         UserError: If there is no run.
     """
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    overrides = [word for word in words if "=" in word and not os.path.exists(word)]
     paths: list[Path] = []
     for folder in (Path(word) for word in words if word not in overrides):
         below = [] if (folder / runs.CONFIG).is_file() else [p for p in runs.below(folder) if runs.is_finished(p)]

@@ -7,6 +7,7 @@ torch takes seconds.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
 def _is_override(word: str) -> bool:
     """Return whether a word is `key=value`, not a file or a sentence with such a sign in it."""
     key, equals, _ = word.partition("=")
-    return bool(equals) and not key[-1:].isspace() and len(key.split()) == 1 and not Path(word).exists()
+    return bool(equals) and not key[-1:].isspace() and len(key.split()) == 1 and not os.path.exists(word)
 
 
 def _opened(opened: "OpenedRun", words: list[str], args: argparse.Namespace) -> tuple[Any, Iterator[Any]]:

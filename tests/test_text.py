@@ -172,6 +172,8 @@ def test_sentences_and_lines_of_a_file_are_predicted(distilled: Path, tmp_path: 
         (("none.txt",), "cannot read none.txt: No such file"),
         (("latin.txt",), "latin.txt, line 1: not UTF-8"),
         (("fine", "--sheet", "x.png"), "--sheet is for images"),
+        (("a=" + "b" * 300,), "unknown key 'a'"),  # too long for the name of a file
+        (("mine.csv",), "mine.csv is a file; sentences are read from .txt files"),
     ],
 )
 def test_what_cannot_be_predicted_is_one_line(
@@ -184,6 +186,7 @@ def test_what_cannot_be_predicted_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "mine.csv").touch()
     done = command(predict, distilled, *words)
     assert done.status == 2 and told in done.err and len(done.err.splitlines()) == 1
 

@@ -1,5 +1,6 @@
 """Predictions for sentences: the classes that a run's models see in them."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,9 +62,11 @@ class SentencePredictor:
 
 
 def find_sentences(words: Sequence[str]) -> list[Sentence]:
-    """Return each word as a sentence, and the lines of each `.txt` file. Raises UserError if one cannot be read."""
+    """Return each word as a sentence, and the lines of each `.txt` file. Raises UserError for files of other kinds."""
     found: list[Sentence] = []
     for word in words:
+        if os.path.isfile(word) and Path(word).suffix not in ("", ".txt"):
+            raise UserError(f"{word} is a file; sentences are read from .txt files, one in each line")
         if not word.endswith(".txt") or len(word.split()) > 1:
             found.append(Sentence(word, "a sentence"))
             continue

@@ -1,5 +1,6 @@
 """Figures and HParams of a finished run in TensorBoard: confusion, reliability, samples."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from kd_lightning.types import part
 from kd_lightning.utils.names import task_name
 
 SAMPLES = 12
+LONGEST = 300
+"""Characters of a sentence in the table of samples."""
 WIDTH = 96
 """Characters of a line of the command that TensorBoard's text panel shows at 1280 pixels."""
 
@@ -96,13 +99,20 @@ def samples_text(texts: Sequence[str], y: Tensor, probabilities: dict[str, Tenso
     """Return sentences with their label and each model's answer of its probabilities `[N, C]`, as Markdown."""
     lines = [f"| sentence | label | {' | '.join(probabilities)} |", "|---" * (2 + len(probabilities)) + "|"]
     for n, text in enumerate(texts):
-        cells = [text.replace("|", r"\|"), classes[int(y[n])]]
+        cells = [_literal(text), _literal(classes[int(y[n])])]
         for p in probabilities.values():
             best = int(p[n].argmax())
-            told = f"{p[n, best]:.0%} {classes[best]}"
+            told = f"{p[n, best]:.0%} {_literal(classes[best])}"
             cells.append(told if best == int(y[n]) else f"**{told}**")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", "Wrong answers are bold."])
+
+
+def _literal(text: str) -> str:
+    """Return a text in one line of a Markdown table, as it is; the end of a long one is left out."""
+    line = " ".join(text.split())
+    line = line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", line)
 
 
 def samples_figure(pixels: Tensor, y: Tensor, probabilities: dict[str, Tensor], classes: list[str]) -> Figure:

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kd_lightning.losses import CE
 from kd_lightning.losses.distillation import Distillation
 from kd_lightning.runs.command import Command, Sweep
-from kd_lightning.training.pictures import panel, samples_figure
+from kd_lightning.training.pictures import panel, samples_figure, samples_text
 from kd_lightning.training.record import hyperparameters as hparams
 from kd_lightning.training.run import train
 from kd_lightning.training.tensorboard import LAYOUT
@@ -39,6 +39,14 @@ def test_a_samples_figure_names_what_each_model_says():
     words = [(t.get_text(), t.get_color()) for axes in figure.axes for t in axes.texts]
     assert any("70% cat" in text and color == "tab:green" for text, color in words)
     assert any("80% eel" in text and color == "tab:red" for text, color in words)
+
+
+def test_a_table_of_sentences_shows_them_as_they_are():
+    probabilities = {"student": torch.tensor([[0.7, 0.3], [0.7, 0.3]])}
+    texts = ["**not** bold, <b>\nnor | a _cell_", "long " * 1000]
+    table = samples_text(texts, torch.tensor([1, 0]), probabilities, ["a|b", "c"]).splitlines()
+    assert table[2] == r"| \*\*not\*\* bold, \<b\> nor \| a \_cell\_ | c | **70% a\|b** |"
+    assert len(table) == 6 and len(table[3]) < 350 and table[3].endswith(r"… | a\|b | 70% a\|b |")
 
 
 def test_what_people_look_at_first(tmp_path, teacher_run):

@@ -75,7 +75,7 @@ def test_a_read_only_teacher_folder(cli: Callable[..., Finished], tmp_path: Path
     assert is_one_line(cli("teacher_stage.dir=teachers"), "teacher_stage.dir")
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG])
 def test_what_the_disk_says_is_one_line(capsys: pytest.CaptureFixture[str], code: int) -> None:
     with pytest.raises(SystemExit) as e, cli_module.clear_errors():
         raise OSError(code, os.strerror(code), "/place")

@@ -71,7 +71,7 @@ def read(path: Path, rate: int, samples: int) -> Recording:
             cut = file.frames > length
             given, channels = int(file.samplerate), int(file.channels)
     except (OSError, RuntimeError, ValueError) as e:  # LibsndfileError is a RuntimeError
-        why = _reason(e) if path.is_file() else "there is no such file"
+        why = _reason(e) if path.is_file() else "it is a folder" if path.is_dir() else "there is no such file"
         raise UserError(f"cannot read {printable(path)}: {why}") from e
     if not len(found):
         raise EmptyRecording(f"{printable(path)} is empty: a recording of 0 seconds")
