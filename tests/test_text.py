@@ -10,11 +10,14 @@ import torch
 
 import kd_lightning
 from kd_lightning import compare, compress, export, measure, predict, runs
+from kd_lightning.data.text.tokens import Tokenize
 from kd_lightning.deploy.files.recurrent import any_length
 from kd_lightning.evaluation.opened import open_run
 from kd_lightning.evaluation.record import evaluate
+from kd_lightning.models.hooks import logits_of
 from kd_lightning.models.text import TEXT
 from kd_lightning.runs.students import load_student
+from kd_lightning.teachers.exported import open_exported
 from kd_lightning.training.fill import fill
 from kd_lightning.training.run import train
 from kd_lightning.utils import latency
@@ -230,6 +233,11 @@ def test_exported_for_sentences_of_any_length(
     torch.testing.assert_close(
         kd_lightning.load(out)("good").probabilities, expected.probabilities[:1], atol=1e-4, rtol=0
     )
+    if form == "onnx":  # as a teacher
+        model, card = load_student(students[name])
+        x = Tokenize.parse(card.preprocessing).inputs(texts)
+        taught, _ = open_exported(out, "model.teacher_weights")
+        torch.testing.assert_close(taught(x), logits_of(model.eval(), x), atol=1e-4, rtol=0, check_dtype=False)
 
 
 @torch.no_grad()

@@ -191,7 +191,6 @@ def _imported(path: str, key: str) -> Callable[..., Any]:
 
 
 def _call(function: Callable[..., Any], name: str, key: str, /, **kwargs: Any) -> nn.Module:
-    # Only the signature is checked, so that an error inside a user's own function keeps its traceback.
     try:
         signature = inspect.signature(function)
     except ValueError as error:  # functions written in C, which are no models
@@ -200,7 +199,13 @@ def _call(function: Callable[..., Any], name: str, key: str, /, **kwargs: Any) -
         signature.bind(**kwargs)
     except TypeError as error:
         raise UserError(f"{key}: {name} refuses its arguments: {error}; it takes {signature}") from error
-    model = function(**kwargs)
+    try:
+        model = function(**kwargs)
+    except Exception as error:
+        if "." in name or isinstance(error, UserError):  # an error inside a user's own function keeps its traceback
+            raise
+        why = (str(error).strip().splitlines() or [""])[0][:160]
+        raise UserError(f"{key}: {name} refuses its arguments: {type(error).__name__}: {why}") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"{key}: {name} must return a torch.nn.Module, got {type(model).__name__}")
     return model

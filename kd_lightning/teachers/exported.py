@@ -34,6 +34,7 @@ DTYPES = {
     "tensor(float16)": torch.float16,
     "tensor(int64)": torch.int64,
     "tensor(uint8)": torch.uint8,
+    "tensor(bool)": torch.bool,
 }
 Answer = Callable[[Any], Tensor]
 

@@ -74,6 +74,11 @@ def test_arguments_size_and_order() -> None:
         (lambda: create_model("resnet8", 2, **FACTS), "resnet8 is a network for images.*text_transformer"),
         (lambda: create_model("text_bag", 2, pretrained=True, **FACTS), "text_bag has no pretrained weights"),
         (lambda: create_model("text_bag", 2, kwargs={"wide": 1}, **FACTS), "text_bag refuses its arguments"),
+        (lambda: create_model("text_bag", 2, kwargs={"width": "a"}, **FACTS), "text_bag refuses .*: TypeError: empty"),
+        (
+            lambda: create_model("text_cnn", 2, kwargs={"dropout": 2}, **FACTS),
+            "text_cnn refuses .*: ValueError: dropout",
+        ),
         (lambda: create_model("text_bilstn", 2, image_size=32), "did you mean 'text_bilstm'"),
     ],
 )
