@@ -20,6 +20,8 @@ from kd_lightning.deploy.files.write import export as export_run
 from kd_lightning.evaluation.opened import open_run
 from kd_lightning.evaluation.record import evaluate
 from kd_lightning.runs.students import load_student
+from kd_lightning.teachers.opened import TeacherSpec, open_teacher
+from kd_lightning.training.build import build_experiment
 from kd_lightning.training.fill import fill
 from kd_lightning.training.run import train
 from kd_lightning.utils import latency
@@ -139,6 +141,9 @@ def test_evaluated_and_compared(distilled: Path, command: Command, monkeypatch: 
 
 
 def test_another_front_end_is_refused(distilled: Path, place: Path) -> None:
+    data = build_experiment(composed(place, "loss=ce", hop=0.02)).data
+    with pytest.raises(UserError, match=r"model\.teacher_weights: this teacher hears other .*; use data\.hop=0\.03$"):
+        open_teacher(TeacherSpec("audio_dscnn", {}, str(distilled / "student.safetensors")), data)
     with pytest.raises(UserError, match=r"1 s at 16,000 Hz, .*was trained on .*0\.4 s at 4,000 Hz"):
         _ = open_run(distilled, ["data=audio_folder", f"data.root={place / 'data'}"]).data
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from torch import nn
@@ -50,13 +51,11 @@ class OpenedRun:
         data = self._unprepared
         data.prepare_data()
         data.setup()
-        facts, known = data.model_kwargs(), dict(self.card.inputs)
-        if list(data.classes) != list(self.card.classes) or facts != known:
-            told = [", ".join(f"{k} {v}" for k, v in each.items()) for each in (facts, known)]
-            raise UserError(
-                f"data: {data.name} has {told[0]}, but {self.path} was trained on {told[1]} "
-                f"({', '.join(self.card.classes[:4])} …)"
-            )
+        facts = data.model_kwargs() | {"classes": list(data.classes)}
+        known = dict(self.card.inputs) | {"classes": list(self.card.classes)}
+        if other := [name for name in known | facts if facts.get(name) != known.get(name)]:
+            told = [", ".join(f"{name} {_told(each.get(name))}" for name in other) for each in (facts, known)]
+            raise UserError(f"data: {data.name} has {told[0]}, but {self.path} was trained on {told[1]}")
         return data
 
     @property
@@ -107,3 +106,10 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> OpenedRun:
     run = runs.read(path)
     student, card = load_student(path)
     return OpenedRun(run, overridden(run.config, list(overrides)), student, card)
+
+
+def _told(fact: Any) -> str:
+    """Return a fact of the data; of a long list of classes the first ones."""
+    if not isinstance(fact, list):
+        return str(fact)
+    return ", ".join(map(str, fact[:4])) + " …" * (len(fact) > 4)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from kd_lightning.plots.style import COLORS, INK, VERDICT_COLORS, WIDTH, plain_numbers
+from kd_lightning.plots.style import COLORS, INK, VERDICT_COLORS, WIDTH, plain_numbers, short
 
 _ORANGE, _BLUE, _FADE = (0.87, 0.48, 0.15), (0.23, 0.51, 0.77), np.linspace(0, 1, 128)
 _SPREAD = ListedColormap(  # transparent at 0, so that it looks right on a light page and on a dark one
@@ -215,8 +215,9 @@ def difference_figure(difference: np.ndarray, classes: Sequence[str]) -> Figure:
     largest = np.abs(points).max() or 1.0
     axes.imshow(points, cmap=_SPREAD, vmin=-largest, vmax=largest, interpolation="nearest")
     if len(classes) <= 20:
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axes.set_yticks(range(len(classes)), classes)
+        names = [short(name) for name in classes]
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(names)), names)
         for (i, j), value in np.ndenumerate(points):
             if abs(value) >= 0.5 and len(classes) <= 12:
                 axes.text(j, i, f"{value:+.0f}", ha="center", va="center", fontsize=8)

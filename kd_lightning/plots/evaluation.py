@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from kd_lightning.plots.style import plain_numbers
+from kd_lightning.plots.style import plain_numbers, short
 from kd_lightning.utils.files import write_whole
 
 STUDENT, TEACHER = "#1f77b4", "#ff7f0e"
@@ -77,7 +77,7 @@ def per_class_figure(per_class: Mapping[str, Sequence[float | None]], classes: S
         where = np.arange(len(order)) + (k - (len(per_class) - 1) / 2) * height
         shares = [100 * (values[c] or 0) for c in order]
         axes.barh(where, shares, height, label=name, color=COLORS[name])
-    axes.set_yticks(range(len(order)), [classes[c] for c in order])
+    axes.set_yticks(range(len(order)), [short(classes[c]) for c in order])
     axes.invert_yaxis()
     low = min(100 * (values[c] or 0) for values in per_class.values() for c in order)
     left = 0.0 if low < 50 else max(0.0, 10 * np.floor(low / 10 - 1))
@@ -91,15 +91,16 @@ def per_class_figure(per_class: Mapping[str, Sequence[float | None]], classes: S
 def confusion_figure(confusion: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> Figure:
     """Draw the share of each true class (row) that the student calls each class, and teacher − student in points."""
     shares = {name: 100 * _rows(np.array(counts)) for name, counts in confusion.items()}
-    size = min(3.2 + 0.34 * len(classes), 11)
+    names = [short(name) for name in classes]
+    size = min(3.2 + 0.34 * len(names) + 0.08 * max(0, *(len(name) - 8 for name in names)), 11)  # inches
     figure = Figure(figsize=(size * len(shares) + 0.8, size), layout="constrained")
     panels = figure.subplots(1, len(shares), squeeze=False)[0]
-    _matrix(figure, panels[0], shares["student"], classes, "Student, % of the true class", "Blues", (0, 100))
+    _matrix(figure, panels[0], shares["student"], names, "Student, % of the true class", "Blues", (0, 100))
     if "teacher" in shares:
         difference = shares["teacher"] - shares["student"]
         most = max(1.0, float(np.abs(difference).max()))
         title = "Teacher − student, points"
-        _matrix(figure, panels[1], difference, classes, title, "RdBu", (-most, most))
+        _matrix(figure, panels[1], difference, names, title, "RdBu", (-most, most))
     return figure
 
 

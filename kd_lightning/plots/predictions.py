@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from kd_lightning.plots.evaluation import COLORS
+from kd_lightning.plots.style import short
 
 
 class Cell(NamedTuple):
@@ -30,7 +31,7 @@ def predictions_figure(cells: Sequence[Cell]) -> Figure:
         panel.axis("off")
     for (picture, bars), cell in zip(panels, cells, strict=False):
         picture.imshow(cell.pixels, interpolation="nearest")
-        picture.set_title(_short(cell.title, 24), fontsize=9)
+        picture.set_title(short(cell.title, 24), fontsize=9)
         at = 0.0
         for name, best in cell.top.items():
             if models > 1:
@@ -38,11 +39,7 @@ def predictions_figure(cells: Sequence[Cell]) -> Figure:
                 at += 1
             for label, probability in best:
                 bars.barh(at, probability, 0.85, color=COLORS[name.rpartition("/")[2]], alpha=0.45)
-                bars.text(0.01, at, f"{probability:.1%}  {_short(label, 22)}", fontsize=8, va="center")
+                bars.text(0.01, at, f"{probability:.1%}  {short(label, 22)}", fontsize=8, va="center")
                 at += 1
         bars.set(xlim=(0, 1), ylim=(at - 0.4, -0.6))
     return figure
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -38,6 +38,11 @@ def plain_numbers(axis: Axis, between: str = "25") -> None:
     axis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in between else "")
 
 
+def short(name: str, length: int = 24) -> str:
+    """Return a name that leaves room for the figure: of a long one the beginning."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
 def draw(name: str, make: Callable[..., Figure | None], *args: Any) -> str:
     """Return the figure of `make(*args)` as an SVG element, or an empty string if it returns None.
 

@@ -15,6 +15,7 @@ from kd_lightning.data.module import DataModule
 from kd_lightning.distiller import Distiller
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.plots.evaluation import confusion_figure, reliability_figure
+from kd_lightning.plots.style import short
 from kd_lightning.runs.names import train_command
 from kd_lightning.types import part
 from kd_lightning.utils.names import task_name
@@ -118,6 +119,7 @@ def _literal(text: str) -> str:
 def samples_figure(pixels: Tensor, y: Tensor, probabilities: dict[str, Tensor], classes: list[str]) -> Figure:
     """Return images `[N, H, W, 3]`, uint8, with their label and each model's top 3 of probabilities `[N, C]`."""
     figure = Figure(figsize=(14, 6.6), layout="constrained")
+    classes = [short(name) for name in classes]
     cells = figure.subplots(3, 8, width_ratios=[1, 1.1] * 4).reshape(-1, 2)
     for n, (picture, words) in enumerate(cells):
         picture.axis("off")

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kd_lightning.losses import CE
 from kd_lightning.losses.distillation import Distillation
+from kd_lightning.plots.evaluation import confusion_figure, save
 from kd_lightning.runs.command import Command, Sweep
 from kd_lightning.training.pictures import panel, samples_figure, samples_text
 from kd_lightning.training.record import hyperparameters as hparams
@@ -39,6 +40,12 @@ def test_a_samples_figure_names_what_each_model_says():
     words = [(t.get_text(), t.get_color()) for axes in figure.axes for t in axes.texts]
     assert any("70% cat" in text and color == "tab:green" for text, color in words)
     assert any("80% eel" in text and color == "tab:red" for text, color in words)
+
+
+def test_a_long_name_of_a_class_leaves_room_for_the_figure(tmp_path):
+    figure = confusion_figure({"student": [[1, 0], [0, 1]]}, ["x" * 120, "y"])
+    save(figure, tmp_path / "a.png")  # warned that nothing was left for the axes
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "x" * 23 + "…"
 
 
 def test_a_table_of_sentences_shows_them_as_they_are():

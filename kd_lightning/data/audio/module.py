@@ -20,9 +20,10 @@ from kd_lightning.data.class_folders import SPLITS, Found, folder_path
 from kd_lightning.data.few_labels import FewLabels
 from kd_lightning.data.hold_out import check_classes, hold_out, tell_two_classes
 from kd_lightning.data.module import Split
+from kd_lightning.data.translation import Translation
 from kd_lightning.plots.spectrogram import spectrogram_pixels
 from kd_lightning.types import Source
-from kd_lightning.utils.checks import number
+from kd_lightning.utils.checks import UserError, number
 from kd_lightning.utils.console import say
 
 
@@ -155,6 +156,18 @@ class AudioDataModule(FewLabels):
 
     def preprocessing(self) -> dict[str, Any]:
         return self.logmel.card()
+
+    def teacher_inputs(
+        self, normalize: Any, input_size: Any, key: str, network: str = "", card: Mapping[str, Any] | None = None
+    ) -> tuple[Translation | None, dict[str, Any]]:
+        """See `DataModule`; a teacher whose spectrograms are of another kind is refused, whatever their length."""
+        own, known = self.logmel.card(), dict(card or {})
+        if known.get("kind") == own["kind"]:
+            other = {name: value for name, value in known.items() if name != "seconds" and value != own[name]}
+            if other:
+                told = " ".join(f"data.{name}={value}" for name, value in other.items())
+                raise UserError(f"model.teacher_weights{key}: this teacher hears other spectrograms; use {told}")
+        return super().teacher_inputs(normalize, input_size, key)
 
     def samples_identity(self) -> dict[str, Any]:
         """Return what decides the recordings and their order; reads the files."""
