@@ -1,6 +1,7 @@
 """Networks of Hugging Face as teacher and student: each reads sentences with its own tokenizer."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,7 @@ def test_a_student_of_hugging_face_needs_its_folder_only_to_begin(
         (["model.teacher=hf//no/such/folder"], {}, r"model\.teacher: there is no folder /no/such/folder"),
         (["model.teacher=hf/a/b"], {}, r"model\.teacher: cannot get the tokenizer of 'hf/a/b' .*hf download a/b"),
         (["+model.teacher_kwargs.hiden_size=3"], {}, r"model\.teacher_kwargs: .* has no 'hiden_size'.*'hidden_size'"),
+        (["+model.teacher_kwargs.hidden_dropout_prob=2"], {}, r"model\.teacher: .* refuses .*ValueError: dropout"),
         ([], {"max_length": 64}, r"model\.teacher: hf/.* reads 32 tokens at most.*data\.max_length"),
         ([], {"tokenizer": "word"}, r"data\.tokenizer must be one of .*words"),
     ],
@@ -166,6 +168,7 @@ def test_a_mistake_is_one_line(
     with pytest.raises(UserError, match=told) as caught:
         train(composed(place, *words, **data), tmp_path / "run")
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+    assert not logging.getLogger("huggingface_hub").isEnabledFor(logging.WARNING)  # of each try without a network
 
 
 def test_a_strangers_folder_fetches_no_code_and_has_all_weights_of_a_teacher(place: Path, tmp_path: Path) -> None:

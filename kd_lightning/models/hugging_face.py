@@ -98,7 +98,11 @@ def hugging_face(
     chosen = {"dtype": torch.float32, "trust_remote_code": False}
     made = SentenceClassifier if text else ImageClassifier
     if not pretrained:
-        return made(kind.from_config(config, **chosen), config)
+        try:
+            return made(kind.from_config(config, **chosen), config)
+        except Exception as e:  # whatever a network raises about values of its configuration
+            told = (str(e).strip() or type(e).__name__).splitlines()[0]
+            raise UserError(f"{key}: {name} refuses its configuration ({type(e).__name__}: {told})") from e
 
     def load(place: str) -> Any:
         told = {"ignore_mismatched_sizes": True, "output_loading_info": True}

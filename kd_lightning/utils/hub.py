@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import logging
 import os
 import pickle
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.console import say
 from kd_lightning.utils.files import checksum
 
 PREFIX = "hf/"
@@ -30,6 +32,7 @@ def library(name: str, key: str) -> Any:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings of each try, before our one line
     return transformers
 
 
@@ -70,6 +73,8 @@ def fetched(name: str, key: str, what: str, get: Callable[[str], T]) -> T:
         get: Reads it from a folder or by its name.
     """
     place = source(name, key)
+    if not Path(place).is_dir():
+        say(f"{key}: looking for {name} in the Hugging Face hub; without a network this takes a minute", detail=True)
     try:
         return get(place)
     except UserError:
