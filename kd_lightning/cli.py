@@ -23,6 +23,7 @@ from kd_lightning.config import CONF_DIR, Config, load_option
 from kd_lightning.utils.checks import UserError, did_you_mean
 from kd_lightning.utils.console import details_once
 from kd_lightning.utils.signals import piped, stoppable
+from kd_lightning.utils.trainer_arguments import REFUSED, arguments
 
 
 @contextmanager
@@ -124,6 +125,11 @@ def _message(e: Exception) -> str:
     if isinstance(e, MissingConfigException) and e.missing_cfg_file and e.options:
         group, _, option = str(e.missing_cfg_file).rpartition("/")
         return f"unknown option {group}={option}{did_you_mean(option, e.options)}; there are {', '.join(e.options)}"
+    if isinstance(e, MissingConfigException) and (found := re.search(r"Could not load '(\w+)/(.+)'", str(e))):
+        try:
+            load_option(found[1], found[2])  # one of a list, as of callbacks=[ema,early_stoping]
+        except UserError as unknown:
+            return str(unknown)
     if isinstance(e, OverrideParseException):
         return f"cannot read {e.override!r}: {_joined(str(e))}; write key=value, or \"key='…'\" for special characters"
     if str(e).startswith("Could not override '"):
@@ -166,6 +172,8 @@ def unknown_key(key: str, text: str) -> str:
     known = [k for k in _known_keys() if not k.rpartition(".")[2].startswith("_")]
     if key in known:  # a dictionary without the key that was typed inside it
         return _joined(text.replace(f"Could not override '{key}'.", f"{key} cannot be set so."))
+    if told := _missing_plus(key, known):
+        return told
     if near := _near(key, known):
         return f"unknown key {key!r}{near}; --cfg job lists all keys"
     parent, _, _ = key.rpartition(".")
@@ -173,6 +181,21 @@ def unknown_key(key: str, text: str) -> str:
     choice = next((arg for arg in _typed_groups() if arg.startswith(f"{parent}=")), parent)
     has = f"{choice or 'the configuration'} has {', '.join(siblings)}" if siblings else "--cfg job lists all keys"
     return f"unknown key {key!r}; {has}"
+
+
+def _missing_plus(key: str, known: list[str]) -> str:
+    """Return a line on a key that only a `+` or an option brings: `trainer.min_epochs`, `callbacks.ema.decay`."""
+    group, _, rest = key.partition(".")
+    name = rest.partition(".")[0]
+    if group == "trainer":
+        if rest in REFUSED:
+            return f"{key}: {REFUSED[rest]}"
+        return f"unknown key {key!r}; the Trainer has it, but it is not listed: +{key}=…" if rest in arguments() else ""
+    if group not in ("callbacks", "logger") or not rest or f"{group}.{name}" in known:
+        return ""
+    if (CONF_DIR / group / f"{name}.yaml").is_file():
+        return f"unknown key {key!r}; it comes with {group}={name}"
+    return f"unknown key {key!r}; one of your own is added by +{group}.{name}={{_target_: my_package.Mine}}"
 
 
 def _near(key: str, known: list[str]) -> str:

@@ -71,6 +71,10 @@ class Scores(nn.Module):
             metrics.reset()
         return scores
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Scores":
+        """Move the sums to another device, never to another dtype: bf16 would count to 256 and no further."""
+        return super()._apply(lambda sums: fn(sums).to(sums.dtype), recurse)
+
 
 class TaskScores(nn.Module):
     """Scores of a student with several heads: those of each task as `task/accuracy`, and their means as `accuracy`.

@@ -141,3 +141,13 @@ def test_a_student_that_diverged_has_no_score_that_looks_good() -> None:
     values = scores.compute()
     assert all(math.isnan(values[name]) for name in ("nll", "entropy", "kl"))
     assert not math.isnan(values["teacher_nll"])
+
+
+def test_sums_stay_exact_in_a_module_that_is_cast() -> None:
+    """As `trainer.precision=bf16-true` does; in bf16, 256 + 1 is 256."""
+    student, _, y = logits(1000)
+    plain, cast = Scores(10), Scores(10).to(torch.bfloat16)
+    for scores in (plain, cast):
+        for some in torch.arange(1000).split(50):
+            scores.update(student[some], None, y[some])
+    assert cast.compute() == plain.compute()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from kd_lightning.types import Outputs
 from kd_lightning.utils.checks import UserError, did_you_mean
@@ -124,6 +125,14 @@ def logits_of(model: Callable[..., Any], x: Any) -> Any:
             f"got {type(answer).__name__}"
         )
     return logits
+
+
+def like_weights(x: Any, model: nn.Module) -> Any:
+    """Return inputs in the dtype of a model's weights: with bf16-true and 64-true, data is read as float32."""
+    dtype = next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), None)
+    if dtype is None:
+        return x
+    return tree_map(lambda some: some.to(dtype) if torch.is_tensor(some) and some.is_floating_point() else some, x)
 
 
 class _LastReLU(TorchFunctionMode):

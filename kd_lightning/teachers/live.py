@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.models.hooks import FeatureExtractor
+from kd_lightning.models.hooks import FeatureExtractor, like_weights
 from kd_lightning.teachers.adapter import TeacherAdapter
 from kd_lightning.teachers.fold import fold
 from kd_lightning.types import Batch, Outputs, Teacher
@@ -57,7 +57,7 @@ class LiveTeacher(Teacher):
         x = self._inputs(batch)
         # bf16 weights need autocast even where the caller does not cast, as in an evaluation.
         with torch.autocast(batch.y.device.type, torch.bfloat16) if self._half else nullcontext():
-            answer = self._extract(x, training)
+            answer = self._extract(x if self._half else like_weights(x, self._running), training)
         return answer if self.adapter is None else answer._replace(logits=self.adapter.logits(answer.logits))
 
     def _inputs(self, batch: Batch) -> Any:

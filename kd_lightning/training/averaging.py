@@ -6,6 +6,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
+from kd_lightning.utils.console import say
+
 
 class Careful(WeightAveraging):
     """Weight averaging whose weights are used only once there are some, and only while the student is trained.
@@ -30,6 +32,9 @@ class Careful(WeightAveraging):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.has_begun:
             super().on_train_end(trainer, pl_module)
+        else:
+            steps = trainer.global_step
+            say(f"warning: callbacks: no step of {steps} entered the average; the weights themselves count")
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -30,11 +30,7 @@ def check_extras(cfg: DictConfig, accelerator: str) -> None:
     for key, node in _nodes(cfg.get("logger"), "logger"):
         _check_package(node, key, PACKAGES)
         _check_origin(node, key)
-        try:
-            target = hydra.utils.get_object(node._target_)
-        except (ImportError, ValueError) as e:
-            raise UserError(f"{key}._target_: {str(e).splitlines()[0]}") from e
-        check_annotations(target, _typed(node), key)
+        _check_values(node, key)
 
 
 def build_callbacks(node: Any, accelerator: str) -> list[pl.Callback]:
@@ -42,8 +38,8 @@ def build_callbacks(node: Any, accelerator: str) -> list[pl.Callback]:
     callbacks = []
     for key, one in _nodes(node, "callbacks"):
         _check_package(one, key, {"DeviceStatsMonitor": "psutil"} if accelerator == "cpu" else {})
+        _check_values(one, key)
         callback = build(one, key)
-        check_annotations(type(callback), _typed(one), key)
         if not isinstance(callback, pl.Callback):
             raise UserError(
                 f"{key}: {one._target_} must be a lightning.pytorch.Callback, got {type(callback).__name__}"
@@ -114,9 +110,15 @@ def _nodes(node: Any, group: str) -> Iterator[tuple[str, DictConfig]]:
         yield f"{group}.{name}", one
 
 
-def _typed(node: DictConfig) -> dict[str, Any]:
+def _check_values(node: DictConfig, key: str) -> None:
+    """Raise UserError if a node's class cannot be imported, or annotates other types than those of its values."""
     values: Any = OmegaConf.to_container(node, resolve=True)
-    return {name: value for name, value in values.items() if not name.startswith("_")}
+    check_targets(values, key)
+    try:
+        target = hydra.utils.get_object(node._target_)
+    except (ImportError, ValueError) as e:
+        raise UserError(f"{key}._target_: {' '.join(str(e).split())}") from e
+    check_annotations(target, {name: value for name, value in values.items() if not name.startswith("_")}, key)
 
 
 def _check_package(node: DictConfig, key: str, packages: dict[str, str]) -> None:

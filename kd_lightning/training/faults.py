@@ -7,6 +7,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from kd_lightning.data.module import DataModule
@@ -58,6 +60,22 @@ def memory_in_one_line(batch_size: int) -> Iterator[None]:
             "lower data.batch_size (with trainer.accumulate_grad_batches for the same steps), data.eval_batch_size or "
             "data.image_size, or use trainer.precision=bf16-mixed"
         ) from e
+
+
+@contextmanager
+def refusal_in_one_line() -> Iterator[None]:
+    """Turn what Lightning's own callbacks refuse once the training runs into one line. Raises UserError.
+
+    They look for a logger, or for the score that they watch, no earlier.
+    """
+    try:
+        yield
+    except (MisconfigurationException, RuntimeError) as e:
+        *_, (frame, _) = traceback.walk_tb(e.__traceback__)
+        raised_in = frame.f_globals.get("__name__", "")
+        if not isinstance(e, MisconfigurationException) and raised_in != EarlyStopping.__module__:
+            raise
+        raise UserError(f"callbacks: {' '.join(str(e).split())}") from e
 
 
 def try_pictures(

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from kd_lightning.data.module import DataModule
 from kd_lightning.distiller import Distiller
-from kd_lightning.models.hooks import logits_of
+from kd_lightning.models.hooks import like_weights, logits_of
 from kd_lightning.plots.evaluation import confusion_figure, reliability_figure
 from kd_lightning.plots.style import short
 from kd_lightning.runs.names import train_command
@@ -85,7 +85,8 @@ def _log_samples(writer: Any, tag: str, step: int, distiller: Distiller, data: D
     pixels, texts = data.pixels(batch.x), data.texts(batch)
     if pixels is None and texts is None:
         return
-    answers = {"student": part(logits_of(distiller.student.eval(), batch.x), task)}
+    student = distiller.student.eval()
+    answers = {"student": part(logits_of(student, like_weights(batch.x, student)), task)}
     teacher = distiller.teacher.of(task) if distiller.teacher is not None else None
     if teacher is not None and teacher.evaluates:
         answers["teacher"] = teacher.evaluate(batch).logits

@@ -18,7 +18,12 @@ from kd_lightning.teachers.opened import PUBLISHED, TeacherFile
 from kd_lightning.training.build import Experiment, build_experiment
 from kd_lightning.training.calibration import calibrate_teacher
 from kd_lightning.training.checkpoints import check_origin
-from kd_lightning.training.faults import close_loggers, lost_worker_in_one_line, memory_in_one_line
+from kd_lightning.training.faults import (
+    close_loggers,
+    lost_worker_in_one_line,
+    memory_in_one_line,
+    refusal_in_one_line,
+)
 from kd_lightning.training.forecast import Forecast, followed_by
 from kd_lightning.training.kept_teacher import check_is_as_trained
 from kd_lightning.training.nonfinite import Diverged
@@ -56,7 +61,7 @@ def train(cfg: DictConfig, out: Path, resume: bool = False, extra: Mapping[str, 
     experiment = build_experiment(cfg)
     checkpoint = claims.claim(out, cfg, resume)
     try:
-        with lost_worker_in_one_line(), memory_in_one_line(experiment.data.batch_size):
+        with lost_worker_in_one_line(), refusal_in_one_line(), memory_in_one_line(experiment.data.batch_size):
             return _fit_and_test(cfg, experiment, out, checkpoint, extra or {})
     except UserError as e:
         if isinstance(e, Diverged) and not e.is_recorded:

@@ -1,11 +1,12 @@
 """The Lightning Trainer of a run."""
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -27,31 +28,21 @@ from kd_lightning.training.progress_bar import Bar
 from kd_lightning.training.tensorboard import Events, Observer
 from kd_lightning.training.train_log import TrainLog
 from kd_lightning.utils import hardware
+from kd_lightning.utils.annotations import check_annotations
 from kd_lightning.utils.checks import UserError, choice, did_you_mean, integer, number
 from kd_lightning.utils.console import is_watched
+from kd_lightning.utils.trainer_arguments import REFUSED, arguments
 
-PROFILERS: dict[str, type[Profiler]] = {
+PROFILERS: dict[str, Callable[..., Profiler]] = {
     "simple": SimpleProfiler,
     "advanced": AdvancedProfiler,
-    "pytorch": PyTorchProfiler,
+    "pytorch": partial(PyTorchProfiler, schedule=torch.profiler.schedule(wait=0, warmup=1, active=3)),
 }
+"""Lightning's own schedule of the last, with `wait=1`, fails in a validation of few batches."""
 OURS = ("skip_nonfinite", "keep_epochs")
 """Keys of the group `trainer` that Lightning's Trainer does not have."""
 SWITCHES = ("detect_anomaly", "sync_batchnorm", "enable_progress_bar", "enable_model_summary")
 """Keys that are true or false; some of the Trainer's parts take 0 and 1, too, and some fail on them."""
-REFUSED = {
-    "callbacks": "callbacks have a group of their own: callbacks=early_stopping, or +callbacks.mine={_target_: …}",
-    "logger": "loggers have a group of their own: logger=csv, logger=[tensorboard,csv], or +logger.mine={_target_: …}",
-    "default_root_dir": "all files go to the run directory, hydra.run.dir",
-    "enable_checkpointing": "checkpoints are what is tested at the end; they are always written",
-    "num_sanity_val_steps": "the teacher is measured on the whole validation split instead",
-    "inference_mode": "metrics live on from validation to training, which inference mode forbids",
-    "use_distributed_sampler": "each process takes its own share of the data already",
-    "barebones": "it forbids the checkpoints that are tested at the end; for speed use logger=none",
-    "limit_predict_batches": "nothing is predicted in a training; see kd_lightning.predict",
-    "model_registry": "checkpoints stay in the run directory",
-}
-"""Arguments of Lightning's Trainer that a run decides itself, and why."""
 ALONE = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 """Arguments of a Trainer that trains nothing."""
 
@@ -87,18 +78,21 @@ def resolve_trainer(node: DictConfig, least_epochs: int = 1) -> DictConfig:
         raise UserError("trainer.sync_batchnorm=true needs a GPU: torch has none for the CPU; leave it out")
     if node.gradient_clip_val is not None:
         number("trainer.gradient_clip_val", node.gradient_clip_val, ge=0)
+    if node.get("check_val_every_n_epoch") is not None:
+        integer("trainer.check_val_every_n_epoch", node.check_val_every_n_epoch, ge=1)
+    given: Any = OmegaConf.to_container(node, resolve=True)
+    check_annotations(pl.Trainer, given, "trainer")
     _try_trainer(node)
     return node
 
 
 def _check_keys(node: DictConfig) -> None:
     """Raise UserError for a key that nothing would read."""
-    known = [name for name in inspect.signature(pl.Trainer).parameters if name not in REFUSED]
     for key in map(str, node):
         if key in REFUSED:
             raise UserError(f"trainer.{key}: {REFUSED[key]}")
-        if key not in (*known, *OURS, "_target_"):
-            raise UserError(f"trainer.{key}: Lightning's Trainer has no such argument{did_you_mean(key, known)}")
+        if key not in (*arguments(), *OURS, "_target_"):
+            raise UserError(f"trainer.{key}: Lightning's Trainer has no such argument{did_you_mean(key, arguments())}")
 
 
 def _check_kept(node: DictConfig) -> None:
@@ -152,6 +146,7 @@ def _lightning(node: DictConfig, **kwargs: Any) -> pl.Trainer:
 def check_limits(node: DictConfig, data: DataModule) -> None:
     """Find a `trainer.limit_*_batches` that leaves nothing of a split, before anything is trained. Raises UserError."""
     sizes = {"train": data.batch_size, "val": data.eval_batch_size, "test": data.eval_batch_size}
+    _check_interval(node, -(-data.sizes["train"] // (data.batch_size * num_processes(node))))
     overfit = node.get("overfit_batches") or None
     for split, batch in sizes.items():
         key, limit = f"trainer.limit_{split}_batches", node[f"limit_{split}_batches"]
@@ -166,6 +161,18 @@ def check_limits(node: DictConfig, data: DataModule) -> None:
         batches = max(1, -(-samples // (batch * num_processes(node))))
         if isinstance(limit, float) and int(limit * batches) < 1:
             raise UserError(f"{key}={limit} of {batches} batches is less than one; give at least {1 / batches:.2g}")
+
+
+def _check_interval(node: DictConfig, batches: int) -> None:
+    """Raise UserError for a `val_check_interval` of no batch, or of more than an epoch has."""
+    key, interval = "trainer.val_check_interval", node.get("val_check_interval")
+    if isinstance(interval, int | float):
+        number(key, interval, gt=0)
+    if isinstance(interval, int) and interval > batches and node.check_val_every_n_epoch:
+        raise UserError(
+            f"{key}={interval} is more than the {batches} batches of an epoch; to count them across epochs add "
+            "trainer.check_val_every_n_epoch=null"
+        )
 
 
 def build_trainer(

@@ -16,6 +16,7 @@ _EXPECTED = {
     r"The `srun` command is available": "whoever starts a run on a cluster's login node means to",
     r"\s*'hydra/(launcher|sweeper)/\w+' is validated against ConfigStore schema": "conf/hydra/ is meant to be",
     r"hydra\.utils\.instantiate\(\) resolved": "utils/trust.py decides what may be built",  # Hydra 1.4
+    r"Warning: Profiler clears events at the end of each cycle": "its traces hold them",
     r"Found \d+ module\(s\) in eval mode": "there are none in train mode during tests",
 }
 

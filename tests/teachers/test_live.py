@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from kd_lightning.data import Normalize
 from kd_lightning.data.images.adapter import ImageAdapter
@@ -48,3 +49,9 @@ def test_follows_the_student_with_its_renormalization() -> None:
 def test_layer_that_does_not_exist() -> None:
     with pytest.raises(ValueError, match="no layer 'layer9' in CifarResNet"):
         LiveTeacher(create_model("resnet8", 10), ["layer9"])
+
+
+def test_answers_in_the_dtype_of_its_weights() -> None:
+    """As of `trainer.precision=64-true`; not every caller has converted what was read."""
+    teacher = LiveTeacher(nn.Linear(4, 3).double())
+    assert teacher(batch_of(torch.ones(2, 4), 2)).logits.dtype == torch.float64

@@ -61,11 +61,12 @@ def test_the_average_is_deployed_and_was_tested(tmp_path: Path) -> None:
         assert best["val"] == last["val"]
 
 
-def test_before_its_start_the_weights_themselves_count(tmp_path: Path) -> None:
+def test_before_its_start_the_weights_themselves_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = train(compose("loss=ce", "trainer.max_epochs=2"), tmp_path / "plain")
     late = train(compose(*ema(start=1000)), tmp_path / "late")
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "late"))
     assert plain["student"]["last"] == late["student"]["last"]
+    assert "no step of 10 entered the average; the weights themselves count" in capsys.readouterr().out
 
 
 def test_the_best_epoch_is_tested_with_its_own_average(tmp_path: Path) -> None:

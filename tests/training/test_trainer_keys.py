@@ -59,7 +59,7 @@ def test_overfit_batches_shows_the_same_views_each_epoch(tmp_path: Path) -> None
         (["trainer.precision=bf16-true"], 5),
         (["trainer.precision=64-true"], 5),
         (["trainer.accumulate_grad_batches=2"], 3),
-        (["trainer.detect_anomaly=true"], 5),
+        (["trainer.detect_anomaly=true", "trainer.profiler=pytorch"], 5),
         (["trainer.gradient_clip_val=0.5", "trainer.gradient_clip_algorithm=value"], 5),
     ],
 )
