@@ -15,8 +15,9 @@ session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProv
 card = json.loads(session.get_modelmeta().custom_metadata_map["kd_lightning"])
 wanted = card["preprocessing"]["sample_rate"]
 rate, wave = wavfile.read(sys.argv[2])
-if wave.dtype == np.int16:
-    wave = wave / 32768
+if wave.dtype.kind in "iu":  # whole numbers, those of 8 bits around 128
+    zero = 128.0 if wave.dtype == np.uint8 else 0.0
+    wave = (wave - zero) / (np.iinfo(wave.dtype).max + 1 - zero)
 wave = resample_poly(wave.reshape(len(wave), -1).mean(1), wanted, rate)
 length = session.get_inputs()[0].shape[1]
 start = max(0, (len(wave) - length) // 2)

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from kd_lightning.config import build
+from kd_lightning.models import create_model
 from kd_lightning.training.build import build_experiment
 from kd_lightning.training.optimizer import build_optimizer
 from kd_lightning.utils import hardware
@@ -64,3 +66,10 @@ def test_depthwise_convolutions_run_in_float32_on_a_cpu_that_is_fast_in_bf16(stu
         build_experiment(compose(*words, f"model.student={student}", "trainer.precision=auto")).trainer.precision
         == wanted
     )
+
+
+def test_a_student_that_is_only_measured_has_no_best_epoch(tmp_path: Path) -> None:
+    torch.save(create_model("resnet8", 10, image_size=8).state_dict(), tmp_path / "weights.pt")
+    words = ("loss=ce", "select=best", f"model.student_weights={tmp_path / 'weights.pt'}")
+    assert build_experiment(compose(*words, "trainer.max_epochs=0")).select == "last"
+    assert build_experiment(compose(*words)).select == "best"

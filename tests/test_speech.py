@@ -253,11 +253,14 @@ def test_a_waveform_is_all_that_onnxruntime_needs(file: Path) -> None:
     assert open_file(file).card.classes[int(logits.argmax())] == "high"
 
 
-def test_the_example_hears_a_file_of_another_rate(file: Path, tmp_path: Path) -> None:
-    path = write(tmp_path / "a.wav", tone(1500, 0.6, 8000), 8000)
+def test_the_example_hears_a_file_of_another_rate_in_24_bits(file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(1500, 0.6, 8000), 8000, subtype="PCM_24")
+    labels, p = kd_lightning.load(file, calibrated=False)(path)
     command = [sys.executable, Path(__file__).parents[1] / "examples" / "recording_alone.py", file, path]
     done = subprocess.run(command, capture_output=True, text=True, env=environment())
-    assert done.stdout.startswith("high "), done.stderr
+    label, percent = done.stdout.split()
+    assert [label] == labels == ["high"] and abs(float(percent[:-1]) / 100 - float(p.max())) < 0.03, done.stderr
 
 
 def test_a_file_that_takes_waveforms_is_no_teacher_of_spectrograms(file: Path, place: Path, tmp_path: Path) -> None:

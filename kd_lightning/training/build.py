@@ -116,7 +116,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
         schedule,
         trainer,
         None if reads_layers else compile,
-        cfg.select if data.sizes["val"] else "last",
+        cfg.select if data.sizes["val"] and trainer.max_epochs else "last",
     )
 
 

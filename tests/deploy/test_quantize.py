@@ -1,6 +1,7 @@
 """Rounded students: built for every net, calibrated, trained, and the same with integers inside."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from kd_lightning.deploy.sparsity import sparsity
 from kd_lightning.deploy.steps import prune, quantize
 from kd_lightning.evaluation.opened import OpenedRun, open_run
 from kd_lightning.models import create_model, model_names
+from kd_lightning.models.hooks import logits_of
 from kd_lightning.runs.students import load_student
 from kd_lightning.utils.checks import UserError
 from tests.deploy.nets import Capricious
@@ -36,6 +38,23 @@ def test_every_net_is_nearly_itself_when_rounded(name: str) -> None:
     assert 0 < (rounded - expected).norm() < 0.4 * expected.norm()
     assert (integers - rounded).norm() < 0.4 * expected.norm()
     assert student(x[:3]).shape == (3, 10)
+
+
+TOKENS = {"ids": torch.arange(1, 9).view(2, 4), "mask": torch.ones(2, 4, dtype=torch.bool)}
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "x"),
+    [("text_bilstm", {"vocabulary": 9}, TOKENS), ("audio_crnn", {"bands": 16, "frames": 20}, torch.rand(2, 1, 16, 20))],
+)
+def test_a_recurrent_layer_stays_in_floats(name: str, facts: dict[str, int], x: Any) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, 3, **facts).eval()
+    with torch.no_grad():
+        expected = logits_of(model, x)
+        student = quantized(model, x)
+        calibrate(student, [x])
+        assert 0 < (logits_of(student, x) - expected).norm() < 0.2 * expected.norm()
 
 
 def test_weights_take_so_many_levels_in_each_channel() -> None:

@@ -37,9 +37,13 @@ def is_integer(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
 
 
 def keeps_values(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
-    """Return whether the node gives only values that its first argument has, or zeros."""
+    """Return whether the node gives only values that its first argument has, or zeros.
+
+    That argument is an activation, or its parts; an LSTM or GRU gives several tensors, each with values of its own.
+    """
     known = _among(node, modules, _KEEPING_MODULES, _KEEPING_FUNCTIONS, _KEEPING_METHODS)
-    return known and bool(node.args) and isinstance(node.args[0], fx.Node)
+    source = node.args[0] if node.args else None
+    return known and isinstance(source, fx.Node) and (is_activation(source) or keeps_values(source, modules))
 
 
 def _among(
