@@ -170,6 +170,10 @@ def unknown_key(key: str, text: str) -> str:
         text: What Hydra said of it.
     """
     known = [k for k in _known_keys() if not k.rpartition(".")[2].startswith("_")]
+    group = key.partition(".")[0]
+    swept = next((arg for arg in sys.argv[1:] if arg.startswith(f"{group}=") and "," in arg), None)
+    if key in known and swept:
+        return f"unknown key {key!r} in one of {swept}; in a sweep every run needs it"
     if key in known:  # a dictionary without the key that was typed inside it
         return _joined(text.replace(f"Could not override '{key}'.", f"{key} cannot be set so."))
     if told := _missing_plus(key, known):

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kd_lightning import runs
+from kd_lightning.cli import unknown_key
 from kd_lightning.models import create_model
 from kd_lightning.models.hooks import FeatureExtractor
 from tests.conftest import TINY, environment
@@ -304,6 +305,11 @@ def test_resume_is_of_the_same_run(change: str, cli: Any, run: Path) -> None:
     before = contents(run)
     check(cli(f"resume={run}", change, "trainer.max_epochs=9", tiny=False), "resume", change, "new run")
     assert contents(run) == before
+
+
+def test_key_that_one_loss_of_a_sweep_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "-m", "loss=ce,kd", "loss.temperature=2"])
+    assert "'loss.temperature' in one of loss=ce,kd" in unknown_key("loss.temperature", "")
 
 
 def test_layer_that_does_not_exist() -> None:

@@ -62,7 +62,7 @@ def test_an_unwritable_folder_is_one_line(
 
 def test_a_sweep_is_announced_compared_and_goes_on(cli: Cli) -> None:
     first = cli(*SWEEP)
-    assert first.status == 0 and "sweep: 2 runs of 1 epochs, 2 in all" in first.out
+    assert first.status == 0 and "sweep: 2 runs of 1 epoch, 2 epochs in all" in first.out
     assert "power: 2 seeds cannot show a gain; 3 are the fewest" in first.out
     assert "report: sweep/comparison.html" in first.out and Path("sweep/comparison.csv").is_file()
     done, stopped = Path("sweep/0_seed0"), Path("sweep/1_seed1")

@@ -140,7 +140,7 @@ def curves_figure(
             axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
         axes.set(xlabel="epoch", ylabel=title)
         axes.grid(color=INK, alpha=0.1)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left")
     return figure
 

@@ -36,6 +36,7 @@ def plain_numbers(axis: Axis, between: str = "25") -> None:
     """
     axis.set_major_formatter(lambda x, _: f"{x:g}")
     axis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in between else "")
+    axis.set_tick_params(which="minor", pad=5)  # their marks are shorter, and the numbers are to stand in one line
 
 
 def short(name: str, length: int = 24) -> str:

@@ -77,7 +77,8 @@ def announcement(config: DictConfig) -> str:
     words = [f"{len(jobs)} runs"]
     if not swept & {"trainer", "trainer.max_epochs", "experiment"}:
         each = config.trainer.max_epochs
-        words[0] += f" of {each} epochs" + (f", {len(jobs) * each:,} in all" if isinstance(each, int) else "")
+        words[0] += f" of {each} epoch{'s' * (each != 1)}"
+        words[0] += f", {len(jobs) * each:,} epochs in all" if isinstance(each, int) else ""
         if str(config.model.teacher_weights) in ("auto", "imagenet") and ("loss" in swept or not _is_plain(config)):
             words.append(f"a teacher that is not kept yet takes {config.teacher_stage.max_epochs} more")
     folder = Path(config.hydra.sweep.dir)

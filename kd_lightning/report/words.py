@@ -18,8 +18,8 @@ VERDICTS = {
 
 
 def signed(value: float) -> str:
-    """Return `+1.25` or `−1.25`."""
-    return f"{value:+.2f}".replace("-", "−")
+    """Return `+1.25` or `−1.25`, and `+0.00` for what is nearly nothing."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def score_words(values: Sequence[float]) -> str:

@@ -8,9 +8,10 @@ import pytest
 from scipy import stats
 
 from kd_lightning import runs
+from kd_lightning.plots.comparison import curves_figure
 from kd_lightning.report.comparison import Comparison, Result, best_by_validation
 from kd_lightning.report.folders import compare_folders
-from kd_lightning.report.words import caption, commands, findings
+from kd_lightning.report.words import caption, commands, findings, signed
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.gains import gains_over
 
@@ -232,3 +233,12 @@ def test_teachers_of_one_name_and_different_scores_have_a_row_each(fake_run: Fak
     teachers = compare_folders([path.parent]).teachers
     assert [run.metrics["teacher"]["test"]["accuracy"] for run in teachers.values()] == [0.98, 0.94]
     assert [name.rpartition(" ")[2] for name in teachers] == ["(1)", "(2)"]
+
+
+def test_no_gain_has_no_sign_of_a_loss() -> None:
+    assert [signed(value) for value in (-0.001, 0.0, -0.006, 1.25)] == ["+0.00", "+0.00", "−0.01", "+1.25"]
+
+
+def test_curves_of_one_epoch_count_whole_epochs() -> None:
+    figure = curves_figure({"kd": [{"val/accuracy": {1: 0.5}}]}, [("val/accuracy", "accuracy", 1.0)])
+    assert figure is not None and all(float(x).is_integer() for x in figure.axes[0].get_xticks())
