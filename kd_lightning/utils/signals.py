@@ -75,9 +75,14 @@ def stoppable() -> Iterator[None]:
 
         return hook
 
+    def unraisable(error: Any) -> None:
+        """Print no traceback where a reader of images is lost that was about to end anyway: all has been read."""
+        if "DataLoader worker" not in str(error.exc_value):
+            quietly(hooks[0])(error)
+
     global _asked
     hooks = sys.unraisablehook, sys.excepthook
-    sys.unraisablehook, sys.excepthook = quietly(hooks[0]), quietly(hooks[1])
+    sys.unraisablehook, sys.excepthook = unraisable, quietly(hooks[1])
     signals = [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) is not signal.SIG_IGN]
     before = {s: signal.signal(s, handle) for s in signals} | {signal.SIGALRM: signal.signal(signal.SIGALRM, end)}
     try:

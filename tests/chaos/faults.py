@@ -97,12 +97,12 @@ def fill(folder: Path, process: Process) -> None:
 
 
 def kill_reader(folder: Path, process: Process) -> None:
-    """Kill a process that reads photos, once the training has begun."""
+    """Kill a process that reads photos for training, the first one, once the training has begun."""
     while not process.is_over():
         time.sleep(0.05)
         others = [pid for pid in session(process.pid) if pid != process.pid]
         if others and (folder / "new" / runs.LAST).exists():
-            os.kill(others[-1], signal.SIGKILL)
+            os.kill(others[0], signal.SIGKILL)
             return
 
 

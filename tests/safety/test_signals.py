@@ -114,6 +114,19 @@ def test_a_signal_in_a_finalizer_is_the_status_and_has_no_traceback() -> None:
     assert ended.value.code == 143
 
 
+class LostReader:
+    """Its finalizer finds that a reader of images was killed while all were being ended."""
+
+    def __del__(self) -> None:
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_reader_that_is_lost_at_its_end_has_no_traceback() -> None:
+    with clear_errors():
+        LostReader()
+
+
 def test_a_signal_that_was_swallowed_is_the_status_of_every_command() -> None:
     def fails() -> None:
         raise RuntimeError("a worker is gone")
