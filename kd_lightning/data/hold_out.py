@@ -1,5 +1,6 @@
 """Samples of the training split that are held out for a split that has no file or folder of its own."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from kd_lightning.utils.console import say
 
 def check_classes(labels: Tensor, classes: Sequence[str], missing: Sequence[Split], noun: str, where: Any) -> None:
     """Raise UserError if a class cannot be divided into train and the splits that are held out.
+
+    A line names classes that differ in capital letters alone, which are often one.
 
     Args:
         labels: Classes of the training samples `[N]`.
@@ -34,6 +37,9 @@ def check_classes(labels: Tensor, classes: Sequence[str], missing: Sequence[Spli
             f"{', '.join(['train', *sorted(missing)])}: {', '.join(few[:5])}{more}; add {noun} or remove the "
             f"class{without}"
         )
+    folded = Counter(name.casefold() for name in classes)
+    if alike := [name for name in classes if folded[name.casefold()] > 1]:
+        say(f"{where}: classes that differ in capital letters alone: {', '.join(alike[:6])}", detail=True)
 
 
 def tell_two_classes(contents: Sequence[Any], labels: Tensor, noun: str, where: Any) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data import SST2DataModule, TextFilesDataModule
+from kd_lightning.data.hold_out import check_classes
 from kd_lightning.data.text import sst2
 from kd_lightning.data.text.tokens import PADDING, UNKNOWN, Tokenize
 from kd_lightning.types import UNLABELED
@@ -224,6 +225,11 @@ def test_no_other_test_is_held_out_if_its_file_is_none(folder: Path) -> None:
     (folder / "test.tsv").symlink_to(folder / "gone.tsv")
     with pytest.raises(UserError, match=r"test\.tsv is not a file but a folder, a pipe or a broken link"):
         opened(folder)
+
+
+def test_folders_whose_names_differ_in_capital_letters_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    check_classes(torch.tensor([0, 1, 2]), ["Cat", "cat", "dog"], [], "images", "photos")
+    assert capsys.readouterr().out == "photos: classes that differ in capital letters alone: Cat, cat\n"
 
 
 def test_labels_that_look_alike_are_one_class_or_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

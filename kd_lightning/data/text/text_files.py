@@ -1,7 +1,6 @@
 """Your own sentences: `root/train.tsv` (or .csv, .jsonl), and `val`, `test` likewise or held out from `train`."""
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from kd_lightning.data.module import Split
 from kd_lightning.data.text.module import SPLITS, TextDataModule
 from kd_lightning.data.text.table import SUFFIXES, Table, read_table
 from kd_lightning.utils.checks import UserError
-from kd_lightning.utils.console import say
 
 
 class TextFilesDataModule(TextDataModule):
@@ -57,8 +55,5 @@ class TextFilesDataModule(TextDataModule):
         labels = set(train.labels)
         if "" in labels:
             raise UserError(f"{train.path}, line {train.lines[train.labels.index('')]}: the label is empty")
-        folded = Counter(label.casefold() for label in labels)
-        if alike := sorted(label for label in labels if folded[label.casefold()] > 1):
-            say(f"{train.path}: classes that differ in capital letters alone: {', '.join(alike[:6])}")
         by_value = all(label.isdecimal() for label in labels)
         return {label: label for label in sorted(labels, key=lambda label: (int(label) if by_value else 0, label))}
