@@ -193,6 +193,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path, teacher_run: Path) -> None:
     """The same losses step by step, equal weights on both, every sample once an epoch between them."""
     (tmp_path / "tiny_net.py").write_text(NET)

@@ -92,6 +92,7 @@ def test_a_teacher_trained_by_the_run_is_found_after_a_change_of_its_recipe(
     assert any("elsewhere" in note and "is gone" in note for note in gone.notes), "what is typed counts"
 
 
+@pytest.mark.slow
 def test_a_teacher_is_counted_at_the_size_that_it_sees(
     teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

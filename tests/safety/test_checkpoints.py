@@ -179,6 +179,7 @@ def test_the_writer_leaves_no_thread(whole: Path) -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_threads_do_not_grow_from_run_to_run(tmp_path: Path) -> None:
     train(compose("loss=ce"), tmp_path / "first")
     before = threading.active_count()

@@ -94,7 +94,7 @@ def test_the_printed_word_of_any_folder_is_read_back(folder: str) -> None:
     assert OverridesParser.create().parse_override(word).value() == f"runs/{folder}"
 
 
-@pytest.mark.parametrize("folder", ["&".join(SIGNS), "-m"])
+@pytest.mark.parametrize("folder", ["&".join(SIGNS), pytest.param("-m", marks=pytest.mark.slow)])
 def test_a_folder_of_any_name_can_be_resumed_by_the_printed_word(
     cli: Callable[..., Finished], tmp_path: Path, folder: str
 ) -> None:

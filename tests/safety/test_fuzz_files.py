@@ -84,7 +84,7 @@ def _paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @given(data=st.data(), value=st.sampled_from([None, "", "x", 0, -1, 1e300, True, [], {}, [1], {"a": 1}, "gone"]))
 @seed(SEED)
-@settings(FUZZ, max_examples=8 * EXAMPLES)
+@settings(FUZZ, max_examples=4 * EXAMPLES)
 def test_any_value_in_metrics(data: Any, value: Any, finished: Path) -> None:
     """Records of another origin: read and compared, or refused in one line."""
     whole = (finished / runs.METRICS).read_text()

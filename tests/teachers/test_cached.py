@@ -206,9 +206,10 @@ def _train(folder: Path, rank: int, augment: dict) -> None:
     "augment",
     [
         pytest.param({"pad": 1, "flip": True}, id="views"),
-        pytest.param({"pad": 1, "cutout": 3}, id="epochs", marks=pytest.mark.slow),
+        pytest.param({"pad": 1, "cutout": 3}, id="epochs"),
     ],
 )
+@pytest.mark.slow
 def test_two_ranks_and_a_resumed_epoch_are_served_what_they_show(tmp_path, augment):
     for rank in processes(_train, (tmp_path, 0, augment), (tmp_path, 1, augment)):
         rank.join()

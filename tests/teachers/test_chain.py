@@ -51,6 +51,7 @@ def test_each_link_is_taught_by_the_one_before_and_told(cli: Cli) -> None:
     assert runs.read(second).metrics == b.metrics
 
 
+@pytest.mark.slow
 def test_a_chain_goes_on_where_it_stopped(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli(*CHAIN, "hydra.run.dir=whole").status == 0
 
