@@ -22,8 +22,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, env=environment(), stdout=pipe, stderr=pipe, text=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stopped_sweep_goes_on_with_the_same_command(how: signal.Signals, tmp_path: Path) -> None:
     words = ("seed=0,1", "trainer.max_epochs=20")
     finished, stopped = tmp_path / "sweep" / "0_seed0", tmp_path / "sweep" / "1_seed1"
