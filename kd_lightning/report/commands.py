@@ -14,8 +14,9 @@ from kd_lightning.runs.directory import Run
 from kd_lightning.runs.names import override
 
 _TRAIN = ("python", "-m", "kd_lightning.train")
-_GROUPS = {"data": "data._target_", "loss": "loss._target_", "optimizer": "optimizer._target_"}
-_GROUPS |= {"scheduler": "scheduler._target_", "teacher_stage": "teacher_stage.optimizer._target_"}
+_TARGETS = {group: f"{group}._target_" for group in ("data", "loss", "optimizer", "scheduler")}
+_TARGETS |= {"teacher_stage": "teacher_stage.optimizer._target_"}
+"""Group → the key that tells its options' classes apart."""
 _LEFT_OUT = tuple(key for key in runs.INCIDENTAL if key != "data.root")
 
 
@@ -58,11 +59,11 @@ def baseline_command(setting: Setting, seeds: Iterable[str], name: str) -> str |
 def _overrides(wanted: Mapping[str, Any]) -> list[str] | None:
     """Return the choices of groups, then the keys, that make the default configuration the wanted one."""
     words = [override("seed", wanted["seed"])]
-    for group in _GROUPS:
+    for group, target in _TARGETS.items():
         own = {k: v for k, v in wanted.items() if k.startswith(f"{group}.")}
         if not own:
             continue
-        options = {name: _distance(own, flat, _GROUPS[group]) for name, flat in _options(group).items()}
+        options = {name: _distance(own, flat, target) for name, flat in _options(group).items()}
         name = min(options, key=lambda name: options[name])
         if options[name][0]:
             return None  # a class, or a set of keys, of somebody else's

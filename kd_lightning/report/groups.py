@@ -15,7 +15,6 @@ from kd_lightning.runs.names import with_student_name
 BASELINE = "kd_lightning.losses.CE"
 LOSS = "loss._target_"
 _REPEAT = ("seed", "data.seed")
-_WEIGHTS = "_weights"
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def _labels(values: Sequence[Mapping[str, Any]]) -> list[str]:
     A loss is named by its preset if all runs of its class have one, weights by the end of their path if that is enough.
     """
     names = preset_names(values)
-    paths = {str(value) for flat in values for key, value in flat.items() if key.endswith(_WEIGHTS) and value}
+    paths = {v for flat in values for k, v in flat.items() if k.endswith("_weights") and isinstance(v, str)}
     ends = {path: PurePath(path).name for path in paths}
     if len(set(ends.values())) < len(ends):
         ends = {}
@@ -113,8 +112,7 @@ def _labels(values: Sequence[Mapping[str, Any]]) -> list[str]:
     for flat, name in zip(values, names, strict=True):
         keys = {LOSS, *(k for k in flat if (k, _target(k, flat)) in differs)}
         kept = [k for k in sorted(keys, key=_rank) if name is None or k == LOSS or not k.startswith("loss.")]
-        shown = {k: ends.get(str(flat[k]), flat[k]) if k.endswith(_WEIGHTS) else flat[k] for k in kept}
-        labels.append(" ".join(name if name and k == LOSS else _word(k, value) for k, value in shown.items()))
+        labels.append(" ".join(name if name and k == LOSS else _word(k, ends.get(str(flat[k]), flat[k])) for k in kept))
     return labels
 
 

@@ -169,6 +169,13 @@ def test_weights_are_named_by_the_end_of_their_path_if_that_is_enough(fake_run: 
     assert "kd teacher_weights=other/one.ckpt" in labels and len(labels) == 3
 
 
+def test_weights_of_several_teachers_are_named_whole(fake_run: Fake) -> None:
+    study(fake_run, KD, "loss=kd")
+    words = ("model.teacher=[resnet8,resnet8]", "model.teacher_weights=[a/one.ckpt,b/two.ckpt]")
+    labels = [row.label for row in compare_folders([study(fake_run, CE, "loss=kd", *words)]).results]
+    assert "teacher_weights=['a/one.ckpt', 'b/two.ckpt']" in labels[1]
+
+
 def test_a_baseline_serves_every_teacher(fake_run: Fake) -> None:
     study(fake_run, CE, "loss=ce", "model.teacher=resnet8")
     study(fake_run, KD, "loss=kd", "model.teacher=resnet8")
