@@ -121,10 +121,13 @@ class LostReader:
         raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
 
 
-@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
-def test_a_reader_that_is_lost_at_its_end_has_no_traceback() -> None:
+def test_a_reader_that_is_lost_at_its_end_has_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda error: told.append(str(error.exc_value)))
+    LostReader()
     with clear_errors():
         LostReader()
+    assert told == ["DataLoader worker (pid 1) is killed by signal: Killed."], "outside of a command only"
 
 
 def test_a_signal_that_was_swallowed_is_the_status_of_every_command() -> None:
