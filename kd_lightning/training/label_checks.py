@@ -50,6 +50,6 @@ def tell_few_labels(loss: Distillation, labelled: int, samples: int) -> None:
     if 0 < labelled < FEW * samples and loss.method.ce_weight.largest > 0.5:
         say(
             f"labels: {labelled:,} of {samples:,} training samples have one, so a batch's cross-entropy is noisy.\n"
-            "        Less weight on it usually helps: loss=kd_cifar (0.1), loss=kd_only (0).",
+            "        Less weight on it usually helps: loss.ce_weight=0.1, loss=kd_cifar (0.1), loss=kd_only (0).",
             detail=True,
         )
