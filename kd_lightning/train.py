@@ -20,12 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning import runs
-from kd_lightning.cli import check_flags, check_read, clear_errors, disk_error, fail
+from kd_lightning.cli import clear_errors, disk_error, fail
 from kd_lightning.config import CONF_DIR
 from kd_lightning.runs import claims, names
 from kd_lightning.runs.command import Command
 from kd_lightning.runs.lock import Busy, alone
 from kd_lightning.training.tasks import one_task
+from kd_lightning.unknown_keys import check_flags, check_read
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import brief, say
 from kd_lightning.utils.distributed import end_with_the_first, is_first_rank, repeat_this_job_only, tell

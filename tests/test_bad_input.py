@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kd_lightning import runs
-from kd_lightning.cli import unknown_key
 from kd_lightning.models import create_model
 from kd_lightning.models.hooks import FeatureExtractor
+from kd_lightning.unknown_keys import unknown_key
 from tests.conftest import TINY, environment
 
 MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
