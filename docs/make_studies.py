@@ -3,10 +3,11 @@
 Reads docs/studies/*.csv, a line for each run with the columns study, setting, student, seed, images_seen, labels,
 val_accuracy, test_accuracy, test_nll, test_ece, calibrated_nll, calibrated_ece, temperature, seconds, revision and
 command. Setting `ce`, or `alone` where there is no `ce`, is a study's baseline. Prints Markdown and writes
-docs/pictures/study_*.png.
+docs/pictures/study_*.png; for settings `T<temperature>_alpha<alpha>` also study_*_grid.png, a heat map of validation.
 """
 
 import csv
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import matplotlib
 
-from kd_lightning.plots.comparison import Scores, accuracy_figure
+from kd_lightning.plots.comparison import Scores, accuracy_figure, grid_figure
 from kd_lightning.plots.style import STYLE
 from kd_lightning.report.comparison import gain_notes, seeds_words
 from kd_lightning.report.words import interval_words, p_words, score_words, signed
@@ -91,6 +92,16 @@ def _whole(runs: Runs, key: str) -> int | None:
     return None if mean is None else round(mean)
 
 
+def grid(runs: Runs) -> dict[tuple[float, float], float]:
+    """Return (temperature, alpha) → mean validation accuracy in percent, of settings `T<temperature>_alpha<alpha>`."""
+    cells: dict[tuple[float, float], list[Mapping[str, str]]] = {}
+    for run in runs:
+        if found := re.fullmatch(r"T([\d.]+)_alpha([\d.]+)", run["setting"]):
+            cells.setdefault((float(found[1]), float(found[2])), []).append(run)
+    means = {cell: _mean(some, "val_accuracy") for cell, some in cells.items()}
+    return {cell: 100 * mean for cell, mean in means.items() if mean is not None}
+
+
 def read(path: Path) -> list[dict[str, str]]:
     """Return the lines of a study's CSV that have a test score."""
     with open(path, newline="", encoding="utf-8") as f:
@@ -113,9 +124,11 @@ def main(paths: Sequence[Path], pictures: Path = HERE / "pictures") -> None:
                 print(f"- {note}")
             commands = dict.fromkeys(run.get("command", "") for run in runs if run["seed"] == runs[0]["seed"])
             print("\n```bash\n" + "\n".join(filter(None, commands)) + "\n```\n")
-            file = pictures / f"study_{name if name.endswith(student) else f'{name}_{student}'}.png"
+            stem = f"study_{name if name.endswith(student) else f'{name}_{student}'}"
             with matplotlib.rc_context(STYLE):
-                accuracy_figure(lines).savefig(file, dpi=150)
+                accuracy_figure(lines).savefig(pictures / f"{stem}.png", dpi=150)
+                if cells := grid(runs):
+                    grid_figure(cells, "validation accuracy, %").savefig(pictures / f"{stem}_grid.png", dpi=150)
 
 
 if __name__ == "__main__":

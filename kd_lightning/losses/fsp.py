@@ -21,7 +21,7 @@ class FSP(Method):
     """
 
     def __init__(
-        self, student_layers: Any = "all", teacher_layers: Any = "all", alpha: Any = 50.0, ce_weight: Any = 1.0
+        self, student_layers: Any = "all", teacher_layers: Any = "all", alpha: Any = 0.05, ce_weight: Any = 1.0
     ):
         super().__init__(alpha, ce_weight)
         self.layers = Layers(student_layers, teacher_layers, dims=4)

@@ -21,7 +21,6 @@ NO_TEACHER = {"ce", "teacher_free", "dml"}
 SMALL = {
     "crd": ("loss.negatives=64",),
     "crd_kd": ("loss.crd.negatives=64",),
-    "fsp": ("loss.alpha=1",),  # the published 50 lets a training of one step diverge
 }
 INPUTS = {"num_classes": 10, "image_size": 8}
 

@@ -85,3 +85,18 @@ def test_runs_become_lines_of_a_study(studies: Any, fake_run: Callable[..., Path
     assert lines[-1]["command"] == "train loss=kd_only seed=1"
     rows, _, _ = studies.study(lines)
     assert [row["test"] for row in rows] == [[80.0, 80.0], [90.0, 90.0]] and rows[1]["gain"] == pytest.approx(10)
+
+
+def test_a_study_of_temperature_and_alpha_has_a_heat_map_of_validation(studies: Any, tmp_path: Path) -> None:
+    runs = [
+        {"setting": f"T{t}_alpha{a}", "seed": str(seed), "val_accuracy": str(0.6 + 0.01 * t + seed / 100)}
+        for t, a in ((1, 0.5), (4, 3))
+        for seed in (0, 1)
+    ]
+    cells = studies.grid([*runs, {"setting": "ce", "seed": "0", "val_accuracy": "0.9"}])
+    assert cells == {(1.0, 0.5): pytest.approx(61.5), (4.0, 3.0): pytest.approx(64.5)}
+    path = tmp_path / "grid.csv"
+    head = "study,setting,student,seed,val_accuracy,test_accuracy"
+    path.write_text("\n".join([head, *(f"grid,{r['setting']},r8,{r['seed']},{r['val_accuracy']},0.5" for r in runs)]))
+    studies.main([path], tmp_path)
+    assert (tmp_path / "study_grid_r8_grid.png").is_file()

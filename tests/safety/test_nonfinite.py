@@ -49,8 +49,9 @@ def test_it_is_found_in_a_window_that_is_read_once(
 
 def test_a_student_that_its_last_step_destroys_is_told(cli: Callable[..., Finished], teacher_run: Path) -> None:
     """No loss was infinite, and the histogram of what the student then says was a traceback; found by the fuzz."""
-    words = ("loss=fsp", "loss.ce_weight=0", "data.train_size=128", "model.teacher_cache=off", "trainer.max_steps=2")
-    done = cli(f"model.teacher_weights={teacher_run}", *words)
+    steep = ("loss=fsp", "loss.alpha=50", "loss.ce_weight=0")
+    words = ("data.train_size=128", "model.teacher_cache=off", "trainer.max_steps=2")
+    done = cli(f"model.teacher_weights={teacher_run}", *steep, *words)
     assert done.status == 3 and "not" in done.err and "Traceback" not in done.err, done
 
 
