@@ -116,6 +116,10 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "folder without weights": ("model.teacher_weights=.", ("model.teacher_weights", "run")),
     "weights without ImageNet": ("model.teacher_weights=imagenet", ("model.teacher_weights", "resnet8", "ImageNet")),
     "missing photos": ("data=image_folder data.root=my_fotos", ("data.root=my_fotos", "no such folder")),
+    "no weights of a teacher": (
+        "model.teacher_weights=null",
+        ("model.teacher_weights: null names no weights; give a",),
+    ),
     "weights of no student": ("model.student_weights=auto", ("auto does not exist; give a checkpoint file or a run",)),
     "photos without root": ("data=image_folder", ("error: data.root must be given: data.root=…",)),
     "output below a file": ("hydra.run.dir=a_file/run", ("a_file", "hydra.run.dir")),

@@ -64,6 +64,11 @@ def teacher_specs(model: DictConfig) -> tuple[TeacherSpec, ...]:
     for k, name in enumerate(names):
         suffix = f"[{k}]" if several else ""
         own = {key: value[k] for key, value in values.items()}
+        if own["weights"] is None:
+            raise UserError(
+                f"model.teacher_weights{suffix}: null names no weights; give a checkpoint file, a run directory, "
+                "'auto' or 'imagenet'"
+            )
         weights = str(own["weights"])
         if weights not in ("auto", "imagenet", PUBLISHED):
             weights = str(weights_file(weights, f"model.teacher_weights{suffix}"))
