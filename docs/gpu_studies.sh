@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Run the studies of docs/results.md on one GPU, several runs at once: `bash docs/gpu_studies.sh WEIGHTS [KEY=VALUE …]`.
+#
+# WEIGHTS is the folder of resnet56-4bfd9763.th; the keys are added to every run (data.root=…). Needs the extra joblib and
+# some 14 CPU cores. Runs go to outputs/study/, what they say to outputs/study/*.log. Stopped, the same command goes on.
+# docs/collect_study.py then makes the lines of docs/studies/*.csv.
+set -u
+[ -f "${1:-}/resnet56-4bfd9763.th" ] || { echo "usage: bash docs/gpu_studies.sh WEIGHTS [KEY=VALUE …]" >&2; exit 2; }
+weights="model.teacher_weights=$1/resnet56-4bfd9763.th"
+shift
+always=(trainer.enable_progress_bar=false trainer.accelerator=gpu "$@")
+export OMP_NUM_THREADS=1
+mkdir -p outputs/study
+
+sweep() { # NAME RUNS_AT_ONCE KEY=VALUE …
+    local name=$1 count=$2 status
+    shift 2
+    python -m kd_lightning.train -m hydra/launcher=joblib "hydra.launcher.n_jobs=$count" "$@" "${always[@]}" \
+        > "outputs/study/$name.log" 2>&1
+    status=$?
+    echo "$name: $([ $status = 0 ] && echo finished || echo "status $status, see outputs/study/$name.log")"
+}
+
+few=(experiment=cifar10_few_labels "$weights")
+own=(experiment=cifar10_teachers model.teacher=resnet20 model.teacher_weights=auto model.teacher_normalize=null
+    teacher_stage.max_epochs=60 hydra.sweep.dir=outputs/study/own_teacher_resnet8)
+long=(experiment=cifar10_resnet8 "$weights" data.view_seed=0 trainer.max_epochs=32
+    hydra.sweep.dir=outputs/study/long_resnet8)
+
+( # what T and alpha do, then all labels for ResNet-20
+    sweep temperature 4 experiment=cifar10_temperature "$weights"
+    sweep resnet20 4 experiment=cifar10_resnet20 "$weights"
+) &
+( # few labels: a larger student, and the honest teacher of the same 4,500 labels
+    sweep few_resnet20 3 "${few[@]}" model.student=resnet20 seed=0,1,2,3,4,5
+    sweep few_resnet20_ce 3 "${few[@]}" model.student=resnet20 seed=0,1,2,3,4,5 loss=ce trainer.max_epochs=150
+    sweep honest 3 experiment=cifar10_few_labels model.teacher=resnet20 model.teacher_weights=auto \
+        model.teacher_normalize=null teacher_stage.max_epochs=150 'hydra.sweep.subdir=honest_${seed}'
+) &
+( # the same few images for both, and four times the epochs
+    sweep few_images 4 "${few[@]}" data.label_fraction=null data.train_size=4500 trainer.max_epochs=150 \
+        loss=ce,kd_cifar hydra.sweep.dir=outputs/study/few_images_resnet8
+    sweep long 4 "${long[@]}" loss=ce,kd_cifar
+) &
+( # a teacher of one's own that is sure of its training images: as it is, stopped early, calibrated
+    sweep own 2 "${own[@]}" 'hydra.sweep.subdir=own_${seed}'
+    teacher=$(grep -l "train_size: 10000" outputs/teachers/cifar10-resnet20-*/config.yaml | head -1)
+    sweep early 2 "${own[@]}" "model.teacher_weights=$(dirname "$teacher")@15" 'hydra.sweep.subdir=early_${seed}'
+    sweep calibrated 2 "${own[@]}" model.teacher_calibration=temperature 'hydra.sweep.subdir=calibrated_${seed}'
+    sweep alone 2 "${own[@]}" loss=ce 'hydra.sweep.subdir=ce_${seed}'
+) &
+wait
