@@ -6,13 +6,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra import initialize_config_dir
 
 from kd_lightning import runs
 from kd_lightning.compare import main
+from kd_lightning.config import CONF_DIR
 from kd_lightning.report.commands import repeat_command, train_command
 from kd_lightning.report.folders import compare_folders
 from kd_lightning.report.groups import Setting
+from kd_lightning.report.sweep import announcement
 from kd_lightning.runs import claims
 from kd_lightning.runs.directory import Run
 from kd_lightning.utils.checks import UserError
@@ -60,6 +64,16 @@ def test_an_unwritable_folder_is_one_line(
     assert stop.value.code == 2 and "--out" in capsys.readouterr().err
 
 
+def test_what_is_typed_replaces_what_the_experiment_sweeps(tmp_path: Path) -> None:
+    """Plain trainings were told that they need a teacher, because the experiment's list of losses has distillation."""
+    words = ["experiment=benchmark_digits", "seed=0", f"hydra.sweep.dir={tmp_path}"]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        plain = hydra.compose("train", [*words, "loss=ce"], return_hydra_config=True)
+        listed = hydra.compose("train", words, return_hydra_config=True)
+    assert announcement(plain).startswith("sweep: 1 run of 20 epochs, 20 epochs in all. After")
+    assert announcement(listed).startswith("sweep: 24 runs of 20 epochs, 480 epochs in all; a teacher that is not kept")
+
+
 def test_a_sweep_is_announced_compared_and_goes_on(cli: Cli) -> None:
     first = cli(*SWEEP)
     assert first.status == 0 and "sweep: 2 runs of 1 epoch, 2 epochs in all" in first.out
@@ -71,7 +85,7 @@ def test_a_sweep_is_announced_compared_and_goes_on(cli: Cli) -> None:
     (stopped / runs.METRICS).unlink()  # as if it had been killed in its tests
 
     again = cli(*SWEEP)
-    assert again.status == 0 and "1 finished runs lie there already and are not run again" in again.out
+    assert again.status == 0 and "1 finished run lies there already and is not run again" in again.out
     assert "finished before, not run again: sweep/0_seed0" in again.out
     assert (done / "student.safetensors").stat().st_mtime_ns == weights
     resumed = runs.read(stopped).metrics

@@ -73,8 +73,9 @@ def announcement(config: DictConfig) -> str:
         return ""
     overrides = _overrides(config)
     [jobs] = BasicSweeper.split_arguments(overrides, None)
-    swept = {o.get_key_element() for o in overrides if o.is_sweep_override()}
-    words = [f"{len(jobs)} runs"]
+    typed = {o.get_key_element(): o for o in overrides}  # what is typed replaces what the experiment sweeps
+    swept = {key for key, o in typed.items() if o.is_sweep_override()}
+    words = [f"{len(jobs)} run{'s' * (len(jobs) != 1)}"]
     if not swept & {"trainer", "trainer.max_epochs", "experiment"}:
         each = config.trainer.max_epochs
         words[0] += f" of {each} epoch{'s' * (each != 1)}"
@@ -84,7 +85,9 @@ def announcement(config: DictConfig) -> str:
     folder = Path(config.hydra.sweep.dir)
     finished = [path for path in runs.below(folder) if runs.is_finished(path)]
     if finished:
-        words.append(f"{len(finished)} finished runs lie there already and are not run again")
+        one = len(finished) == 1
+        there = "finished run lies there already and is" if one else "finished runs lie there already and are"
+        words.append(f"{len(finished)} {there} not run again")
     power = _power(overrides, len(jobs), finished)
     return f"sweep: {'; '.join(words)}. After a stop, the same command goes on with hydra.sweep.dir={folder}\n{power}"
 
