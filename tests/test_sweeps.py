@@ -40,7 +40,7 @@ def test_a_stopped_sweep_goes_on_with_the_same_command(how: signal.Signals, tmp_
 
     status, out = Process(tmp_path, [*SWEEP, *words]).wait(120)
     assert status == 0, out
-    assert "1 finished runs lie there already and are not run again" in out
+    assert "1 finished run lies there already and is not run again" in out
     assert "finished before, not run again: sweep/0_seed0" in out
     assert (finished / "student.safetensors").stat().st_mtime_ns == weights
     metrics = runs.read(stopped).metrics
