@@ -27,9 +27,10 @@ own=(experiment=cifar10_teachers model.teacher=resnet20 model.teacher_weights=au
 long=(experiment=cifar10_resnet8 "$weights" data.view_seed=0 trainer.max_epochs=32
     hydra.sweep.dir=outputs/study/long_resnet8)
 
-( # what T and alpha do, then all labels for ResNet-20
+( # what T and alpha do, and the other methods of logits
     sweep temperature 4 experiment=cifar10_temperature "$weights"
-    sweep resnet20 4 experiment=cifar10_resnet20 "$weights"
+    sweep logits 4 experiment=cifar10_teachers "$weights" loss=dkd,dkd_std,dist,nkd,wsld,rld,mlld,ctkd,kd_std,kd_only \
+        hydra.sweep.dir=outputs/study/logits_resnet8 'hydra.sweep.subdir=${hydra.runtime.choices.loss}_${seed}'
 ) &
 ( # few labels: a larger student, and the honest teacher of the same 4,500 labels
     sweep few_resnet20 3 "${few[@]}" model.student=resnet20 seed=0,1,2,3,4,5
