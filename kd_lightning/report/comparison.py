@@ -103,17 +103,29 @@ class Comparison:
 
 
 def _teachers(found: Sequence[Run]) -> dict[str, Run]:
-    """Return a run of each teacher by its name; teachers of one name and different scores are numbered."""
-    distinct: dict[str, dict[float, Run]] = {}
+    """Return a run of each teacher by its name; different teachers of one name are numbered."""
+    distinct: dict[str, dict[Hashable, Run]] = {}
     for run in found:
         if run.metrics.get("teacher"):
-            accuracy = run.metrics["teacher"]["test"]["accuracy"]
-            distinct.setdefault(teacher_name(run.config), {}).setdefault(accuracy, run)
+            distinct.setdefault(teacher_name(run.config), {}).setdefault(_teacher(run), run)
     return {
         name if len(runs) == 1 else f"{name} ({k})": run
         for name, runs in distinct.items()
         for k, run in enumerate(runs.values(), 1)
     }
+
+
+def _teacher(run: Run) -> Hashable:
+    """Return what tells the teacher of a run from another: its weights and how it is asked, or else its score.
+
+    The score of one teacher may differ: a method that reads its layers runs it unfolded, which rounds otherwise.
+    """
+    weights = tuple(file.get("sha256") for file in run.metrics["teacher"].get("weights", []))
+    if not weights or None in weights:
+        return float(run.metrics["teacher"]["test"]["accuracy"])
+    unread = ("teacher_weights", "teacher_cache")
+    how = {k: v for k, v in run.config.model.items() if str(k).startswith("teacher") and k not in unread}
+    return (*weights, str(how), str(run.config.loss.get("fusion")))
 
 
 def compare_runs(found: Sequence[Run], notes: Sequence[str] = ()) -> Comparison:

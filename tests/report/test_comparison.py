@@ -242,6 +242,17 @@ def test_teachers_of_one_name_and_different_scores_have_a_row_each(fake_run: Fak
     assert [name.rpartition(" ")[2] for name in teachers] == ["(1)", "(2)"]
 
 
+def test_one_teacher_has_one_row_although_its_score_differs_by_rounding(fake_run: Fake) -> None:
+    """A method that reads layers runs it unfolded: in bf16 one answer of 360 may be another."""
+    for seed, (accuracy, weights) in enumerate(((0.98, "a"), (0.978, "a"), (0.978, "b"))):
+        teacher = {"test": {"accuracy": accuracy}, "weights": [{"sha256": weights}]}
+        path = fake_run(0.84, "loss=kd", f"seed={seed}", teacher={"parameters": 9, "macs": 9} | teacher)
+    assert list(compare_folders([path.parent]).teachers) == ["resnet8 (1)", "resnet8 (2)"]
+    other = {"parameters": 9, "macs": 9, "test": {"accuracy": 0.5}, "weights": [{"sha256": "a"}]}
+    fake_run(0.84, "loss=kd", "seed=3", "model.teacher_normalize=imagenet", teacher=other)
+    assert len(compare_folders([path.parent]).teachers) == 3, "asked in another way, it is another teacher"
+
+
 def test_no_gain_has_no_sign_of_a_loss() -> None:
     assert [signed(value) for value in (-0.001, 0.0, -0.006, 1.25)] == ["+0.00", "+0.00", "−0.01", "+1.25"]
 
