@@ -125,7 +125,8 @@ def _teacher(run: Run) -> Hashable:
         return float(run.metrics["teacher"]["test"]["accuracy"])
     unread = ("teacher_weights", "teacher_cache")
     how = {k: v for k, v in run.config.model.items() if str(k).startswith("teacher") and k not in unread}
-    return (*weights, str(how), str(run.config.loss.get("fusion")))
+    fused = str(run.config.loss.get("fusion")) if len(weights) > 1 else ""
+    return (*weights, str(how), fused)
 
 
 def compare_runs(found: Sequence[Run], notes: Sequence[str] = ()) -> Comparison:

@@ -246,7 +246,8 @@ def test_one_teacher_has_one_row_although_its_score_differs_by_rounding(fake_run
     """A method that reads layers runs it unfolded: in bf16 one answer of 360 may be another."""
     for seed, (accuracy, weights) in enumerate(((0.98, "a"), (0.978, "a"), (0.978, "b"))):
         teacher = {"test": {"accuracy": accuracy}, "weights": [{"sha256": weights}]}
-        path = fake_run(0.84, "loss=kd", f"seed={seed}", teacher={"parameters": 9, "macs": 9} | teacher)
+        loss = ("kd", "fitnets", "kd")[seed]
+        path = fake_run(0.84, f"loss={loss}", f"seed={seed}", teacher={"parameters": 9, "macs": 9} | teacher)
     assert list(compare_folders([path.parent]).teachers) == ["resnet8 (1)", "resnet8 (2)"]
     other = {"parameters": 9, "macs": 9, "test": {"accuracy": 0.5}, "weights": [{"sha256": "a"}]}
     fake_run(0.84, "loss=kd", "seed=3", "model.teacher_normalize=imagenet", teacher=other)
