@@ -60,6 +60,7 @@ def accuracy_figure(lines: Sequence[Scores], label: str = "test accuracy, %") ->
             line.scores, np.full(len(line.scores), y), "o", color=color, markersize=5, markeredgewidth=0, alpha=0.8
         )
     axes.set_xlim(left, right)
+    axes.locator_params(axis="x", nbins=8, steps=[1, 2, 5, 10])  # quarters of a point need long numbers
     axes.set_yticks(range(len(lines)), labels)
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_xlabel(label)
