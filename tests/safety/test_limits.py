@@ -107,6 +107,7 @@ class Dies(torch.utils.data.Dataset[int]):
         return i
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch's handler, if in a destructor
 def test_a_process_that_reads_and_is_killed_is_one_line() -> None:
     loader = torch.utils.data.DataLoader(Dies(), batch_size=2, num_workers=1)
     told = r"a process that reads samples is gone .*lower data\.num_workers"
