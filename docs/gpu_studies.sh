@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the studies of docs/results.md on one GPU, several runs at once: `bash docs/gpu_studies.sh WEIGHTS [KEY=VALUE …]`.
+# Run small studies on one GPU, several runs at once: `bash docs/gpu_studies.sh WEIGHTS [KEY=VALUE …]`.
 #
 # WEIGHTS is the folder of resnet56-4bfd9763.th; the keys are added to every run (data.root=…). Needs the extra joblib and
 # some 14 CPU cores. Runs go to outputs/study/, what they say to outputs/study/*.log. Stopped, the same command goes on.
@@ -27,7 +27,7 @@ own=(experiment=cifar10_teachers model.teacher=resnet20 model.teacher_weights=au
 long=(experiment=cifar10_resnet8 "$weights" data.view_seed=0 trainer.max_epochs=32
     hydra.sweep.dir=outputs/study/long_resnet8)
 
-( # what T and alpha do, and the other methods of logits
+( # what T and alpha do, and the other methods of logits; the baseline of both is `alone`, below
     sweep temperature 4 experiment=cifar10_temperature "$weights"
     sweep logits 4 experiment=cifar10_teachers "$weights" loss=dkd,dkd_std,dist,nkd,wsld,rld,mlld,ctkd,kd_std,kd_only \
         hydra.sweep.dir=outputs/study/logits_resnet8 'hydra.sweep.subdir=${hydra.runtime.choices.loss}_${seed}'
@@ -35,8 +35,8 @@ long=(experiment=cifar10_resnet8 "$weights" data.view_seed=0 trainer.max_epochs=
 ( # few labels: a larger student, and the honest teacher of the same 4,500 labels
     sweep few_resnet20 3 "${few[@]}" model.student=resnet20 seed=0,1,2,3,4,5
     sweep few_resnet20_ce 3 "${few[@]}" model.student=resnet20 seed=0,1,2,3,4,5 loss=ce trainer.max_epochs=150
-    sweep honest 3 experiment=cifar10_few_labels model.teacher=resnet20 model.teacher_weights=auto \
-        model.teacher_normalize=null teacher_stage.max_epochs=150 'hydra.sweep.subdir=honest_${seed}'
+    sweep same_labels 3 experiment=cifar10_few_labels model.teacher=resnet20 model.teacher_normalize=null \
+        model.teacher_weights=outputs/study/few_labels_resnet20/ce_0 'hydra.sweep.subdir=same_labels_${seed}'
 ) &
 ( # the same few images for both, and four times the epochs
     sweep few_images 4 "${few[@]}" data.label_fraction=null data.train_size=4500 trainer.max_epochs=150 \
