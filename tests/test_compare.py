@@ -113,13 +113,8 @@ def test_a_run_is_recognized_by_what_is_learned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "seeds"), [("digits", 10), ("cifar10", 5), ("cifar100", 5)])
 def test_the_benchmarks_have_baseline_and_seeds(name: str, seeds: int) -> None:
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-
-    from kd_lightning.config import CONF_DIR
-
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = hydra_compose("train", overrides=[f"experiment=benchmark_{name}"], return_hydra_config=True)
+        config = hydra.compose("train", overrides=[f"experiment=benchmark_{name}"], return_hydra_config=True)
     params = config.hydra.sweeper.params
     assert params.loss.startswith("ce,") and params.seed == ",".join(map(str, range(seeds)))
     assert config.hydra.sweep.dir.startswith(f"outputs/benchmark/{name}")

@@ -10,8 +10,8 @@ from typing import Any
 
 from kd_lightning.report.budgets import LENGTH
 from kd_lightning.report.groups import Setting, group
+from kd_lightning.report.teachers import teachers_of
 from kd_lightning.runs.directory import Run
-from kd_lightning.runs.names import teacher_name
 from kd_lightning.utils.gains import gains_over
 from kd_lightning.utils.names import task_name, tasks_in
 from kd_lightning.utils.power import more_seeds
@@ -102,38 +102,10 @@ class Comparison:
         return list(found.values())
 
 
-def _teachers(found: Sequence[Run]) -> dict[str, Run]:
-    """Return a run of each teacher by its name; different teachers of one name are numbered."""
-    distinct: dict[str, dict[Hashable, Run]] = {}
-    for run in found:
-        if run.metrics.get("teacher"):
-            distinct.setdefault(teacher_name(run.config), {}).setdefault(_teacher(run), run)
-    return {
-        name if len(runs) == 1 else f"{name} ({k})": run
-        for name, runs in distinct.items()
-        for k, run in enumerate(runs.values(), 1)
-    }
-
-
-def _teacher(run: Run) -> Hashable:
-    """Return what tells the teacher of a run from another: its weights and how it is asked, or else its score.
-
-    The score of one teacher may differ: a method that reads its layers runs it unfolded, which rounds otherwise.
-    """
-    weights = tuple(file.get("sha256") for file in run.metrics["teacher"].get("weights", []))
-    if not weights or None in weights:
-        return float(run.metrics["teacher"]["test"]["accuracy"])
-    unread = ("teacher_weights", "teacher_cache")
-    how = {k: v for k, v in run.config.model.items() if str(k).startswith("teacher") and k not in unread}
-    fused = str(run.config.loss.get("fusion")) if len(weights) > 1 else ""
-    return (*weights, str(how), fused)
-
-
 def compare_runs(found: Sequence[Run], notes: Sequence[str] = ()) -> Comparison:
     """Compare runs, finished or diverged, in groups of equal budget."""
-    teachers = _teachers(found)
     results = [_result(setting) for setting in group(found)]
-    comparison = Comparison(results, teachers, list(notes))
+    comparison = Comparison(results, teachers_of(found), list(notes))
     for members in comparison.budgets():
         baseline = next((result for result in members if result.setting.is_baseline), None)
         if baseline is None or not baseline.test:

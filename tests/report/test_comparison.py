@@ -249,6 +249,9 @@ def test_one_teacher_has_one_row_although_its_score_differs_by_rounding(fake_run
         loss = ("kd", "fitnets", "kd")[seed]
         path = fake_run(0.84, f"loss={loss}", f"seed={seed}", teacher={"parameters": 9, "macs": 9} | teacher)
     assert list(compare_folders([path.parent]).teachers) == ["resnet8 (1)", "resnet8 (2)"]
+    same = {"parameters": 9, "macs": 9, "test": {"accuracy": 0.98}, "weights": [{"sha256": "a"}]}
+    fake_run(0.84, "loss=kd", "seed=4", "model.teacher_calibration=temperature", teacher=same)
+    assert len(compare_folders([path.parent]).teachers) == 2, "a calibrated teacher names the same classes"
     other = {"parameters": 9, "macs": 9, "test": {"accuracy": 0.5}, "weights": [{"sha256": "a"}]}
     fake_run(0.84, "loss=kd", "seed=3", "model.teacher_normalize=imagenet", teacher=other)
     assert len(compare_folders([path.parent]).teachers) == 3, "asked in another way, it is another teacher"
