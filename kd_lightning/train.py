@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kd_lightning import runs
 from kd_lightning.cli import clear_errors, disk_error, fail
 from kd_lightning.config import CONF_DIR
+from kd_lightning.report.sweep import compare_finished
 from kd_lightning.runs import claims, names
 from kd_lightning.runs.command import Command
 from kd_lightning.runs.lock import Busy, alone
@@ -220,6 +222,11 @@ def main() -> None:
                 _main()
             except Stopped:
                 _say_how_a_sweep_goes_on(here=False)
+                raise
+            except Exception:  # of one of its runs: Hydra raises it after the last one, and calls no callback then
+                if sweep := Command().sweep:
+                    with suppress(UserError):  # the run's own error says more
+                        compare_finished(Path(sweep.folder))
                 raise
 
 

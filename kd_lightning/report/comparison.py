@@ -109,8 +109,10 @@ def compare_runs(found: Sequence[Run], notes: Sequence[str] = ()) -> Comparison:
     for members in comparison.budgets():
         baseline = next((result for result in members if result.setting.is_baseline), None)
         if baseline is None or not baseline.test:
-            for result in members:
-                comparison.mark(result, "no run with loss=ce of the same student and budget, so there is no gain")
+            for result in (member for member in members if not member.setting.is_baseline):
+                comparison.mark(
+                    result, "no finished run with loss=ce of the same student and budget, so there is no gain"
+                )
         else:
             _add_gains(comparison, members, baseline)
     for result in comparison.results:

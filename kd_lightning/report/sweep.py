@@ -27,15 +27,20 @@ class SweepReport(Callback):
             say(words)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from kd_lightning import runs
-        from kd_lightning.report.folders import compare
         from kd_lightning.runs.command import Command
-        from kd_lightning.utils.distributed import is_first_rank
 
         Command().sweep = None
-        folder = Path(config.hydra.sweep.dir)
-        if is_first_rank() and any(runs.is_finished(path) for path in runs.below(folder)):
-            compare([folder])
+        compare_finished(Path(config.hydra.sweep.dir))
+
+
+def compare_finished(folder: Path) -> None:
+    """Compare the finished runs of a sweep, if there are any."""
+    from kd_lightning import runs
+    from kd_lightning.report.folders import compare
+    from kd_lightning.utils.distributed import is_first_rank
+
+    if is_first_rank() and any(runs.is_finished(path) for path in runs.below(folder)):
+        compare([folder])
 
 
 def _sweep(config: DictConfig) -> "Sweep":

@@ -31,8 +31,11 @@ def score_words(values: Sequence[float]) -> str:
 
 
 def interval_words(gain: Gain) -> str:
-    """Return `+0.93 … +2.73`, or nothing if there is no interval."""
-    return "" if gain.low is None or gain.high is None else f"{signed(gain.low)} … {signed(gain.high)}"
+    """Return `+0.93 … +2.73`, or nothing if there is no interval.
+
+    A bound keeps its sign, on which the verdict depends.
+    """
+    return "" if gain.low is None or gain.high is None else f"{gain.low:+.2f} … {gain.high:+.2f}".replace("-", "−")
 
 
 def p_words(p: float) -> str:

@@ -11,9 +11,10 @@ from kd_lightning import runs
 from kd_lightning.plots.comparison import curves_figure
 from kd_lightning.report.comparison import Comparison, Result, best_by_validation
 from kd_lightning.report.folders import compare_folders
-from kd_lightning.report.words import caption, commands, findings, signed
+from kd_lightning.report.words import caption, commands, findings, interval_words, signed
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.gains import gains_over
+from kd_lightning.utils.statistics import Gain
 
 Fake = Callable[..., Path]
 CE, KD = (0.80, 0.81, 0.79), (0.84, 0.845, 0.836)
@@ -115,7 +116,7 @@ def test_unequal_budgets_have_no_gain(fake_run: Fake) -> None:
     found = compare_folders([study(fake_run, KD, "loss=kd", "trainer.max_epochs=7")])
     kd = next(row for row in found.results if "kd" in row.label)
     assert kd.gain is None and "max_epochs=7" in kd.label
-    assert "trainer.max_epochs is 7, elsewhere 1" in notes_of(found, kd) and "no run with loss=ce" in notes_of(
+    assert "trainer.max_epochs is 7, elsewhere 1" in notes_of(found, kd) and "no finished run with loss=ce" in notes_of(
         found, kd
     )
 
@@ -259,6 +260,11 @@ def test_one_teacher_has_one_row_although_its_score_differs_by_rounding(fake_run
 
 def test_no_gain_has_no_sign_of_a_loss() -> None:
     assert [signed(value) for value in (-0.001, 0.0, -0.006, 1.25)] == ["+0.00", "+0.00", "−0.01", "+1.25"]
+
+
+def test_a_bound_keeps_its_sign() -> None:
+    """`+0.00 … +2.24` beside "no difference shown" would look wrong."""
+    assert interval_words(Gain(1.12, -0.004, 2.24, 0.05, 8, "blocks")) == "−0.00 … +2.24"
 
 
 def test_curves_of_one_epoch_count_whole_epochs() -> None:

@@ -116,3 +116,4 @@ def test_a_sweep_goes_on_after_a_diverged_run(cli: Callable[..., Finished], tmp_
     done = cli("-m", "loss=ce", "data.batch_size=32", "optimizer.lr=1e12,0.05", "hydra.sweep.dir=s")
     assert done.status == 3
     assert runs.diverged(tmp_path / "s/0_lr1e+12") and runs.is_finished(tmp_path / "s/1_lr0.05")
+    assert "baseline" in done.out and "report: s/comparison.html" in done.out  # the other run is compared
