@@ -36,6 +36,8 @@ class Mixed(NamedTuple):
     """Class of the other image `[B]`, int64; by task as in `Batch`."""
     share: Tensor
     """Fraction of the picture that shows the sample itself `[B]`, in [0, 1]."""
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no one needs
+    """Position of the other image in its split `[B]`, int64."""
 
 
 class Batch(NamedTuple):

@@ -55,6 +55,11 @@ class WithTasks(DataModule):
         self.groups, self.task = dict(tasks), task
         if task is not None:
             choice("data.task", task, tuple(tasks))
+        if task_label_fraction is not None and not isinstance(task_label_fraction, Mapping):
+            raise UserError(
+                f"data.task_label_fraction must be a fraction for each task, as {{{next(iter(tasks))}: 0.1}}, "
+                f"got {task_label_fraction}"
+            )
         self.fractions: dict[str, float] = {}
         for name, fraction in (task_label_fraction or {}).items():
             choice("data.task_label_fraction", name, tuple(tasks))
@@ -177,7 +182,8 @@ class ByTask(Source):
             y = {task: self._hide(task, table[batch.y], batch.index) for task, table in tables.items()}
             mixed = batch.mixed
             if mixed is not None:
-                mixed = mixed._replace(y={task: table[mixed.y] for task, table in tables.items()})
+                other = {task: self._hide(task, table[mixed.y], mixed.index) for task, table in tables.items()}
+                mixed = mixed._replace(y=other)
             yield batch._replace(y=y, mixed=mixed)
 
     def _hide(self, task: str, y: Tensor, index: Tensor) -> Tensor:

@@ -90,6 +90,16 @@ def test_a_mixed_picture_has_an_unknown_class_on_either_side():
     assert set(sides) == {(False, False), (False, True), (True, False), (True, True)}
 
 
+def test_plain_training_mixes_labelled_pictures_only():
+    """A pair with an unknown half has no cross-entropy: nine of ten labels would be lost."""
+    data = digits(label_fraction=0.1, augment={"mixup": 0.5, "cutmix": 0.5})
+    data.drop_unlabeled()
+    known = set(data.labelled.tolist())
+    for batch in data.train_dataloader():
+        assert (batch.y != UNLABELED).all() and (batch.mixed.y != UNLABELED).all()
+        assert set(batch.mixed.index.tolist()) <= known
+
+
 def test_pictures_of_any_origin_come_after_the_data_sets_own(tmp_path, capsys):
     root = pictures(tmp_path / "more")
     data = DigitsDataModule(unlabeled_root=str(root), train_size=200)

@@ -66,7 +66,7 @@ def test_partners_come_from_the_whole_split():
 def test_cross_entropy_is_shared_between_the_labels():
     logits, y, other = torch.randn(5, 10), torch.arange(5), torch.arange(5, 10)
     for share in (1.0, 0.7):
-        batch = Batch(None, y, y, mixed=Mixed(other, torch.full((5,), share)))
+        batch = Batch(None, y, y, mixed=Mixed(other, torch.full((5,), share), other))
         soft = share * torch.eye(10)[y] + (1 - share) * torch.eye(10)[other]
         torch.testing.assert_close(task_loss(logits, batch), torch.nn.functional.cross_entropy(logits, soft))
     assert torch.equal(task_loss(logits, Batch(None, y, y)), torch.nn.functional.cross_entropy(logits, y))

@@ -26,7 +26,7 @@ def test_by_hand() -> None:
 
 
 def test_a_mixed_picture_by_hand() -> None:
-    mixed = batch(0, Mixed(torch.tensor([2]), torch.tensor([0.75])))
+    mixed = batch(0, Mixed(torch.tensor([2]), torch.tensor([0.75]), torch.tensor([0])))
     even = -(math.log(0.6) + math.log(0.3) + math.log(0.1)) / 3
     wanted = 0.9 * -(0.75 * math.log(0.6) + 0.25 * math.log(0.1)) + 0.1 * even
     assert float(task_loss(LOGITS, mixed, smoothing=0.1)) == pytest.approx(wanted, rel=1e-6)

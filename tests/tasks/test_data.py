@@ -60,6 +60,12 @@ def test_some_labels_of_one_task_are_hidden_the_same_ones_in_each_epoch() -> Non
         hidden.append(set(index[y == UNLABELED].tolist()))
     assert hidden[0] == hidden[1] and 0.65 < len(hidden[0]) / 320 < 0.85
     assert all((batch.y["parity"] >= 0).all() for batch in data.test_dataloader())
+    mixed = [
+        batch.mixed for batch in digits(task_label_fraction={"parity": 0.25}, augment={"mixup": 1.0}).train_dataloader()
+    ]
+    partners, y = (torch.cat(parts) for parts in zip(*[(m.index, m.y["parity"]) for m in mixed], strict=True))
+    assert set(partners[y == UNLABELED].tolist()) <= hidden[0], "nor does the other half of a picture tell it"
+    assert not set(partners[y != UNLABELED].tolist()) & hidden[0]
     alone = data.of("parity").labelled
     assert alone is not None and set(alone.tolist()) == set(range(320)) - hidden[0]
     assert data.of("digit").labelled is None
@@ -100,6 +106,7 @@ def test_sentences_have_tasks_too(tmp_path: Path) -> None:
         ({"tasks": {"p": {"even": list("02468"), "odd": [*"1357", "nine"]}}}, "names 'nine', which is no class"),
         ({"task": "party"}, "data.task must be one of digit, parity, got 'party'; did you mean 'parity'"),
         ({"task_label_fraction": {"x": 0.5}}, "data.task_label_fraction must be one of digit, parity"),
+        ({"task_label_fraction": 0.1}, r"data.task_label_fraction must be .*, as \{digit: 0.1\}, got 0.1"),
         ({"task_label_fraction": {"parity": 2}}, "data.task_label_fraction.parity must be a number > 0 and <= 1"),
         ({"taks": 1}, "unknown key data.taks; it has .*did you mean 'tasks'"),
     ],

@@ -295,7 +295,7 @@ def test_it_answers_training_batches_only(logits: Tensor) -> None:
     with pytest.raises(UserError, match="answers to training samples only"):
         teacher.evaluate(batch)
     with pytest.raises(UserError, match="mixed"):
-        teacher(batch._replace(mixed=Mixed(batch.y, torch.ones(3))))
+        teacher(batch._replace(mixed=Mixed(batch.y, torch.ones(3), batch.index)))
     teacher.apply_(lambda t: t.to(torch.float64) if t.is_floating_point() else t)
     assert torch.equal(teacher(batch).logits, logits[[5, 0, 5]]), "moved and cast with the student"
 

@@ -71,10 +71,10 @@ class Mixing:
     def partner(self, seed: int, epoch: int, index: Tensor, samples: int, views: int) -> tuple[Tensor, Tensor]:
         """Return the sample and its view with which each of `index` `[N]` is mixed: `[N]` each.
 
-        They come from the whole split, not the batch: so batch size, order and number of processes change nothing.
+        They come from all samples, not the batch: so batch size, order and number of processes change nothing.
 
         Args:
-            samples: Number of samples in the split.
+            samples: Number of samples to choose from.
             views: Number of views of a sample.
         """
         other = random_bits(seed, epoch, _PARTNER, index) % samples

@@ -33,6 +33,8 @@ class ResidentImages:
         self.normalize, self.augment, self.labels = normalize, augment, labels
         self.padded = images.new_zeros(n, self.size + 2 * pad, self.size + 2 * pad, 3)
         self.padded[:, pad : pad + self.size, pad : pad + self.size] = images
+        self.partners: Tensor | None = None
+        """Samples `[n]` with which others are mixed; None for all."""
         self.placement = where if isinstance(where, Placement) else Placement(where, self.padded.nbytes)
 
     def __len__(self) -> int:
@@ -84,7 +86,9 @@ class ResidentImages:
         mixing: Any = repeat(None)
         corners: Any = repeat(None)
         if self.augment.mixing:
-            other, seen = self.augment.mixing.partner(seed, epoch, order, len(self), self.augment.crop_views)
+            pool = torch.arange(len(self)) if self.partners is None else self.partners
+            other, seen = self.augment.mixing.partner(seed, epoch, order, len(pool), self.augment.crop_views)
+            other = pool.to(home)[other]
             shares = self.augment.mixing.draw(seed, epoch, there, self.size)
             mixing = zip(other.split(batch_size), seen.split(batch_size), shares.split(batch_size), strict=True)
         if self.augment.cutout:
@@ -109,7 +113,7 @@ class ResidentImages:
             other, seen, shares = mixing
             keep = shares.weights(self.size)
             x = torch.lerp(self.normalize(_send(self.pixels(other, seen), device)), x, keep)
-            mixed = Mixed(_send(self.labels[other], device), keep.mean((1, 2, 3)))
+            mixed = Mixed(_send(self.labels[other], device), keep.mean((1, 2, 3)), _send(other, device))
         if corners is not None:
             x = x.masked_fill_(self.augment.holes(corners, self.size)[:, None], 0.0)
         numbered = None if self.augment.num_views is None else _send(view, device)

@@ -84,8 +84,9 @@ class ResidentDataModule(ImageDataModule):
         side = self.image_size + 2 * self.augment.pad
         size = 3 * (len(train_images) * side**2 + (len(val) + len(test_images)) * self.image_size**2)
         placement, plain = Placement(self.device, size), Augment()
+        self._train = ResidentImages(train_images, train_labels, self.normalize, self.augment, placement)
         self.splits = {
-            "train": ResidentImages(train_images, train_labels, self.normalize, self.augment, placement),
+            "train": self._train,
             "val": ResidentImages(images[val], labels[val], self.normalize, plain, placement),
             "test": ResidentImages(test_images, test_labels, self.normalize, plain, placement),
         }
@@ -98,6 +99,10 @@ class ResidentDataModule(ImageDataModule):
         read = Preprocess(self.image_size, self.margin, self.normalize).read
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return torch.stack(list(pool.map(read, self.unlabeled.paths())))
+
+    def drop_unlabeled(self) -> None:
+        self._train.partners = self.labelled
+        super().drop_unlabeled()
 
     def epoch_views(self, epoch: int) -> Tensor:
         return self.augment.view(self.view_seed, epoch, torch.arange(self.sizes["train"]))
