@@ -5,14 +5,15 @@ import sys
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kd_lightning.cli import clear_errors, fail
 from kd_lightning.config import CONF_DIR
+from kd_lightning.config_path import check_config_path, trusting_typed
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.names import program
 from kd_lightning.utils.startup import quick_imports
-from kd_lightning.utils.trust import trusting
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
@@ -21,7 +22,7 @@ def _main(cfg: DictConfig) -> None:
         with quick_imports():  # torch takes seconds to import
             from kd_lightning.training.fill import export, fill
 
-        with trusting(programs=bool(cfg.trust)):  # the user typed it all
+        with trusting_typed(cfg, HydraConfig.get()):
             if _asked.export is None:
                 fill(cfg)
             else:
@@ -75,6 +76,7 @@ def main() -> None:
             raise UserError(str(e).replace("argument ", "")) from e
         if _asked.top_k is not None and _asked.export is None:
             raise UserError("--top-k is for --export FILE")
+        check_config_path(words)
         sys.argv[1:] = words
         sys.argv += ["hydra.run.dir=.", "hydra/job_logging=none"]  # this is not a run
         if not {"-m", "--multirun"} & set(words):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -23,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kd_lightning import runs
 from kd_lightning.cli import clear_errors, disk_error, fail
 from kd_lightning.config import CONF_DIR
+from kd_lightning.config_path import check_config_path, trusting_typed
 from kd_lightning.report.sweep import compare_finished
 from kd_lightning.runs import claims, names
 from kd_lightning.runs.command import Command
@@ -31,7 +31,7 @@ from kd_lightning.training.tasks import one_task
 from kd_lightning.unknown_keys import check_flags, check_read
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import brief, say
-from kd_lightning.utils.distributed import end_with_the_first, is_first_rank, repeat_this_job_only, tell
+from kd_lightning.utils.distributed import end_with_the_first, is_first_rank, repeat_this_job_only
 from kd_lightning.utils.names import slug
 from kd_lightning.utils.quiet import quiet
 from kd_lightning.utils.signals import Stopped
@@ -50,8 +50,7 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
     check_read(cfg)
     cfg = one_task(cfg)
     resume = cfg.resume is not None
-    trust = bool(cfg.trust) and _is_trust_typed(run.overrides.task)  # what a folder says of itself does not count
-    trusted = trusting(trust or not (resume or _is_from_file(run)), programs=trust)
+    trusted = trusting_typed(cfg, run, resume)
     if not resume and (cfg.model.chain is not None or cfg.model.generations is not None):
         with quick_imports():
             from kd_lightning.training.chain import train_chain
@@ -64,7 +63,7 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
             raise UserError("resume goes on with one run; leave out -m and what makes a sweep")
         cfg = claims.resumed_config(Path(cfg.resume), list(run.overrides.task))
     if run.mode == RunMode.MULTIRUN:  # the same sweep, once more
-        state = tell(f"state of {out}", lambda: _state(out, cfg))
+        state = claims.state(out, cfg)
         if state == "finished":
             say(f"finished before, not run again: {out}")
             return runs.read(out).metrics, cfg
@@ -77,35 +76,6 @@ def _train_or_go_on(cfg: DictConfig, run: Any, out: Path) -> tuple[dict[str, Any
 
     with repeat_this_job_only(out), trusted, ending_children(), brief(run.mode == RunMode.MULTIRUN):
         return train(cfg, out, resume), cfg
-
-
-def _is_trust_typed(words: list[str]) -> bool:
-    return any(word.lstrip("+").startswith("trust=") for word in words)
-
-
-def _is_from_file(run: Any) -> bool:
-    """Return whether `--config-path` has put another configuration in place of the package's."""
-    return any(one.provider == "main" and Path(one.path) != CONF_DIR for one in run.runtime.config_sources)
-
-
-def _check_config_path(words: list[str]) -> None:
-    """Raise UserError unless the configuration of `--config-path` is a run's, of which Hydra itself builds nothing."""
-    typed, _ = get_args_parser().parse_known_args(words)
-    if typed.config_path is None or "trust=true" in words:
-        return
-    folder = Path(__file__).parent / typed.config_path  # as Hydra reads it
-    config = runs.read_config(folder, "--config-path")
-    hydras = {"hydra", "defaults"} & {str(key) for key in config}
-    if hydras or typed.config_name != runs.CONFIG or "@package" in (folder / runs.CONFIG).read_text(encoding="utf-8"):
-        raise UserError(
-            f"--config-path: {folder} is not the configuration of a run alone; if you trust its origin, add trust=true"
-        )
-
-
-def _state(out: Path, cfg: DictConfig) -> str:
-    if not claims.holds(out, cfg):
-        return "new"
-    return "finished" if runs.is_finished(out) else "begun"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
@@ -182,9 +152,9 @@ def _chain_folder(words: list[str]) -> str | None:
 
 
 def _selected_accuracy(metrics: dict[str, Any]) -> float:
-    """Return what a sweeper may optimize: the deployed student's accuracy on validation, where there is any."""
+    """Return what a sweeper may optimize: the deployed student's accuracy on validation; NaN if nothing is held out."""
     student = metrics["student"][metrics["select"]]
-    return float(student.get("val", student["test"])["accuracy"])
+    return float(student["val"]["accuracy"]) if "val" in student else math.nan
 
 
 def _resumed_folder(word: str) -> str:
@@ -207,7 +177,7 @@ def main() -> None:
         quiet()
         sys.argv[1:] = [READY.get(word, word) for word in sys.argv[1:]]
         check_flags(sys.argv[1:])
-        _check_config_path(sys.argv[1:])
+        check_config_path(sys.argv[1:])
         for i, word in enumerate(sys.argv):
             if i and word.startswith("resume=") and (folder := _resumed_folder(word)):
                 runs.read_config(Path(folder))

@@ -98,6 +98,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "bad milestones": ("scheduler=multistep scheduler.milestones=[a]", ("scheduler.milestones", "'a'")),
     "one milestone": ("scheduler=multistep scheduler.milestones=5", ("scheduler.milestones", "5")),
     "teacher's learning rate": ("teacher_stage.optimizer.lr=-1", ("teacher_stage.optimizer.lr", "-1")),
+    "teacher's optimizer by name": ("teacher_stage.optimizer=adamw", ("teacher_stage.optimizer", "adamw")),
     "teacher's schedule": ("teacher_stage.scheduler.final=2", ("teacher_stage.scheduler.final", "got 2")),
     "teacher's epochs": ("teacher_stage.max_epochs=0", ("teacher_stage.max_epochs", ">= 1", "got 0")),
     "negative validation split": ("data.val_size=-1", ("data.val_size", ">= 0", "-1")),

@@ -38,6 +38,8 @@ CHANGEABLE = (
     "teacher_stage.dir",
 )
 
+LENGTH = ("max_epochs", "max_steps", "max_time")
+
 
 def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
     """Make `path` this run's own, or go on with the run in it. The first rank does it, and tells the others.
@@ -53,19 +55,25 @@ def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
         if not resume:
             _create(path, config)
             return None
-        done = read(path).metrics["epochs"] if is_finished(path) else 0
-        if is_finished(path) and done >= config.trainer.max_epochs:
-            raise UserError(f"resume: the run in {path} is finished; give it more epochs with trainer.max_epochs=…")
+        done = _check_is_longer(path, config) if is_finished(path) else 0
         remove_partial(path)
         newest = _newest_whole(path)
         if newest is None and done:  # training anew would replace what it has
             raise UserError(f"resume: the run in {path} is finished, but its {LAST} is missing; start a new run")
-        if not is_finished(path):  # a finished one stays so until its training begins: `go_on`
-            write_config(path, config)
-        return newest
+        return newest  # its configuration stays what it was until the training begins: `go_on`
 
     name = tell(f"checkpoint of {path}", first)
     return None if name is None else path / name
+
+
+def _check_is_longer(path: Path, config: DictConfig) -> int:
+    """Return the epochs of the finished run in `path`. Raises UserError if `config` is no longer training."""
+    run = read(path)
+    done: int = run.metrics["epochs"]
+    before, wanted = ([node.trainer.get(key) for key in LENGTH] for node in (run.config, config))
+    if done >= config.trainer.max_epochs or before == wanted:  # it may have ended early, as by early stopping
+        raise UserError(f"resume: the run in {path} is finished; give it more epochs with trainer.max_epochs=…")
+    return done
 
 
 def _newest_whole(path: Path) -> str | None:
@@ -121,6 +129,21 @@ def holds(path: Path, config: DictConfig) -> bool:
             f"{path} holds a run with {k}={there.get(k)}, not {wanted.get(k)}; choose another hydra.sweep.dir"
         )
     return True
+
+
+def state(path: Path, config: DictConfig) -> str:
+    """Return whether the run of `config` in `path` is "new", "begun" or "finished"; the first rank looks.
+
+    Raises:
+        UserError: If `path` holds another run.
+    """
+
+    def look() -> str:
+        if not holds(path, config):
+            return "new"
+        return "finished" if is_finished(path) else "begun"
+
+    return tell(f"state of {path}", look)
 
 
 def check_place(path: Path) -> None:

@@ -87,11 +87,13 @@ def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
 def write_diverged(path: Path, how: dict[str, Any]) -> None:
     """Record in `metrics.json` that the run in `path` ended with a loss that was not a finite number.
 
+    Scores that it had before it went on stay there.
+
     Args:
         path: The run directory.
         how: `epoch`, `step` and whatever else is known of it.
     """
-    write_text(path / METRICS, _json({"schema": SCHEMA, "diverged": True} | how))
+    write_text(path / METRICS, _json(_metrics(path) | {"schema": SCHEMA, "diverged": True} | how))
 
 
 def _json(values: dict[str, Any]) -> str:
@@ -108,11 +110,13 @@ def _finite(value: Any) -> Any:
 
 
 def go_on(path: Path, config: DictConfig) -> None:
-    """Let the finished run in `path` go on with `config`: it is unfinished again, until its new scores are there.
+    """Let the run in `path` begin its training, or go on with it, by `config`.
 
-    The old scores stay in `metrics.json`, marked with `continues`: they are not those of the new budget.
+    A finished run is unfinished again, until its new scores are there. The old scores stay in `metrics.json`, marked
+    with `continues`: they are not those of the new budget.
     """
-    write_text(path / METRICS, _json(_metrics(path) | {"continues": True}))
+    if is_finished(path):
+        write_text(path / METRICS, _json(_metrics(path) | {"continues": True}))
     write_config(path, config)
 
 

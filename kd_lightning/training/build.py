@@ -19,6 +19,7 @@ from kd_lightning.models import create_model
 from kd_lightning.models.checkpoints import load_weights
 from kd_lightning.models.hooks import logits_of
 from kd_lightning.models.layout import DescribesItself
+from kd_lightning.runs.command import Command
 from kd_lightning.runs.names import override
 from kd_lightning.runs.students import weights_file
 from kd_lightning.teachers.cache.storage import CacheSpec
@@ -87,6 +88,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
         data.drop_unlabeled()
     check_batch(loss, data, processes)
     check_limits(trainer, data)
+    check_search(data)
     student, card = _student(cfg.model, data, cfg.seed)
     check_single(student, data, processes)
     if str(cfg.trainer.precision) == "auto" and trainer.accelerator == "cpu" and _is_depthwise(student):
@@ -165,6 +167,13 @@ def check_batch(loss: Distillation | Tasks, data: DataModule, processes: int) ->
             f"{loss.least_batch} or more in each batch, got {data.sizes['train']} samples in batches of "
             f"{data.batch_size}{last}"
         )
+
+
+def check_search(data: DataModule) -> None:
+    """Raise UserError if a sweeper searches by validation accuracy, and the data have no validation samples."""
+    sweep = Command().sweep
+    if sweep is not None and sweep.runs is None and not data.sizes["val"]:
+        raise UserError("hydra/sweeper: a search chooses by validation accuracy; set data.val_size above 0")
 
 
 def check_single(student: nn.Module, data: DataModule, processes: int) -> None:

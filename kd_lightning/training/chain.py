@@ -18,7 +18,6 @@ from kd_lightning.training.run import train
 from kd_lightning.training.summary import duration
 from kd_lightning.utils.checks import UserError, integer
 from kd_lightning.utils.console import say
-from kd_lightning.utils.distributed import tell
 from kd_lightning.utils.names import slug
 from kd_lightning.utils.quiet import quiet
 
@@ -29,11 +28,6 @@ class Link:
 
     name: str
     kwargs: dict[str, Any] = field(default_factory=dict)
-
-
-def is_chain(cfg: DictConfig) -> bool:
-    """Return whether the configuration names more than one student."""
-    return cfg.model.get("chain") is not None or cfg.model.get("generations") is not None
 
 
 def train_chain(cfg: DictConfig, out: Path) -> tuple[dict[str, Any], DictConfig]:
@@ -58,7 +52,7 @@ def train_chain(cfg: DictConfig, out: Path) -> tuple[dict[str, Any], DictConfig]
     told: list[tuple[Path, dict[str, Any]]] = []
     for i in range(1, len(links)):
         config = link_config(cfg, links, i, folders[i - 1])
-        state = _state(folders[i], config)
+        state = claims.state(folders[i], config)
         if state == "finished":
             say(f"link {i} of {len(links) - 1}: finished before, not trained again: {folders[i]}")
             metrics = runs.read(folders[i]).metrics
@@ -148,17 +142,6 @@ def link_config(cfg: DictConfig, links: Sequence[Link], i: int, teacher: Path | 
             model[f"teacher_{key}"] = plain[f"teacher_{key}"]
         model.teacher_weights = "auto" if teacher is None else str(teacher)
     return config
-
-
-def _state(path: Path, config: DictConfig) -> str:
-    """Return whether the run in `path` is "new", "begun" or "finished"; the first rank looks."""
-
-    def look() -> str:
-        if not claims.holds(path, config):
-            return "new"
-        return "finished" if runs.is_finished(path) else "begun"
-
-    return tell(f"link {path}", look)
 
 
 def chain_table(links: Sequence[Link], told: Sequence[tuple[Path, dict[str, Any]]]) -> Table:

@@ -92,6 +92,11 @@ class NonFinite(pl.Callback):
         if self._skip and not self._losses:  # the first of the batches that make a step
             self._buffers = [buffer.clone() for buffer in pl_module.buffers()]
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the batches so far make no whole step yet (`accumulate_grad_batches`), which may be left out."""
+        return bool(self._losses)
+
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         if self._skip:
             self._losses.append(loss.detach())
@@ -119,6 +124,8 @@ class NonFinite(pl.Callback):
         terms = {name: value.detach() for name, value in outputs.items()}
         index, view = (batch.index, batch.view) if isinstance(batch, Batch) else (torch.empty(0), None)
         self._window.append(_Step(trainer.current_epoch, trainer.global_step, batch_idx, lr, terms, index, view))
+        if self.is_undecided:
+            return
         at_once = self._skip or is_read_at_once(pl_module.device)
         if at_once or len(self._window) >= self._every or trainer.is_last_batch:
             self._read(trainer)

@@ -33,6 +33,9 @@ def build_optimizer(
     Raises:
         UserError: If one of them refuses a value.
     """
+    for group, node in (("optimizer", optimizer_node), ("scheduler", schedule_node)):
+        if not isinstance(node, DictConfig):  # of the teacher's stage they are no groups, so a name chooses nothing
+            raise UserError(f"{group} must be a mapping with _target_, got {node!r}")
     for key, bounds in OPTIMIZER_BOUNDS.items():
         if key in optimizer_node:
             number(f"optimizer.{key}", optimizer_node[key], **bounds)

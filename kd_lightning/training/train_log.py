@@ -26,6 +26,7 @@ class TrainLog(pl.Callback):
         self.images_per_second: list[tuple[int, float]] = []  # (images, seconds) of each window
         self._sums: dict[str, Tensor] = {}
         self._batches = self._images = 0
+        self._step: list[tuple[int, Any]] = []  # (images, terms) of the batches of a step that may be left out
         self._since = 0.0
         self._before, self._fitting_since = 0.0, math.nan
         self.parts = 1
@@ -69,11 +70,11 @@ class TrainLog(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         pl_module.watch.lap("optimizer")
-        if not self._guard.skips_this:
-            images = batch.size
-            for name, value in outputs.items():
-                self._sums[name] = self._sums.get(name, 0.0) + images * value.detach().float()
-            self._images += images
+        self._step.append((batch.size, outputs))
+        if not self._guard.is_undecided:
+            if not self._guard.skips_this:
+                self._add()
+            self._step = []
         self._batches += 1
         if self._batches >= self.every or trainer.is_last_batch:
             self._log(trainer)
@@ -82,6 +83,12 @@ class TrainLog(pl.Callback):
             pl_module.watch.start()
         elif pl_module.device.type != "cpu":
             pl_module.watch.stop()
+
+    def _add(self) -> None:
+        for images, terms in self._step:
+            for name, value in terms.items():
+                self._sums[name] = self._sums.get(name, 0.0) + images * value.detach().float()
+            self._images += images
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._batches:  # max_steps or max_time ended the epoch before its last batch

@@ -93,6 +93,16 @@ def test_a_batch_is_left_out_where_that_is_asked_for(cli: Callable[..., Finished
     assert all(v.isfinite().all() for v in weights.values()), "running statistics, too"
 
 
+def test_a_step_of_several_batches_is_left_out_as_a_whole(cli: Callable[..., Finished], tmp_path: Path) -> None:
+    """The bad batch is the first of two; the step is decided after the second."""
+    done = cli(*TRAP, "trainer.skip_nonfinite=1", "trainer.accumulate_grad_batches=2", "hydra.run.dir=r")
+    assert done.status == 0 and "left out" in done.out, done
+    (entry,) = strict(tmp_path / "r" / "nonfinite.json")  # type: ignore[misc]
+    assert entry["skipped"] and entry["batch"] == 2
+    metrics = strict(tmp_path / "r" / "metrics.json")
+    assert metrics["train"]["loss"] > 0 and 0 < metrics["images_seen"] < metrics["labels"] * 2
+
+
 def test_more_than_that_ends_the_run(cli: Callable[..., Finished], tmp_path: Path) -> None:
     done = cli(*TRAP, "hydra.run.dir=r")
     assert done.status == 3 and "step 3" in done.err

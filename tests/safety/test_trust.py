@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import kd_lightning
-from kd_lightning import evaluate, export, predict, runs
+from kd_lightning import cache, evaluate, export, predict, runs
 from kd_lightning.config import build
 from kd_lightning.deploy.files.write import export as export_file
 from kd_lightning.deploy.recipe import describe_step
@@ -24,7 +24,7 @@ from kd_lightning.training.run import train
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.files import checksum
 from kd_lightning.utils.trust import check_network, check_targets, names_own_code, trusting
-from tests.conftest import Finished, compose
+from tests.conftest import Finished, compose, fresh_process
 from tests.safety.test_flips import flip
 
 
@@ -150,6 +150,25 @@ def test_a_command_that_repeats_a_run_runs_no_code_of_it(
         done = cli(*words, *more, tiny=False)
         assert done.status == 2 and "trust=true" in done.err and "Traceback" not in done.err, done
         assert not mark.exists()
+
+
+@pytest.mark.parametrize("key", ["data", "hydra"])
+def test_filling_a_cache_runs_no_code_either(
+    stranger: Path,
+    evil: str,
+    mark: Path,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    node = {"_target_": evil}
+    change_config(stranger, key, node if key == "data" else {"callbacks": {"x": node}})
+    words = ("--config-path", str(stranger), "--config-name", runs.CONFIG, "hydra.output_subdir=null")
+    monkeypatch.setattr(sys, "argv", ["kd-cache", *words])
+    with fresh_process(), pytest.raises(SystemExit) as ended:
+        cache.main()
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and "trust=true" in told and not mark.exists()
 
 
 def test_a_name_is_told_without_an_import(evil: str, mark: Path) -> None:
