@@ -49,6 +49,20 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._best, self._random = state["best"], state["random"]
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let the loops begin the next epoch as any other.
+
+        With `max_steps` Lightning takes every checkpoint for one from the middle of an epoch: it would not say that an
+        epoch begins, so that a cached teacher answered for the views of another one, and would leave the epoch out.
+        """
+        loop = checkpoint["loops"]["fit_loop"]
+        for progress in (loop["epoch_progress"]["total"], loop["epoch_progress"]["current"]):
+            progress["completed"] = progress["processed"]
+        batches = loop["epoch_loop.batch_progress"]
+        batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         random, self._random = self._random, None
         if random is not None:

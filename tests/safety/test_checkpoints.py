@@ -74,6 +74,21 @@ def test_a_run_that_stopped_after_any_epoch_ends_the_same(
     assert scores(out) == scores(whole)
 
 
+@pytest.mark.parametrize("loss", [("loss=ce",), ("loss=kd", "data.augment.mixup=0.2")], ids=["ce", "kd"])
+def test_so_it_does_with_a_number_of_steps(
+    cli: Callable[..., Finished], tmp_path: Path, teacher_run: Path, no_pictures: None, loss: tuple[str, ...]
+) -> None:
+    """With `max_steps` Lightning took each checkpoint for one from within an epoch: the teacher's answers were wrong."""
+    words = (*loss, f"model.teacher_weights={teacher_run}", "data.train_size=320", "data.batch_size=32")
+    many = "trainer.max_steps=1000"
+    assert cli(*words, "trainer.max_epochs=4", "scheduler=constant", many, "hydra.run.dir=whole").status == 0
+    assert cli(*words, "trainer.max_epochs=2", "scheduler=constant", "hydra.run.dir=run").status == 0
+    done = cli("resume=run", "trainer.max_epochs=4", many, tiny=False)
+    assert done.status == 0, done.err
+    assert runs.read(tmp_path / "run").metrics["images_seen"] == 4 * 320
+    assert scores(tmp_path / "run") == scores(tmp_path / "whole")
+
+
 def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_pictures: None
 ) -> None:
