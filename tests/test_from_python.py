@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import kd_lightning
-from kd_lightning import CE, CRD, DML, KD, SP, Distiller, losses
+from kd_lightning import CE, CRD, DML, KD, SP, Distiller, FitNets, losses
+from kd_lightning.teachers.plain import plain_teacher
 from kd_lightning.training.build import build_experiment
 from kd_lightning.utils.checks import UserError
 from tests.conftest import compose, environment
@@ -223,3 +224,20 @@ def test_batches_of_another_kind_are_told_in_one_line(batch: Any) -> None:
 
     with pytest.raises(UserError, match=r"a batch (needs labels|must be)"):
         fit(Distiller(make_net(), None, CE(), num_classes=3), DataLoader(One(), batch_size=None))
+
+
+def test_samples_without_a_label_are_learned_from_the_teacher() -> None:
+    """docs/data.md: −1 means no label."""
+    y = Y.clone()
+    y[::2] = -1
+    student = make_net(1, 4)
+    before = weights(student)
+    fit(Distiller(student, make_net(2), KD(), num_classes=3), DataLoader(TensorDataset(X, y), 32))
+    assert all(p.isfinite().all() for p in student.parameters()) and any(
+        not torch.equal(p, q) for p, q in zip(weights(student), before, strict=True)
+    )
+
+
+def test_a_method_that_reads_layers_wants_the_network_itself() -> None:
+    with pytest.raises(UserError, match="FitNets reads layers of the teacher: give the network itself"):
+        Distiller(make_net(), plain_teacher(make_net()), FitNets(), num_classes=3, example=X[:2])

@@ -34,6 +34,8 @@ class Combination(Method):
         for name, method in methods.items():
             if not isinstance(method, Method):
                 raise UserError(f"loss.{name} must be a distillation method with a _target_, got {method!r}")
+            if type(method).peers is not Method.peers:
+                raise UserError(f"loss.{name}: {type(method).__name__} trains several students and cannot be combined")
         self.methods = nn.ModuleDict(methods)
         self.needs_teacher = any(method.needs_teacher for method in self._each().values())
         self.least_batch = max(method.least_batch for method in self._each().values())

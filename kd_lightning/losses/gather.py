@@ -12,7 +12,8 @@ def gather_batch(x: Tensor) -> Tensor:
 
     The gradient of a shard is the sum of what all ranks found for it. If every rank computes the same loss of the whole
     batch, the average over ranks that DDP takes afterwards is therefore the gradient of one process on the whole batch.
-    All ranks must call it together. Their shards may differ in length, as in the last batch of an epoch.
+    All ranks must call it together. Their shards may differ in length, as in the last batch of an epoch, and in their
+    other dimensions, as maps of sentences `[B, D, L, 1]` do: then they are filled up with zeros to the largest.
     """
     if not _several_processes():
         return x
@@ -36,11 +37,12 @@ def _several_processes() -> bool:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        lengths = [torch.zeros((), dtype=torch.int64, device=x.device) for _ in range(dist.get_world_size())]
-        dist.all_gather(lengths, torch.tensor(len(x), device=x.device))
-        ctx.lengths = torch.stack(lengths).tolist()
-        padded = x.new_zeros(max(ctx.lengths), *x.shape[1:])  # a collective wants one shape
-        padded[: len(x)] = x
+        shapes = [torch.zeros(x.dim(), dtype=torch.int64, device=x.device) for _ in range(dist.get_world_size())]
+        dist.all_gather(shapes, torch.tensor(x.shape, device=x.device))
+        every = torch.stack(shapes)
+        ctx.shape, ctx.lengths = x.shape, every[:, 0].tolist()
+        padded = x.new_zeros(every.amax(0).tolist())  # a collective wants one shape
+        padded[tuple(map(slice, x.shape))] = x
         shards = [torch.empty_like(padded) for _ in ctx.lengths]
         dist.all_gather(shards, padded)
         return torch.cat([shard[:n] for shard, n in zip(shards, ctx.lengths, strict=True)])
@@ -49,4 +51,4 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         grad = grad.clone(memory_format=torch.contiguous_format)  # the sum is written into it
         dist.all_reduce(grad)
-        return grad.split(ctx.lengths)[dist.get_rank()]
+        return grad.split(ctx.lengths)[dist.get_rank()][tuple(map(slice, ctx.shape))]

@@ -69,7 +69,7 @@ class Layers(nn.Module):
 
 def one(key: str, wanted: Any) -> Any:
     """Return `wanted` if it chooses a single layer. Raises UserError."""
-    if wanted == "all" or (isinstance(wanted, Sequence) and not isinstance(wanted, str) and len(wanted) != 1):
+    if wanted in EACH_STAGE if isinstance(wanted, str) else isinstance(wanted, Sequence) and len(wanted) != 1:
         raise UserError(
             f"{key} must be one layer for this loss: last, pooled, a stage's number or a name, got {wanted!r}"
         )

@@ -31,7 +31,7 @@ class Attention(Method):
     ):
         super().__init__(alpha, ce_weight)
         self.layers = Layers(student_layers, teacher_layers, dims=4)
-        self.p = number("loss.p", p, gt=0)
+        self.p = number("loss.p", p, ge=1)  # below 1 the gradient at a zero of a ReLU's map is infinite
 
     def prepare(self, networks: Networks) -> None:
         self.layers.find(networks)

@@ -33,7 +33,7 @@ def load_weights(model: nn.Module, path: str | Path, key: str = "model.teacher_w
         if key == "model.teacher_weights":
             accepted = "a checkpoint file, a run directory, 'auto' or 'imagenet'"
         raise UserError(f"{key}: {path} does not exist; give {accepted}")
-    state = _repair(_tensors(_read(path, key), path, key), model)
+    state = _repair(_tensors(_read(path, key), path, key), model, f"{key}: {path}")
     wanted = model.state_dict()
     missing = sorted(k for k in wanted if k not in state and not k.endswith("num_batches_tracked"))
     unexpected = sorted(k for k in state if k not in wanted)
@@ -96,7 +96,8 @@ def _tensors(data: Any, path: Path, key: str) -> dict[str, Tensor]:
     found = [data] if _is_state(data) else []
     if not found and isinstance(data, Mapping):
         nested = {k: v for k, v in data.items() if _is_state(v)}
-        named = [nested[k] for k in ("state_dict", "model", "net", "teacher") if k in nested]
+        own = "student" if key.startswith("model.student") else "teacher"
+        named = [nested[k] for k in ("state_dict", "model", "net", own) if k in nested]
         found = named[:1] or list(nested.values())
     if len(found) != 1:
         keys = ", ".join(map(str, list(data)[:8])) if isinstance(data, Mapping) else type(data).__name__
@@ -108,14 +109,22 @@ def _is_state(data: Any) -> bool:
     return isinstance(data, Mapping) and bool(data) and all(isinstance(v, Tensor) for v in data.values())
 
 
-def _repair(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def _repair(state: dict[str, Tensor], model: nn.Module, what: str) -> dict[str, Tensor]:
     wanted = set(model.state_dict())
     state = {".".join(p for p in k.split(".") if p not in ("module", "_orig_mod")): v for k, v in state.items()}
     # The prefix under which most of the model's names are found; a Lightning checkpoint has a loss beside it.
     prefixes = Counter(k[: -len(w)] for w in wanted for k in _ending(state, w))
-    prefix = max(prefixes, key=lambda p: (prefixes[p], -len(p)), default="")
-    if prefix and prefixes[prefix] > sum(k in wanted for k in state):
-        state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    most = max(prefixes.values(), default=0)
+    if most > sum(k in wanted for k in state):
+        fitting = sorted(p for p in prefixes if prefixes[p] == most)
+        if "student." in fitting:  # peers of deep mutual learning lie beside the student of our own checkpoints
+            fitting = [p for p in fitting if not p.startswith("loss.")]
+        if len(fitting) > 1:
+            raise UserError(
+                f"{what} holds {len(fitting)} networks that fit, below {', '.join(fitting)}; save the one that you "
+                "mean by itself"
+            )
+        state = {k[len(fitting[0]) :]: v for k, v in state.items() if k.startswith(fitting[0])}
     return _rename_head(state, model.state_dict())
 
 

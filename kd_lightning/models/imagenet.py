@@ -16,10 +16,11 @@ SMALL_STEM = (
 )
 """torchvision's ResNets that get a 3×3 stem without stride and pooling when images are small."""
 
-# Auxiliary heads would make these two return a tuple in training; `init_weights` silences a FutureWarning.
+# Auxiliary heads would make these two return a tuple in training; `init_weights` silences a FutureWarning. Their
+# ImageNet weights want inputs normalized by 0.5 and 0.5; `transform_input` makes them of those that we normalize.
 _ALWAYS: dict[str, dict[str, Any]] = {
-    "googlenet": {"aux_logits": False, "init_weights": True},
-    "inception_v3": {"aux_logits": False, "init_weights": True},
+    "googlenet": {"aux_logits": False, "init_weights": True, "transform_input": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True, "transform_input": True},
 }
 
 

@@ -47,7 +47,7 @@ class LiveTeacher(Teacher):
         self._extract.compile(batch_size)
 
     def __call__(self, batch: Batch) -> Outputs:
-        return self._answer(batch, training=len(batch.y))
+        return self._answer(batch, training=batch.size)
 
     def evaluate(self, batch: Batch) -> Outputs:
         return self._answer(batch, training=None)

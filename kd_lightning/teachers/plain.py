@@ -70,7 +70,6 @@ def plain_tasks(
             own = teacher.get(task) if isinstance(teacher, Mapping) else teacher
             with of_task(task):
                 done[task], _ = plain_loss(losses.of(task).method, student, own, example)
-            done[task].some_unlabeled = True  # a sample may have a label in another task only
         losses = Tasks(done, losses.weights)
     if isinstance(teacher, Mapping):
         there = {task: one for task, one in teacher.items() if one is not None}
@@ -93,6 +92,7 @@ def _check_names(what: str, named: Sequence[str] | Mapping[str, Any], tasks: Seq
 def _prepared(method: Method, student: nn.Module, teacher: Any, example: Any) -> Distillation:
     name = type(method).__name__
     loss = Distillation(method)
+    loss.some_unlabeled = True  # nobody has said that all samples have a label; where they do, it is the same
     if loss.needs_teacher and teacher is None:
         raise UserError(f"{name} needs a teacher, got None; plain training is CE()")
     if type(method).prepare is Method.prepare:
@@ -103,6 +103,8 @@ def _prepared(method: Method, student: nn.Module, teacher: Any, example: Any) ->
     def new_student(number: int) -> nn.Module:
         raise UserError(f"{name} trains a second student, which Distiller cannot make; use kd_lightning.train")
 
+    if loss.needs_teacher and not isinstance(teacher, nn.Module):
+        raise UserError(f"{name} reads layers of the teacher: give the network itself, got {type(teacher).__name__}")
     probe = Probe(teacher, example) if isinstance(teacher, nn.Module) else None
     card = StudentCard(type(student).__name__, {}, (), {}, {})
     loss.prepare(Networks(Probe(student, example), probe, 0, new_student, card))

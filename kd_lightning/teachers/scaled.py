@@ -16,6 +16,7 @@ class ScaledTeacher(Teacher):
     def __init__(self, teacher: Teacher, temperature: float = 1.0):
         self.teacher, self.temperature = teacher, temperature
         self.models, self.members, self.fixed = teacher.models, (), teacher.fixed
+        self.evaluates = teacher.evaluates
 
     def __call__(self, batch: Batch) -> Outputs:
         return self._scaled(self.teacher(batch))

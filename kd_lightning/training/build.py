@@ -106,13 +106,14 @@ def build_experiment(cfg: DictConfig) -> Experiment:
             f"compile={str(cfg.compile).lower()}: this loss reads layers inside the networks, which compiling hides; "
             "use auto"
         )
+    calibrated = [_calibrates(model_of(cfg.model, task, loss.tasks), data) for task in loss.tasks]  # checks each
     return Experiment(
         data,
         student,
         loss.wrap_card(card),
         loss,
         teachers,
-        any(_calibrates(model_of(cfg.model, task, loss.tasks), data) for task in loss.tasks),
+        any(calibrated),
         cache,
         optimizer,
         schedule,

@@ -60,6 +60,11 @@ def one_of_two(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     quiet()
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    maps = torch.arange(24.0).view(2, 3, 4)[:, :, : 4 - 2 * rank].requires_grad_()  # sentences of other lengths
+    everyone = gather_batch(maps)
+    everyone.square().sum().backward()
+    assert everyone.shape == (4, 3, 4) and everyone[2:, :, 2:].eq(0).all()
+    assert maps.grad is not None and torch.equal(maps.grad, 4 * maps.detach())  # the sum over both ranks
     found: dict[str, Any] = {"formulas": formulas(slice(0, 5) if rank == 0 else slice(5, 8))}
     found |= {preset: two_steps(preset, slice(4 * rank, 4 * rank + 4)) for preset in RELATIONAL}
     torch.save(found, f"{folder}/{rank}.pt")

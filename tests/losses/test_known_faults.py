@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_lightning.losses import DKD, KD, MLLD, Attention, Distillation, Fusion, Method
+from kd_lightning.losses import DKD, DML, KD, MLLD, Attention, Combination, Distillation, Fusion, Method
 from kd_lightning.losses import functional as L
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import UserError
-from tests.losses.learner import Learner
+from tests.losses.learner import Learner, few
 from tests.losses.test_golden import GOLDEN, Y, closed_form
 
 V = closed_form(torch.float64)
@@ -100,6 +100,38 @@ def test_ofd_changes_the_teachers_statistics() -> None:
     assert not any(m.training for m in run.teacher_model.modules())
     assert all(torch.equal(v, before[k]) for k, v in run.teacher_model.state_dict().items())
     assert any("num_batches_tracked" in k for k in before)
+
+
+def test_crd_remembers_a_step_that_is_left_out() -> None:
+    """`trainer.skip_nonfinite` leaves it out; what it wrote made all later losses NaN."""
+    run = Learner("crd")
+    batch = few(16)
+    student, teacher = run.outputs(batch)
+    bad = student._replace(features={name: f * float("nan") for name, f in student.features.items()})
+    before = {name: v.clone() for name, v in run.loss.method.state.items()}  # type: ignore[union-attr]
+    assert not run.loss(bad, teacher, batch)["loss"].isfinite()
+    after = run.loss.method.state
+    assert torch.equal(after["memory_s"], before["memory_s"])  # type: ignore[index]
+    losses = [run.loss(student, teacher, batch)["loss"] for _ in range(3)]
+    assert all(loss.isfinite() for loss in losses)
+    assert run.loss.method.state["log_z"].isfinite().all()  # type: ignore[index]
+
+
+@pytest.mark.parametrize("preset", ["sp", "rkd", "pkt", "cc", "ft", "crd"])
+def test_a_loss_of_one_layer_takes_the_first_of_many(preset: str) -> None:
+    layers = ("loss.student_layers=before_relu", "loss.teacher_layers=before_relu")
+    with pytest.raises(UserError, match=r"loss\.student_layers must be one layer for this loss: .* got 'before_relu'"):
+        Learner(preset, *layers)
+
+
+def test_a_combination_forgets_the_students_that_a_method_trains() -> None:
+    with pytest.raises(UserError, match=r"loss\.dml: DML trains several students and cannot be combined"):
+        Combination(kd=KD(), dml=DML())
+
+
+def test_an_attention_map_has_an_infinite_gradient() -> None:
+    with pytest.raises(UserError, match=r"loss\.p must be a number >= 1, got 0\.5"):
+        Attention(p=0.5)
 
 
 def test_mlld_leaves_out_terms_or_masks_a_mean() -> None:

@@ -35,6 +35,14 @@ def test_image_size_chooses_the_stem(size: int, kernel: tuple[int, int], pool: t
     assert isinstance(model.maxpool, pool)
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_whose_weights_want_other_inputs_make_them(name: str) -> None:
+    """torchvision does so wherever it loads the weights; without, inputs are about twice too large."""
+    with torch.device("meta"):
+        model: Any = create_model(name, 10, image_size=299)
+    assert model.transform_input
+
+
 def test_a_name_that_both_have_is_torchvisions_for_large_images() -> None:
     with torch.device("meta"):
         assert head(create_model("vgg11", 10)) == "fc"

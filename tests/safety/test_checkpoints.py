@@ -78,7 +78,7 @@ def test_a_run_that_stopped_after_any_epoch_ends_the_same(
 def test_so_it_does_with_a_number_of_steps(
     cli: Callable[..., Finished], tmp_path: Path, teacher_run: Path, no_pictures: None, loss: tuple[str, ...]
 ) -> None:
-    """With `max_steps` Lightning took each checkpoint for one from within an epoch: the teacher's answers were wrong."""
+    """With `max_steps` Lightning took each checkpoint for one from within an epoch: wrong answers of the teacher."""
     words = (*loss, f"model.teacher_weights={teacher_run}", "data.train_size=320", "data.batch_size=32")
     many = "trainer.max_steps=1000"
     assert cli(*words, "trainer.max_epochs=4", "scheduler=constant", many, "hydra.run.dir=whole").status == 0

@@ -58,6 +58,33 @@ def test_loads_all(form: Callable[[State], Any], tmp_path: Path) -> None:
     assert same(model, source)
 
 
+@pytest.mark.parametrize("names", [("student.", "teacher."), ("teacher.", "student."), ("model.", "ema.")])
+def test_one_of_two_networks_is_not_guessed(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Self-distillation and averaged weights leave two; the one with the shorter name, or the first, was taken."""
+    one, other = names
+    both = prefixed(one)(net(1).state_dict()) | prefixed(other)(net(2).state_dict())
+    torch.save({"state_dict": both}, tmp_path / "two.ckpt")
+    with pytest.raises(UserError, match=r"two\.ckpt holds 2 networks that fit, below \w+\., \w+\.; save the one"):
+        load_weights(net(3), tmp_path / "two.ckpt")
+
+
+def test_the_part_that_the_key_names_is_taken(tmp_path: Path) -> None:
+    student, teacher, model = net(1), net(2), net(3)
+    torch.save({"teacher": teacher.state_dict(), "student": student.state_dict()}, tmp_path / "parts.pt")
+    load_weights(model, tmp_path / "parts.pt")
+    assert same(model, teacher)
+    load_weights(model, tmp_path / "parts.pt", "model.student_weights")
+    assert same(model, student)
+
+
+def test_a_students_peers_are_not_taken_for_it(tmp_path: Path) -> None:
+    source, model = net(1), net(3)
+    peers = prefixed("loss.method._peers.0.")(net(2).state_dict())
+    torch.save({"state_dict": peers | prefixed("student.")(source.state_dict())}, tmp_path / "last.ckpt")
+    load_weights(model, tmp_path / "last.ckpt")
+    assert same(model, source)
+
+
 def test_safetensors(tmp_path: Path) -> None:
     source, model = net(1), net(2)
     save_file(prefixed("module.")(source.state_dict()), tmp_path / "w.safetensors")
