@@ -64,6 +64,20 @@ def test_weights_take_so_many_levels_in_each_channel() -> None:
     assert levels.flatten(1).abs().amax(1).round().tolist() == [LEVELS] * 4 + [0]
 
 
+@pytest.mark.parametrize("left", [0.0, 1e-9])
+def test_a_channel_without_weights_keeps_its_bias(left: float) -> None:
+    """As pruning leaves some; their bias, in steps of the weights' scale, did not fit into int32 and was lost."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 3)).eval()
+    with torch.no_grad():
+        model[2].weight[1:3] *= left
+        model[2].bias.copy_(torch.tensor([0.3, 1.2, -1.2, -0.1]))
+        x = torch.randn(16, 3, 8, 8)
+        student = quantized(model, x)
+        calibrate(student, [x])
+        torch.testing.assert_close(integer_graph(student)(x), student(x), atol=0.02, rtol=0)
+
+
 def test_zero_is_exact_whatever_the_range() -> None:
     for low, high in ((-1.3, 2.7), (0.4, 2.0), (-3.0, -1.0)):
         rounding = Rounding()

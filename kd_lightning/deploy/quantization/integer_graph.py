@@ -97,11 +97,15 @@ def integer_graph(model: nn.Module) -> fx.GraphModule:
         weight = rounded.args[0]
         scale = weight_scale(parameters[weight.target])
         layer = weight.target.removesuffix(".weight").replace(".", "_")
-        stored = {1: (f"stored_{layer}_weight", _Stored(parameters[weight.target], scale, torch.int8, LEVELS))}
         source = modules.get(str(x.target))
+        stored = {}
         if bias is not None and isinstance(source, Rounding):
+            added = parameters[bias.target]
+            # A pruned channel has no weights, so that its steps would be too small for int32 to hold the bias.
+            scale = torch.maximum(scale, added.detach().abs() / (source.scale * 2**30))
             step = scale * source.scale
-            stored[2] = (f"stored_{layer}_bias", _Stored(parameters[bias.target], step, torch.int32, 2**31 - 1))
+            stored[2] = (f"stored_{layer}_bias", _Stored(added, step, torch.int32, 2**31 - 1))
+        stored[1] = (f"stored_{layer}_weight", _Stored(parameters[weight.target], scale, torch.int8, LEVELS))
         for place, (name, module) in stored.items():
             graph.add_submodule(name, module)
             with graph.graph.inserting_before(node):
