@@ -94,6 +94,8 @@ def _run(args: argparse.Namespace) -> Path:
 
 
 def _beside(run: Path, what: str) -> Path:
+    if run.name in ("", ".."):  # the folder one is in has no name
+        run = run / ".." / run.resolve().name
     return run.with_name(f"{run.resolve().name}-{what}")
 
 

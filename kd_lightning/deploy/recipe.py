@@ -1,5 +1,6 @@
 """Training of a student that was made smaller: the run's own configuration, shorter and gentler."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def _set_teacher(config: DictConfig, run: OpenedRun, distill: str) -> None:
     if not run.has_teacher or run.card.name != config.model.student:
         config.loss = load_option("loss", "kd")  # a loss without teacher, or one that put layers on the student
     if choice("--distill", distill, TEACHERS) == "teacher":
-        weights = [str(path) for _, path in found_weights(run.run, run.config, run.data)]
+        found = [path for _, path in found_weights(run.run, run.config, run.data)]
+        weights = [os.path.relpath(path.resolve()) for path in found]  # the same for the runs of all seeds
         config.model.teacher_weights = weights if len(weights) > 1 else weights[0]
         return
     plain = vars(ModelConfig())
@@ -94,9 +96,9 @@ def describe_step(path: Path, config: DictConfig) -> str:
     if not epochs:
         return f"{path}: measured, not trained"
     loss = config.loss._target_.rpartition(".")[2]  # not imported: it may be a stranger's
-    return (
-        f"{path}: will be trained for {epochs} epoch{'s' * (epochs != 1)} ({loss}, lr {config.optimizer.get('lr'):g})"
-    )
+    lr = config.optimizer.get("lr")
+    how = loss if lr is None else f"{loss}, lr {lr:g}"
+    return f"{path}: will be trained for {epochs} epoch{'s' * (epochs != 1)} ({how})"
 
 
 def student_node(kind: str, card: StudentCard, **more: Any) -> dict[str, Any]:

@@ -70,6 +70,10 @@ def prune(
         raise UserError(f"--prune: the student in {run.path} is quantized; prune first, then quantize")
     if structured and run.card.name == SPARSE:
         raise UserError(f"--structured: single weights of {run.path} are pruned already; remove channels first")
+    if not structured and ratio <= sparsity(run.student):
+        raise UserError(
+            f"--prune {ratio:g}: {sparsity(run.student):.0%} of the weights in {run.path} are zero already; give more"
+        )
     config = training_config(run, "prune", distill, True, overrides)
     with _new_folder(out):
         reached = 0.0
@@ -117,6 +121,7 @@ def quantize(
     if not isinstance(x, Tensor) and not is_text(run.card):
         raise UserError(f"--quantize: an input of {run.data.name} is several tensors; only nets of one are quantized")
     with _new_folder(out):
+        what: dict[str, Any] = {"quantize": "int8", "qat": qat}
         student: nn.Module = copy.deepcopy(run.student)
         if is_quantized(student):
             node = {"student": run.card.name, "student_kwargs": dict(run.card.kwargs)}
@@ -125,7 +130,8 @@ def quantize(
             calibrate(student, split(x, 128))
             shape = {"shape": list(x.shape[1:])} if isinstance(x, Tensor) and not is_images(run.card) else {}
             node = student_node("int8", run.card, **shape)
-        _train(out, config, (student, node), run, {"quantize": "int8", "qat": qat, "calibration": size(x)})
+            what["calibration"] = size(x)
+        _train(out, config, (student, node), run, what)
     return out
 
 
@@ -133,7 +139,15 @@ def _without_channels(run: OpenedRun, ratio: float) -> Made:
     original = _inside(run.card, PRUNED)
     whole = build_student(original, str(run.path))
     smaller = prune_channels(run.student, run.data.example(2), ratio)
-    return smaller, student_node("pruned", original, layers=shapes(smaller, shapes(whole)))
+    node = student_node("pruned", original, layers=shapes(smaller, shapes(whole)))
+    card = replace(original, name=node["student"], kwargs=node["student_kwargs"])
+    ours, theirs = ({k: v.shape for k, v in m.state_dict().items()} for m in (build_student(card, ""), smaller))
+    if differing := [k for k in theirs if ours.get(k) != theirs[k]]:
+        raise UserError(
+            f"--structured: {original.name} has layers whose channels cannot be removed: {differing[0]}; prune single "
+            "weights, without --structured"
+        )
+    return smaller, node
 
 
 def _sparser(run: OpenedRun, ratio: float) -> Made:

@@ -9,6 +9,7 @@ from rich.progress import Progress
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from kd_lightning import runs
 from kd_lightning.data.images.module import ImageDataModule
 from kd_lightning.data.module import DataModule, Split
 from kd_lightning.evaluation.found import FoundTeacher
@@ -62,7 +63,8 @@ def collect(opened: OpenedRun, images: int) -> dict[str, Any]:
     common = {"note": note, "images": images, "precision": inference.precision}
     common |= hardware.describe(inference.accelerator)
     by_task = {task: _values(opened, task, found, costs) | common for task, found in scores.items()}
-    start = {"schema": SCHEMA, "run": str(opened.path)}
+    start = {"schema": SCHEMA, "run": str(opened.path), "sha256": opened.run.metrics["sha256"][runs.STUDENT]}
+    start["samples"] = data.samples_fingerprint()
     return start | by_task.get("", {"tasks": by_task})
 
 

@@ -2,7 +2,8 @@
 
 `evaluation.json` holds:
 
-    schema, run, note, data {name, kind, classes, sizes}, precision, images (corrupted), device, threads, versions …
+    schema, run, sha256 (of the student's file), samples (as in metrics.json), note
+    data {name, kind, classes, sizes}, precision, images (corrupted), device, threads, versions …
     select: the deployed student, `last` or `best`
     student {name, parameters, macs, bytes, latency, last {epoch, test, robustness}, best {…}}
     teacher {name, parameters, macs, bytes, latency, test, robustness}, or null, with the reason as `note`
@@ -10,7 +11,8 @@
     test: what `evaluation.scores.score` returns, for a student with agreement, kl_t1 and kl_t4
     robustness (of images): {clean: [accuracy], noise: [accuracy at strength 1, 2, 3], blur, contrast, jpeg, brightness}
 
-Of several tasks it holds schema, run, and `tasks`: task → all the rest, with the scores of that task and its teacher.
+Of several tasks it holds schema, run, sha256, samples, and `tasks`: task → all the rest, with the scores of that task
+and its teacher.
 """
 
 from collections.abc import Sequence

@@ -159,7 +159,14 @@ def _shares(confusion: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def _evaluations(result: Result) -> list[dict[str, Any]]:
-    return [values for run in result.runs if (values := runs.read_evaluation(run.path)) and "select" in values]
+    return [values for run in result.runs if "select" in (values := _evaluation(run))]
+
+
+def _evaluation(run: Run) -> dict[str, Any]:
+    """Return the evaluation of a run's student as it is now on the run's own data; nothing if there is none."""
+    values = runs.read_evaluation(run.path) or {}
+    now = {"sha256": run.metrics["sha256"][runs.STUDENT], "samples": run.metrics.get("samples")}
+    return values if all(value is None or values.get(key, value) == value for key, value in now.items()) else {}
 
 
 def _student(evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -168,6 +175,6 @@ def _student(evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _latency(run: Run, model: str) -> float | None:
-    values = (runs.read_evaluation(run.path) or {}).get(model) or {}
+    values = _evaluation(run).get(model) or {}
     median: float | None = values.get("latency", {}).get("1", {}).get("median_ms")
     return median

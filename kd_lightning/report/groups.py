@@ -59,6 +59,7 @@ def group(found: Sequence[Run]) -> list[Setting]:
         v[LOSS] for v, run in zip(flat, found, strict=True) if _is_finished(run) and "teacher" not in run.metrics
     }
     values = [_relevant(v, v[LOSS] not in untaught | {BASELINE}, follows) for v in flat]
+    values = [v | root for v, root in zip(values, _roots(found), strict=True)]
     settings: dict[str, Setting] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for run, full, label, value in zip(found, flat, _labels(values), values, strict=True):
@@ -74,6 +75,17 @@ def group(found: Sequence[Run]) -> list[Setting]:
         for s, key in zip(unsorted, keys, strict=True)
     ]
     return sorted(found_settings, key=lambda s: (order.index(s.budget), not s.is_baseline))
+
+
+def _roots(found: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return `data.root` of each run if they read different samples; the same ones in another folder are the same."""
+    first: dict[str, str] = {}  # fingerprint of the samples → folder
+    roots = []
+    for run in found:
+        root = str(run.config.data.get("root"))
+        samples = run.metrics.get("samples")
+        roots.append(root if samples is None else first.setdefault(samples, root))
+    return [{"data.root": root} if len(first) > 1 and len(set(roots)) > 1 else {} for root in roots]
 
 
 def _is_finished(run: Run) -> bool:

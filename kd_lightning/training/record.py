@@ -73,6 +73,7 @@ def run_metrics(trainer: pl.Trainer, distiller: Distiller, run: Experiment, log:
         "epochs": trainer.current_epoch,
         "images_seen": log.images_seen,
         "labels": run.data.sizes["train"] if known is None else len(known),
+        "samples": run.data.samples_fingerprint(),
         "parts": log.parts,
         "images_per_second": log.mean_speed(),
         "time_shares": distiller.watch.shares(),

@@ -109,6 +109,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(words: list[str], message: str
     assert_refused(compress, [*words, *([] if "--out" in words else ["--out", "new"])], message)
 
 
+def test_a_run_may_be_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run" / "inside").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run" / "inside")
+    for word, name in ((".", "inside-int8"), ("..", "run-int8")):
+        beside = compress._beside(Path(word), "int8")
+        assert beside.parent.resolve() == Path(word).resolve().parent and beside.name == name
+
+
 def test_each_runtime_gives_a_row(run: OpenedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "SECONDS", 0.05)
     monkeypatch.setattr(rows, "peak_memory", lambda *_: None)  # a process of its own for each

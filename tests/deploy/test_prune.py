@@ -1,9 +1,11 @@
 """Smaller students: fewer channels or fewer weights, and runs like any other."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from kd_lightning import runs
 from kd_lightning.deploy import pruned
@@ -13,7 +15,9 @@ from kd_lightning.deploy.steps import prune
 from kd_lightning.evaluation.opened import OpenedRun, open_run
 from kd_lightning.models import count_macs, create_model, model_names
 from kd_lightning.runs.students import load_student
+from kd_lightning.training.run import train
 from kd_lightning.utils.checks import UserError
+from tests.conftest import compose
 
 QUICK = {"resnet8", "resnet20", "resnet8x4", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv1", "shufflenetv2"}
 NOT = {"shufflenetv1"}  # grouped convolutions whose channels are shuffled
@@ -85,7 +89,31 @@ def test_weights_go_in_growing_steps_and_stay_gone(run: OpenedRun, tmp_path: Pat
     assert first.metrics["compression"]["zeros"] == pytest.approx(0.8 * (1 - 0.5**3), abs=1e-3)
     assert last.metrics["compression"]["zeros"] == pytest.approx(0.8, abs=1e-3)
     assert sparsity(load_student(out)[0]) == pytest.approx(0.8, abs=1e-3)
+    with pytest.raises(UserError, match=r"--prune 0\.5: 80% of the weights in .*sparse are zero already; give more"):
+        prune(open_run(out), 0.5, tmp_path / "again")
+    weights = last.config.model.teacher_weights
+    assert weights == os.path.relpath(Path(weights).resolve()), "the same for the runs of all seeds"
     assert "teacher" in last.metrics and last.config.optimizer.lr == pytest.approx(0.1 * run.config.optimizer.lr)
+
+
+class GroupNorms(nn.Module):
+    """A network with a layer of channels that we cannot make anew."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3), nn.GroupNorm(2, 16), nn.ReLU(), nn.Conv2d(16, 8, 3))
+        self.fc = nn.Linear(8, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.fc(self.body(x).mean((2, 3)))
+        return logits
+
+
+def test_channels_of_a_layer_that_cannot_be_made_anew_are_told(tmp_path: Path) -> None:
+    train(compose("loss=ce", f"model.student={__name__}.GroupNorms"), tmp_path / "run")
+    with pytest.raises(UserError, match=r"--structured: .*GroupNorms has layers whose channels cannot be removed: body\.1"):
+        prune(open_run(tmp_path / "run"), 0.5, tmp_path / "small", structured=True)
+    assert not (tmp_path / "small").exists()
 
 
 MORE = ["trainer.max_epochs=3", "optimizer.lr=0.05"]

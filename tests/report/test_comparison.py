@@ -258,6 +258,18 @@ def test_one_teacher_has_one_row_although_its_score_differs_by_rounding(fake_run
     assert len(compare_folders([path.parent]).teachers) == 3, "asked in another way, it is another teacher"
 
 
+def test_runs_on_other_samples_are_not_compared(fake_run: Fake) -> None:
+    """`data.root` does not tell: the same data may lie elsewhere."""
+    for seed in range(3):
+        fake_run(CE[seed], "loss=ce", "+data.root=cats", f"seed={seed}", samples="of cats")
+        fake_run(KD[seed], "loss=kd", "+data.root=copy_of_cats", f"seed={seed}", samples="of cats")
+        folder = fake_run(0.5, "loss=kd", "+data.root=cars", f"seed={seed}", samples="of cars").parent
+    found = compare_folders([folder]).results
+    kept = {row.setting.values["data.root"]: row for row in found if not row.setting.is_baseline}
+    assert len(found) == 3 and kept.keys() == {"cats", "cars"}
+    assert kept["cats"].gain is not None and kept["cars"].gain is None
+
+
 def test_no_gain_has_no_sign_of_a_loss() -> None:
     assert [signed(value) for value in (-0.001, 0.0, -0.006, 1.25)] == ["+0.00", "+0.00", "−0.01", "+1.25"]
 

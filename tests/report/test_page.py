@@ -50,7 +50,7 @@ def test_the_page_needs_no_network(grid: Comparison) -> None:
 
 
 def test_what_was_evaluated_is_drawn(fake_run: Fake) -> None:
-    path = fake_run(0.8, "loss=kd")
+    path = fake_run(0.8, "loss=kd", samples="these")
     bins = {"confidence": [0.3, 0.7], "accuracy": [0.4, 0.6], "count": [40, 60]}
     test = {"ece": 0.1, "reliability": bins, "confusion": [[30, 20], [10, 40]]}
     model = {"name": "resnet8", "latency": {"1": {"median_ms": 2.0}}}
@@ -62,6 +62,9 @@ def test_what_was_evaluated_is_drawn(fake_run: Fake) -> None:
     html = page(compare_folders([path]), "")
     for words in ("Reliability", "Teacher − student: kd", "milliseconds a sample", "ECE 0.100", "dog"):
         assert words in html
+    for key in ("sha256", "samples"):  # of a student that was trained on since, or of other data
+        (path / runs.EVALUATION).write_text(json.dumps(evaluation | {key: "another"}))
+        assert "Reliability" not in page(compare_folders([path]), "")
     (path / runs.EVALUATION).write_text("{")
     assert "Reliability" not in page(compare_folders([path]), "")
 
