@@ -79,10 +79,11 @@ def _run(args: argparse.Namespace) -> int:
             told = ", ".join(f"{task} {t:.3g}".strip() for task, t in predictor.temperatures.items())
             say(f"The student's probabilities are calibrated (T = {told}; --raw leaves it out).")
     if done and args.sheet:
+        from kd_lightning.data.find_files import printable
         from kd_lightning.plots.evaluation import save
         from kd_lightning.plots.predictions import Cell, predictions_figure
 
-        cells = [Cell(one.path.name, one.pixels.numpy(), one.top) for one in done[:ON_SHEET]]
+        cells = [Cell(printable(one.path.name), one.pixels.numpy(), one.top) for one in done[:ON_SHEET]]
         try:
             save(predictions_figure(cells), args.sheet)
         except OSError as e:

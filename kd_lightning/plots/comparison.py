@@ -129,6 +129,7 @@ def curves_figure(
     if not panels:
         return None
     figure = Figure(figsize=(WIDTH, 2.7 * len(panels) + 0.22 * len(curves)), layout="constrained")
+    drawn: dict[str, Any] = {}  # name → line; not each panel has each setting
     for axes, (tag, title, factor) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
         for (label, runs), color in zip(curves.items(), COLORS, strict=False):
             some = [run[tag] for run in runs if tag in run]
@@ -137,12 +138,12 @@ def curves_figure(
                 continue
             values = factor * np.array([[run[epoch] for epoch in epochs] for run in some])
             name, marker = fill(label, 48, break_long_words=False), "o" if len(epochs) == 1 else None
-            axes.plot(epochs, values.mean(0), color=color, linewidth=1.6, label=name, marker=marker)
+            drawn[name] = axes.plot(epochs, values.mean(0), color=color, linewidth=1.6, label=name, marker=marker)[0]
             axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
         axes.set(xlabel="epoch", ylabel=title)
         axes.grid(color=INK, alpha=0.1)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left")
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower left")
     return figure
 
 

@@ -69,7 +69,8 @@ def _reliability(top: Any, below: Any, title: str, scores: Mapping[str, Any], co
 def per_class_figure(per_class: Mapping[str, Sequence[float | None]], classes: Sequence[str]) -> Figure:
     """Draw the accuracy of each class, the student's worst first; of more than 40 classes the 40 worst."""
     student = per_class["student"]
-    order = sorted(range(len(classes)), key=lambda c: (student[c] is None, student[c] or 0.0))[:40]
+    tested = [c for c in range(len(classes)) if student[c] is not None]
+    order = sorted(tested, key=lambda c: student[c] or 0.0)[:40]
     figure = Figure(figsize=(7, 1.4 + (0.26 + 0.06 * len(per_class)) * len(order)), layout="constrained")
     axes = figure.subplots()
     height = 0.8 / len(per_class)
@@ -82,7 +83,9 @@ def per_class_figure(per_class: Mapping[str, Sequence[float | None]], classes: S
     low = min(100 * (values[c] or 0) for values in per_class.values() for c in order)
     left = 0.0 if low < 50 else max(0.0, 10 * np.floor(low / 10 - 1))
     axes.set(xlim=(left, 100), xlabel="accuracy on test, %" + (f" (axis starts at {left:.0f})" if left else ""))
-    shown = "" if len(order) == len(classes) else f", the {len(order)} worst of {len(classes)}"
+    shown = "" if len(order) == len(classes) else f", {len(order)} of {len(classes)}"
+    if len(tested) < len(classes):
+        shown += f" ({len(classes) - len(tested)} without test samples)"
     axes.set_title(f"Classes, the student's worst first{shown}")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure

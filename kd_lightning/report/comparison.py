@@ -161,9 +161,11 @@ def gain_notes(
     if gain.test == "Welch" and gain.n > 1:
         yield "its seeds are not those of its baseline; Welch's test"
     elif gain.n < max(len(mine), len(base)):
-        yield f"only {gain.n} seeds are those of its baseline"
+        yield f"only {gain.n} {'seed is' if gain.n == 1 else 'seeds are'} shared with its baseline"
     if gain.apart and gain.n >= TOO_FEW and members > 2 and gain.test != "Welch":
         yield "its spread or its level is not that of the others; tested alone, outside their statistics"
+    if gain.test == "exact":
+        yield "the same difference in every seed: an exact test, without an interval"
     if gain.n == 1:
         yield "one seed only: no spread"
     if verdict(gain) in ("better", "worse") and (gain.sign_flip_p or 0) >= 0.05:

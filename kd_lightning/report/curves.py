@@ -11,6 +11,8 @@ EPOCH = "train/epoch"  # from 0, at every step that is logged with validation
 
 def read_curves(path: Path, tags: Sequence[str]) -> dict[str, dict[int, float]]:
     """Return tag → epoch (from 1) → value, for those `tags` that the run in `path` has logged."""
+    if not any(path.glob("events.out.tfevents.*")):
+        return {}
     logging.getLogger("tensorboard").setLevel(logging.WARNING)  # Hydra would print its every file
     events = EventAccumulator(str(path), size_guidance={"scalars": 0, "images": 1, "histograms": 1})
     events.Reload()

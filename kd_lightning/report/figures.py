@@ -112,7 +112,7 @@ def cost_panels(comparison: Comparison) -> dict[str, list[tuple[float, float, bo
             "milliseconds a sample, batch 1": _latency(run, model),
         }
         for title, cost in costs.items():
-            if cost is not None:
+            if cost:  # an exported teacher tells no size
                 panels.setdefault(title, []).append((cost, accuracy, model == "teacher"))
     return {title: points for title, points in panels.items() if len({x for x, _, _ in points}) > 1}
 

@@ -80,7 +80,8 @@ def write_report(
     try:
         out.mkdir(parents=True, exist_ok=True)
         for suffix, text in files.items():
-            write_text(out / f"comparison.{suffix}", text)
+            shown = text.encode(errors="surrogateescape").decode(errors="backslashreplace")  # names that are no UTF-8
+            write_text(out / f"comparison.{suffix}", shown)
     except OSError as e:
         raise UserError(f"cannot write the report to {out}: {e.strerror}; choose another folder with --out") from e
     return out / "comparison.html"

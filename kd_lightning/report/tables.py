@@ -1,5 +1,6 @@
 """The table of a comparison for the terminal, as Markdown and as CSV."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -133,10 +134,10 @@ def markdown(comparison: Comparison, title: str, told: Sequence[tuple[str, str]]
 
 
 def _for_markdown(row: Mapping[str, Any]) -> dict[str, Any]:
-    label, _, marks = row["setting"].partition(" [")
+    label, marks = re.fullmatch(r"(.*?)((?: \[\d+\])*)", row["setting"], re.DOTALL).groups()  # type: ignore[union-attr]
     setting = label if label.startswith("teacher ") else f"`{label}`"
     verdict = "; ".join(word for word in (row.get("verdict"), row.get("more")) if word)
-    return {**row, "setting": setting + (f" [{marks}" if marks else ""), "verdict": verdict}
+    return {**row, "setting": setting + marks, "verdict": verdict}
 
 
 def csv_text(comparison: Comparison) -> str:

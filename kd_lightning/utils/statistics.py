@@ -69,7 +69,7 @@ def difference(a: Mapping[Hashable, float], b: Mapping[Hashable, float], tests: 
     if has_no_spread(x - y, [*x, *y]) if paired else all(has_no_spread(v, [*x, *y]) for v in (x, y)):
         count = 2.0 ** (1 - n) if paired else 2 / math.comb(len(x) + len(y), len(x))
         p = 1.0 if abs(mean) <= ROUNDING * max(map(abs, [*x, *y])) else min(1.0, count * tests)
-        return Gain(mean, mean, mean, p, n, "exact", level)
+        return Gain(mean, None, None, p, n, "exact", level)
     result = stats.ttest_rel(x, y) if paired else stats.ttest_ind(x, y, equal_var=False)
     low, high = result.confidence_interval(1 - level)
     p = min(1.0, tests * float(result.pvalue))

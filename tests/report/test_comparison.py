@@ -1,6 +1,7 @@
 """What is compared with what, and what is flagged instead of mixed."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +10,13 @@ from scipy import stats
 
 from kd_lightning import runs
 from kd_lightning.plots.comparison import curves_figure
-from kd_lightning.report.comparison import Comparison, Result, best_by_validation
-from kd_lightning.report.folders import compare_folders
+from kd_lightning.report.comparison import Comparison, Result, best_by_validation, gain_notes
+from kd_lightning.report.folders import compare_folders, write_report
+from kd_lightning.report.tables import markdown
 from kd_lightning.report.words import caption, commands, findings, interval_words, signed
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.gains import gains_over
-from kd_lightning.utils.statistics import Gain
+from kd_lightning.utils.statistics import Gain, difference
 
 Fake = Callable[..., Path]
 CE, KD = (0.80, 0.81, 0.79), (0.84, 0.845, 0.836)
@@ -272,6 +274,30 @@ def test_runs_on_other_samples_are_not_compared(fake_run: Fake) -> None:
 
 def test_no_gain_has_no_sign_of_a_loss() -> None:
     assert [signed(value) for value in (-0.001, 0.0, -0.006, 1.25)] == ["+0.00", "+0.00", "−0.01", "+1.25"]
+
+
+def test_equal_differences_have_no_interval() -> None:
+    """`+0.83 … +0.83` beside "no difference shown" would look wrong."""
+    gain = difference({0: 81.0, 1: 82.0, 2: 83.0}, {0: 80.0, 1: 81.0, 2: 82.0})
+    assert (gain.mean, gain.low, gain.p) == (1.0, None, 0.25) and interval_words(gain) == ""
+    assert "without an interval" in "; ".join(gain_notes(gain, 2, {}, {}))
+
+
+def test_brackets_in_a_label_stay(fake_run: Fake) -> None:
+    for seed in range(3):
+        fake_run(CE[seed], "loss=ce", f"seed={seed}")
+        layers = "loss.student_layers=[1,2]", "loss.teacher_layers=[1,2]"
+        folder = fake_run(KD[seed], "loss=attention", *(layers if seed else ()), f"seed={seed}").parent
+    text = markdown(compare_folders([folder]), "")
+    assert "`attention student_layers=[1, 2] teacher_layers=[1, 2]` [" in text
+
+
+def test_a_comparison_is_written_whatever_the_folders_name(fake_run: Fake, tmp_path: Path) -> None:
+    study(fake_run, CE, "loss=ce")
+    odd = tmp_path / os.fsdecode(b"runs_\xe9")
+    (tmp_path / "runs").rename(odd)
+    write_report(compare_folders([odd]), odd, [odd])
+    assert "runs_\\xe9" in (odd / "comparison.md").read_text()
 
 
 def test_a_bound_keeps_its_sign() -> None:
