@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.hashing import random_bits
-from kd_lightning.data.module import DataModule
+from kd_lightning.data.module import DataModule, Split
 from kd_lightning.types import UNLABELED, Batch, Source
 from kd_lightning.utils.checks import UserError, choice, did_you_mean, number
 
@@ -149,11 +149,22 @@ class WithTasks(DataModule):
     def model_kwargs(self) -> dict[str, Any]:
         return super().model_kwargs() | ({"tasks": self.tasks} if self.tasks else {})
 
-    def plain_train(self) -> Source:
+    def _own(self) -> Any:
+        """Return the data with the splits that the class of the data set has made, for what it does with them."""
         own = copy.copy(self)
         own.splits = self._own_splits
-        source = ByTask(super(WithTasks, own).plain_train(), self._class_tables, self.fractions, self.split_seed)
+        return super(WithTasks, own)
+
+    def plain_train(self) -> Source:
+        source = ByTask(self._own().plain_train(), self._class_tables, self.fractions, self.split_seed)
         return OneTask(source, self.task) if self.task else source
+
+    def sample_names(self) -> list[str] | None:
+        names: list[str] | None = self._own().sample_names()
+        return names
+
+    def raw_samples(self, split: Split, order: Tensor) -> Any:
+        return self._own().raw_samples(split, order)
 
 
 class ByTask(Source):

@@ -24,6 +24,8 @@ class DML(LogitMethod):
         students: Number of students, n.
         deploy: `first`, the student itself; or `best`, the one with the best validation accuracy at the end.
 
+    The peers' cross-entropy is one of the method's terms: `alpha` weighs it, not `ce_weight`.
+
     Matches: logits of the other students
     Formula: `Σ_i [CE(p_i, y) + T²/(n-1) Σ_{j≠i} KL(p_j ‖ p_i)]`
     Paper: Zhang et al. 2018, arXiv 1706.00384, eq. 8

@@ -31,6 +31,7 @@ from kd_lightning.utils.files import broken_entry
 CHANGEABLE = (
     "trainer.",
     "data.root",
+    "data.unlabeled_root",
     "data.num_workers",
     "data.verify",
     "data.digest_cache",

@@ -1,14 +1,17 @@
 """Labels by task that follow from the classes of a data set."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from kd_lightning.data import DigitsDataModule, DigitsTasks, TextFilesTasks
+from kd_lightning.data import AudioFolderTasks, DigitsDataModule, DigitsTasks, ImageFolderTasks, TextFilesTasks
 from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import UserError
+from tests.data.test_recordings import recordings
 
 PARITY = {"even": list("02468"), "odd": list("13579")}
 TASKS: dict[str, Any] = {"digit": None, "parity": PARITY}
@@ -91,6 +94,25 @@ def test_sentences_have_tasks_too(tmp_path: Path) -> None:
     for batch in data.train_dataloader():
         wanted = [0 if names[k] in ("good", "fair") else 1 for k in batch.y["grade"].tolist()]
         assert batch.y["sign"].tolist() == wanted
+
+
+def test_files_have_their_names_and_recordings_their_waves(tmp_path: Path) -> None:
+    """Stored answers and files with preprocessing ask for them; both were an AssertionError."""
+    for name, k in itertools.product(("cat", "dog"), range(8)):
+        (tmp_path / "photos" / "train" / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 12), (30 * k, 0, 9)).save(tmp_path / "photos" / "train" / name / f"{k}.png")
+    tasks = {"kind": None, "same": {"one": ["cat"], "two": ["dog"]}}
+    photos = ImageFolderTasks(tmp_path / "photos", image_size=8, num_workers=0, tasks=tasks)
+    waves = {"augment": {}, "sample_rate": 4000, "seconds": 0.4, "bands": 16}
+    sounds = AudioFolderTasks(
+        recordings(tmp_path / "sounds", 8), tasks={"pitch": {"up": ["high"], "down": ["low"]}}, **waves
+    )
+    for data in (photos, sounds):
+        data.prepare_data()
+        data.setup()
+    names = photos.sample_names()
+    assert names and len(names) == photos.sizes["train"] and all(name.startswith("train/") for name in names)
+    assert sounds.raw_samples("test", torch.arange(1)).shape == (1, 1600)
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ class ImageFolderDataModule(ImageDataModule):
             f"choose a checkpoint or to check a teacher; {way}"
         )
 
-    def sample_names(self) -> list[str]:
+    def sample_names(self) -> list[str] | None:
         """Return each file of the training split below `root`, or below `unlabeled_root`."""
         roots = [root for root in (self.root, self.unlabeled_root) if root is not None]
         names = []
