@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kd_lightning.losses import functional as L
@@ -27,7 +28,8 @@ class SimKD(Method):
         reduction: Divisor of the projector's inner channels, >= 1.
 
     Raises:
-        UserError: For a wrong value, or, in `prepare`, for inputs that are a dictionary, such as tokens and a mask.
+        UserError: For a wrong value, or, in `prepare`, for inputs that are a dictionary, such as tokens and a mask,
+            or for a student whose classifier has several layers.
 
     Matches: pooled features
     Formula: `mean (projector(f_s) − v_t)²`
@@ -56,6 +58,11 @@ class SimKD(Method):
         }
         self.layers.student = ("head:input",)  # of the student with the projector
         student = Reusing(networks.student.model, **self._shape, num_classes=head.out_features)
+        if unused := student.unused(networks.student.x):
+            raise UserError(
+                f"loss=simkd replaces the student's classifier, but this student's has several layers, of which "
+                f"{unused[0]} would be deployed for nothing; take a student whose classifier is one layer"
+            )
         student.head = head  # the teacher's own, frozen, whatever weights it is given
         self._student = (student,)  # a tuple, so that it does not become this module's own
 
@@ -98,6 +105,16 @@ class Reusing(nn.Module):
             nn.ReLU(),
         )
         self.head = nn.Linear(width, num_classes)
+
+    def unused(self, x: Any) -> list[str]:
+        """Return the parameters of the backbone that do not reach the classifier, for inputs `x`."""
+        named = {name: p for name, p in self.backbone.named_parameters() if p.requires_grad}
+        training = self.training
+        with torch.enable_grad():
+            reached = self.eval()(x).sum()
+            gradients = torch.autograd.grad(reached, list(named.values()), allow_unused=True)
+        self.train(training)
+        return [name for name, gradient in zip(named, gradients, strict=True) if gradient is None]
 
     def forward(self, x: Any) -> Tensor:
         """Return logits `[B, num_classes]`."""

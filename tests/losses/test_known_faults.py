@@ -129,6 +129,11 @@ def test_a_combination_forgets_the_students_that_a_method_trains() -> None:
         Combination(kd=KD(), dml=DML())
 
 
+def test_simkd_deploys_layers_that_say_nothing() -> None:
+    with pytest.raises(UserError, match=r"loss=simkd .* classifier\.0\.weight would be deployed for nothing"):
+        Learner("simkd", student="mobilenet_v3_small")
+
+
 def test_an_attention_map_has_an_infinite_gradient() -> None:
     with pytest.raises(UserError, match=r"loss\.p must be a number >= 1, got 0\.5"):
         Attention(p=0.5)
