@@ -7,12 +7,13 @@ from kd_lightning import listing
 from kd_lightning.utils import names
 from kd_lightning.utils.checks import did_you_mean
 from kd_lightning.utils.signals import piped
+from kd_lightning.utils.startup import import_from_here
 
 COMMANDS = {
     "train": "train a student, or a whole sweep of them",
     "compare": "runs side by side, with statistics",
     "evaluate": "measure a finished student, or verify its numbers",
-    "predict": "classify images",
+    "predict": "classify images, sentences or recordings",
     "compress": "prune or quantize a student",
     "export": "write a student to a file: onnx, pt2, safetensors",
     "measure": "size, memory and latency in each runtime",
@@ -31,6 +32,7 @@ def main() -> None:
     name, rest = words[0], words[1:]
     if name in COMMANDS:
         names.PREFIX[0] = "kd "
+        import_from_here()
         sys.argv = [sys.argv[0], *rest]
         # As `python -m` does it, so that the processes that Lightning starts repeat that command.
         runpy.run_module(f"kd_lightning.{name}", run_name="__main__", alter_sys=True)

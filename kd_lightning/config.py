@@ -179,12 +179,14 @@ def apply_overrides(
 def load_option(group: str, name: Any) -> DictConfig:
     """Return the option `name` of a configuration group, such as `loss` and `kd`. Raises UserError if there is none.
 
-    An option that chooses in other groups too, as `data=image_folder` does, gives the part of its own group.
+    An option that chooses in other groups too, as `data=image_folder` does, gives the part of its own group; one that
+    builds on another, as `data=digits_tasks` on `digits`, has the keys of both.
     """
     known = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
     node = OmegaConf.load(CONF_DIR / group / f"{choice(group, name, known)}.yaml")
     assert isinstance(node, DictConfig)
-    own: DictConfig = node.get(group, node)
+    others = [one for one in node.pop("defaults", []) if isinstance(one, str) and one != "_self_"]
+    own: Any = OmegaConf.merge(*(load_option(group, other) for other in others), node.get(group, node))
     return own
 
 

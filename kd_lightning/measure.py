@@ -99,7 +99,7 @@ def _teacher(run: "OpenedRun") -> "OpenedRun | None":
     except UserError as e:
         say(f"the teacher is left out: {e}")
         return None
-    if len(networks) != 1 or networks[0].adapter is not None:
+    if run.card.inputs.get("tasks") or len(networks) != 1 or networks[0].adapter is not None:
         return None
     spec, model = networks[0].spec, networks[0].model.eval()
     return replace(run, student=model, card=replace(run.card, name=spec.name, kwargs=dict(spec.kwargs), extra={}))

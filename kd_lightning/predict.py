@@ -8,6 +8,7 @@ torch takes seconds.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,8 @@ def _run(args: argparse.Namespace) -> int:
     overrides = [word for word in args.samples if _is_override(word)]
     opened = open_run(args.run, overrides)
     words = [word for word in args.samples if word not in overrides]
+    if not words:
+        raise UserError("give images, sentences or recordings beside the keys")
     predictor, predictions = _opened(opened, words, args)
     status, done = 0, []
     for answer in predictions:
@@ -93,8 +96,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _is_override(word: str) -> bool:
     """Return whether a word is `key=value`, not a file or a sentence with such a sign in it."""
-    key, equals, _ = word.partition("=")
-    return bool(equals) and not key[-1:].isspace() and len(key.split()) == 1 and not os.path.exists(word)
+    return re.fullmatch(r"[+~]*\w[\w./]*=\S*", word) is not None and not os.path.exists(word)
 
 
 def _opened(opened: "OpenedRun", words: list[str], args: argparse.Namespace) -> tuple[Any, Iterator[Any]]:

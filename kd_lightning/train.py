@@ -35,7 +35,7 @@ from kd_lightning.utils.distributed import end_with_the_first, is_first_rank, re
 from kd_lightning.utils.names import slug
 from kd_lightning.utils.quiet import quiet
 from kd_lightning.utils.signals import Stopped
-from kd_lightning.utils.startup import quick_imports
+from kd_lightning.utils.startup import import_from_here, quick_imports
 from kd_lightning.utils.trust import names_own_code, trusting
 
 READY = {"hydra/sweeper=optuna": "hydra/sweeper=optuna_accuracy"}
@@ -171,6 +171,7 @@ def main() -> None:
     """The console script `kd-train`."""
     with clear_errors():
         end_with_the_first()
+        import_from_here()
         # argparse takes no flag between overrides, where people write `-m` and `--config-dir`
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: "=" in arg and not arg.startswith("-"))
         Command().begin()

@@ -103,7 +103,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 @contextmanager
 def fresh_process() -> Iterator[None]:
     """What Hydra and we leave in a process that usually ends then: singletons, environment, handlers of the log."""
-    environ, before = dict(os.environ), list(logging.root.handlers)
+    environ, before, path = dict(os.environ), list(logging.root.handlers), list(sys.path)
     GlobalHydra.instance().clear()
     try:
         yield
@@ -116,6 +116,7 @@ def fresh_process() -> Iterator[None]:
         logging.root.handlers[:] = before
         os.environ.clear()
         os.environ.update(environ)
+        sys.path[:] = path
 
 
 @pytest.fixture(scope="session")

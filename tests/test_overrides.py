@@ -1,11 +1,13 @@
 """Changes of a configuration that was composed before: one function for every command."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.config import apply_overrides
+from kd_lightning.config import CONF_DIR, apply_overrides
 from kd_lightning.utils.checks import UserError
 
 CONFIG = OmegaConf.create(
@@ -30,6 +32,18 @@ def test_values_are_read_as_the_training_command_reads_them() -> None:
 def test_a_group_comes_before_its_keys_and_frees_them() -> None:
     config = changed("data.batch_size=3", "data=digits", groups=("data",))
     assert config.data.batch_size == 3 and config.data._target_.endswith("DigitsDataModule")
+
+
+def test_an_option_that_builds_on_another_has_the_keys_of_both() -> None:
+    config = changed("data=digits_tasks", groups=("data",)).data
+    assert config._target_.endswith("DigitsTasks") and "parity" in config.tasks and "val_size" in config
+    assert "defaults" not in config
+
+
+@pytest.mark.parametrize("path", sorted(CONF_DIR.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_no_word_of_a_yaml_is_a_truth_value_to_yaml(path: Path) -> None:
+    """`off` is false there, of which a key that holds a word makes `False`: a folder of that name was written."""
+    assert not re.search(r":\s*(off|on|yes|no|y|n)\s*(#.*)?$", path.read_text(), re.MULTILINE | re.IGNORECASE)
 
 
 def test_what_changes_nothing_is_accepted() -> None:

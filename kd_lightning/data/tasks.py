@@ -134,7 +134,7 @@ class WithTasks(DataModule):
         known = super().labelled
         if self.task not in self.fractions:
             return known
-        known = torch.arange(self.sizes["train"]) if known is None else known
+        known = torch.arange(len(self._own_splits["train"])) if known is None else known
         return known[_keeps(known, self.task, self.fractions[self.task], self.split_seed)]
 
     def label_identity(self) -> Any:

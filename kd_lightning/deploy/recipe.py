@@ -75,7 +75,8 @@ def _names_weights(config: DictConfig) -> bool:
 
 
 def _set_teacher(config: DictConfig, run: OpenedRun, distill: str) -> None:
-    if not run.has_teacher or run.card.name != config.model.student:
+    taught = run.has_teacher or "stored_teacher" in run.run.metrics
+    if not taught or run.card.name != config.model.student:
         config.loss = load_option("loss", "kd")  # a loss without teacher, or one that put layers on the student
     if choice("--distill", distill, TEACHERS) == "teacher":
         found = [path for _, path in found_weights(run.run, run.config, run.data)]

@@ -87,7 +87,7 @@ class OpenedRun:
     @cached_property
     def _unprepared(self) -> DataModule:
         config = self.config.data.copy()
-        if not self._same_data and "normalize" in config:  # inputs as the student knows them
+        if "normalize" in config:  # inputs as the student knows them, whatever data=NAME says
             config.normalize = self.card.preprocessing.get("normalize", config.normalize)
         data: DataModule = build(config, "data")
         return data

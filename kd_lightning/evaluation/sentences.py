@@ -65,12 +65,15 @@ def find_sentences(words: Sequence[str]) -> list[Sentence]:
     """Return each word as a sentence, and the lines of each `.txt` file. Raises UserError for files of other kinds."""
     found: list[Sentence] = []
     for word in words:
-        if os.path.isfile(word) and Path(word).suffix not in ("", ".txt"):
-            raise UserError(f"{word} is a file; sentences are read from .txt files, one in each line")
+        if os.path.exists(word) and (Path(word).suffix != ".txt" or os.path.isdir(word)):
+            what = "folder" if os.path.isdir(word) else "file"
+            raise UserError(f"{word} is a {what}; sentences are read from .txt files, one in each line")
         if not word.endswith(".txt") or len(word.split()) > 1:
             found.append(Sentence(word, "a sentence"))
             continue
-        lines = read_text(Path(word)).splitlines()
+        lines = [line.rstrip("\r") for line in read_text(Path(word)).split("\n")]  # as training cuts them
+        if not lines[-1]:
+            lines.pop()
         if not lines:
             raise UserError(f"no sentences in {word}")
         found += [Sentence(line, f"{word}, line {number}") for number, line in enumerate(lines, 1)]

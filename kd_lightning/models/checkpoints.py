@@ -102,11 +102,15 @@ def _tensors(data: Any, path: Path, key: str) -> dict[str, Tensor]:
     if len(found) != 1:
         keys = ", ".join(map(str, list(data)[:8])) if isinstance(data, Mapping) else type(data).__name__
         raise UserError(f"{key}: {path} should hold one state dict (names to tensors), found {len(found)} in: {keys}")
-    return dict(found[0])
+    return {k: v for k, v in found[0].items() if isinstance(v, Tensor)}
 
 
 def _is_state(data: Any) -> bool:
-    return isinstance(data, Mapping) and bool(data) and all(isinstance(v, Tensor) for v in data.values())
+    """Return whether `data` maps names to tensors; what modules add beside them, as CRD's memory, does not count."""
+    if not isinstance(data, Mapping):
+        return False
+    values = [v for k, v in data.items() if not str(k).endswith("_extra_state")]
+    return bool(values) and all(isinstance(v, Tensor) for v in values)
 
 
 def _repair(state: dict[str, Tensor], model: nn.Module, what: str) -> dict[str, Tensor]:

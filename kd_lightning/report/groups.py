@@ -55,9 +55,8 @@ def group(found: Sequence[Run]) -> list[Setting]:
     """Group runs, finished or diverged: budgets in order of appearance, the baseline first in each."""
     flat = [runs.flatten(with_student_name(run.config)) for run in found]
     follows = all(v.get("teacher_stage.seed") == v.get("seed") for v in flat)  # a teacher for each seed
-    untaught = {
-        v[LOSS] for v, run in zip(flat, found, strict=True) if _is_finished(run) and "teacher" not in run.metrics
-    }
+    taught = [{"teacher", "stored_teacher"} & run.metrics.keys() for run in found]
+    untaught = {v[LOSS] for v, run, by in zip(flat, found, taught, strict=True) if _is_finished(run) and not by}
     values = [_relevant(v, v[LOSS] not in untaught | {BASELINE}, follows) for v in flat]
     values = [v | root for v, root in zip(values, _roots(found), strict=True)]
     settings: dict[str, Setting] = {}

@@ -32,7 +32,7 @@ from kd_lightning.training.optimizer import build_optimizer, can_fuse
 from kd_lightning.training.tasks import model_of
 from kd_lightning.training.teacher_stage import check_stage
 from kd_lightning.training.teachers import task_specs
-from kd_lightning.training.trainer import check_limits, is_trial, num_processes, resolve_trainer
+from kd_lightning.training.trainer import check_limits, is_trial, num_processes, resolve_trainer, steps_of_epoch
 from kd_lightning.types import StudentCard
 from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError, choice, integer
@@ -54,6 +54,8 @@ class Experiment:
     cache: CacheSpec
     optimizer: Optimizer
     schedule: Schedule
+    steps: int
+    """Optimizer steps of an epoch."""
     trainer: DictConfig
     """The `trainer` group with accelerator, devices and precision resolved for this machine."""
     compile: str | None
@@ -69,7 +71,9 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     weights = cfg.model.student_weights
     trainer = resolve_trainer(cfg.trainer, least_epochs=0 if weights else 1)
     check_extras(cfg, trainer.accelerator)
-    place = "off" if is_trial(trainer) else str(cfg.model.teacher_cache)
+    place = str(cfg.model.teacher_cache)
+    if is_trial(trainer) or place.lower() == "false":  # which yaml makes of a plain off
+        place = "off"
     cache = CacheSpec(place, cfg.model.teacher_cache_dtype, trainer.max_epochs)
     data: DataModule = build(cfg.data, "data")
     loss = build_loss(cfg.loss, cfg.model, tuple(data.tasks))
@@ -117,6 +121,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
         cache,
         optimizer,
         schedule,
+        steps_of_epoch(trainer, data),
         trainer,
         None if reads_layers else compile,
         cfg.select if data.sizes["val"] and trainer.max_epochs else "last",

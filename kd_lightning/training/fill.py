@@ -83,7 +83,11 @@ def export(cfg: DictConfig, path: Path, top_k: int | None = None) -> None:
         raise UserError(f"--export: {path} exists; give another name")
     if not path.absolute().parent.is_dir():
         raise UserError(f"--export: there is no folder {path.absolute().parent}")
+    if cfg.model.teacher_weighting == "learned":
+        raise UserError("--export: model.teacher_weighting=learned is trained with a student; give numbers, or null")
     built = build_experiment(cfg)
+    if built.calibrate_teacher:
+        raise UserError("--export: answers are stored as the teacher gives them; leave out model.teacher_calibration")
     if top_k is not None:
         integer("--top-k", top_k, ge=1, le=built.data.num_classes)
     run = replace(built, calibrate_teacher=False, cache=replace(built.cache, place="off"))

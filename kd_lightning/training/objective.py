@@ -141,8 +141,9 @@ def _prepare(
         )
     if data.labelled is not None:
         loss.some_unlabeled = True
-        if loss.needs_teacher:
+        if loss.is_on and len(data.labelled) < data.sizes["train"]:
             check_unlabeled(loss, len(data.labelled), data.sizes["train"])
+        if loss.needs_teacher:
             tell_few_labels(loss, len(data.labelled), data.sizes["train"])
     teacher = _probe(teachers[0], data) if teachers else None
     loss.prepare(Networks(probe, teacher, data.sizes["train"], new_student, card))

@@ -50,7 +50,9 @@ def teacher_metrics(taught: Taught, run: Experiment, out: Path) -> dict[str, Any
     ]
     if not taught.teacher.evaluates:
         return {"train": dict(taught.views), "weights": weights}
-    values: dict[str, Any] = dict(model_size(taught.teacher.models, [t.example(run.data, 1) for t in run.teachers]))
+    values: dict[str, Any] = dict(
+        model_size(taught.teacher.models, [t.example(run.data, 1) for t in run.teachers if t.has_network])
+    )
     values |= {"train_views": dict(taught.views), "weights": weights}
     if taught.temperatures:
         values["temperatures"] = list(taught.temperatures)

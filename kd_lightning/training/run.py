@@ -1,6 +1,7 @@
 """One run: build everything, get the teacher, fit, test, fill the run directory."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,11 @@ def _fit_and_test(
     with followed_by(own):
         teacher, files = get_teacher(cfg, run)
     sums = [file.sha256 for file in files]
-    origin = {"the SHA-256 of the teacher's weights": sums, "the number of samples": dict(run.data.sizes)}
+    origin = {
+        "the SHA-256 of the teacher's weights": sums,
+        "the number of samples": dict(run.data.sizes),
+        "the number of optimizer steps of an epoch": run.steps,  # by which the schedule counts
+    }
     if checkpoint is not None and not is_trial(run.trainer):
         check_origin(checkpoint, origin)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)  # whatever a teacher's training drew before
@@ -114,6 +119,9 @@ def _fit_and_test(
     trainer.strategy.barrier()  # the first rank wrote the last checkpoint behind the training's back
 
     metrics = test(trainer, distiller, run.data, out, run.select)
+    if run.select not in metrics["student"]:
+        say("no epoch was validated, so that none is the best: the student of the last one is deployed")
+        run = replace(run, select="last")
     metrics["student"] |= model_size([distiller.student], [run.data.example(1)])
     if taught is not None:
         key = "teacher" if taught.teacher.evaluates else "stored_teacher"

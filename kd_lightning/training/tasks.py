@@ -65,6 +65,7 @@ def one_task(cfg: DictConfig) -> DictConfig:
         cfg.model = model_of(cfg.model, str(task), [str(name) for name in tasks])
         methods = cfg.loss.get("methods")
         if cfg.loss.get("_target_") == TASKS and isinstance(methods, DictConfig) and task in methods:
-            cfg.loss = methods[task]
+            shared = {key: cfg.loss[key] for key in ("label_smoothing", "fusion") if key in cfg.loss}
+            cfg.loss = OmegaConf.merge(shared, methods[task])
         cfg.loss.pop("weights", None)
     return cfg

@@ -86,7 +86,9 @@ def _measured(trainer: pl.Trainer, distiller: Distiller, data: DataModule) -> _M
         batch._replace(index=torch.full_like(batch.index, -1))  # of another split: not to be taken for validation's
         for batch in islice(data.train_dataloader(), BATCHES)
     ]
+    limit, trainer.limit_val_batches = trainer.limit_val_batches, 1.0  # of these few it would leave nothing
     trainer.validate(distiller, DataLoader(few, batch_size=None), verbose=False)
+    trainer.limit_val_batches = limit
     views, count = _logged(trainer), sum(batch.size for batch in few)
     if not data.sizes["val"]:
         return _Measured(views, count, None)

@@ -163,6 +163,14 @@ def check_limits(node: DictConfig, data: DataModule) -> None:
             raise UserError(f"{key}={limit} of {batches} batches is less than one; give at least {1 / batches:.2g}")
 
 
+def steps_of_epoch(node: DictConfig, data: DataModule) -> int:
+    """Return the number of optimizer steps of an epoch."""
+    batches, limit = -(-data.sizes["train"] // (data.batch_size * num_processes(node))), node.limit_train_batches
+    if limit is not None:
+        batches = int(limit * batches) if isinstance(limit, float) else min(limit, batches)
+    return -(-batches // int(node.accumulate_grad_batches))
+
+
 def _check_interval(node: DictConfig, batches: int) -> None:
     """Raise UserError for a `val_check_interval` of no batch, or of more than an epoch has."""
     key, interval = "trainer.val_check_interval", node.get("val_check_interval")

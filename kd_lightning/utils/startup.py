@@ -1,6 +1,7 @@
 """The start of a command."""
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,3 +22,9 @@ def quick_imports() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def import_from_here() -> None:
+    """Let a console script import a user's modules from the working directory, as `python -m` does."""
+    if not os.environ.get("PYTHONSAFEPATH") and not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())

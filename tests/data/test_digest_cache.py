@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kd_lightning.data.images import digest_cache, photos
+from kd_lightning.utils.checks import UserError
 from tests.data.test_image_folder import make, root  # noqa: F401  # the fixture
 
 
@@ -35,6 +36,19 @@ def prepared(root: Path, **values: object):  # noqa: F811
     data = make(root, digest_cache=str(digests(root)), **values)
     data.prepare_data()
     return data
+
+
+def test_a_damaged_photo_has_only_itself_read_again(root: Path, decoded: list[Path]) -> None:  # noqa: F811
+    (root / "train" / "cat" / "x.png").write_text("hello")
+    for count in (21, 1):
+        decoded.clear()
+        with pytest.raises(UserError, match=r"cannot read .*x\.png"):
+            prepared(root)
+        assert len(decoded) == count
+    (root / "train" / "cat" / "x.png").unlink()
+    decoded.clear()
+    prepared(root)
+    assert not decoded
 
 
 def test_a_second_process_decodes_nothing_and_has_the_same_identity(root, decoded):  # noqa: F811

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning.data import AudioFolderDataModule, SpeechDigitsDataModule
 from kd_lightning.data.audio import speech_digits
+from kd_lightning.data.audio.logmel import LogMel
 from kd_lightning.data.audio.read import read
 from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import UserError
@@ -139,6 +140,13 @@ def test_16_bits_are_read_as_they_are_and_the_middle_is_kept(tmp_path):
     assert middle.cut and (middle.wave == np.arange(-5, 6)).all()
     longer = read(tmp_path / "a.wav", RATE, 1011)
     assert not longer.cut and (longer.wave[5:-5] == wave).all() and not longer.wave[:5].any()
+
+
+@pytest.mark.parametrize(("rate", "hop"), [(44_100, 0.01), (44_100, 0.02), (16_000, 0.03)])
+def test_a_spectrogram_has_as_many_frames_as_it_says(rate, hop):
+    """1,411 samples of a window, an odd number, were one frame too many."""
+    front = LogMel(rate, 1.0, 0.032, hop, 16)
+    assert front(torch.zeros(1, front.samples)).shape == (1, 1, 16, front.frames)
 
 
 @pytest.mark.parametrize("rate", [8000, 44_100, 2000])

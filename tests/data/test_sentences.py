@@ -13,6 +13,7 @@ from kd_lightning.data import SST2DataModule, TextFilesDataModule
 from kd_lightning.data.hold_out import check_classes
 from kd_lightning.data.text import sst2
 from kd_lightning.data.text.tokens import PADDING, UNKNOWN, Tokenize
+from kd_lightning.evaluation.sentences import find_sentences
 from kd_lightning.types import UNLABELED
 from kd_lightning.utils.checks import UserError
 
@@ -162,6 +163,25 @@ def test_long_sentences_are_cut_and_told(folder: Path, capsys: pytest.CaptureFix
     assert "test: 1 of 2 sentences are cut at data.max_length=12 tokens" in capsys.readouterr().out
 
 
+def test_tables_that_are_no_split_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They may be the test that was meant, while one is held out from train."""
+    for name in ("dev.tsv", "test.CSV"):
+        (folder / name).write_text("text\tlabel\na\t1\n")
+    opened(folder)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "dev.tsv, test.CSV left out; a split is train, val or test, in small letters" in told
+
+
+def test_sentences_to_predict_are_cut_as_those_to_train_on(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_bytes("one\u2028two\x0cthree\r\nfour\n".encode())
+    found = find_sentences([str(tmp_path / "lines.txt"), "five"])
+    assert [one.text for one in found] == ["one\u2028two\x0cthree", "four", "five"]
+    (tmp_path / "lines").write_text("one")
+    for word, what in ((tmp_path, "folder"), (tmp_path / "lines", "file")):
+        with pytest.raises(UserError, match=rf"is a {what}; sentences are read from \.txt files"):
+            find_sentences([str(word)])
+
+
 def test_empty_sentences_are_left_out_and_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder / "test.tsv", [("  ", "1"), ("short", "0"), ("", "1")])
     assert opened(folder).sizes["test"] == 1
@@ -186,7 +206,7 @@ MISTAKES: list[tuple[str, str | bytes, dict[str, Any], str]] = [
     ("train.jsonl", "text\n", {}, r"train.jsonl, line 1: not JSON"),
     ("train.jsonl", "[" * 100_000, {}, r"train.jsonl, line 1: not JSON"),
     ("train.jsonl", '{"text": "\\ud800", "label": 1}', {}, r"train.jsonl, line 1: half of a surrogate pair"),
-    ("train.jsonl", '{"text": "a"}\n', {}, r"data.label_column=label: .*line 1, has it not; it has text"),
+    ("train.jsonl", '{"text": "a"}\n', {}, r"data.label_column=label: .*line 1, has no such key; its keys are text"),
     ("train.jsonl", '["a"]\n', {}, r"line 1: must be an object with the keys text and label, got a list"),
     ("train.jsonl", '{"text": 3, "label": 1}\n', {}, r"line 1: text must be a string"),
     ("test.tsv", "text\tlabel\na\tmaybe\n", {}, r"test.tsv, line 2: label 'maybe' is none of the classes 0, 1"),

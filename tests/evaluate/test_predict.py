@@ -147,6 +147,16 @@ def test_the_temperature_of_the_card_calibrates_the_student_alone(
     assert "calibrated (T = 0.25" in command(predict, run, images / "0.png").out
 
 
+def test_keys_alone_are_nothing_to_predict(distilled: Path, command: Command) -> None:
+    done = command(predict, distilled, "trainer.accelerator=cpu")
+    assert done.status == 2 and done.err == "error: give images, sentences or recordings beside the keys\n"
+
+
+@pytest.mark.parametrize(("word", "is_key"), [("data.root=x", True), ("+a.b=1", True), ("E=mc2 is a formula", False)])
+def test_a_sentence_with_such_a_sign_is_no_key(word: str, is_key: bool) -> None:
+    assert predict._is_override(word) is is_key
+
+
 def test_an_image_named_twice_is_predicted_twice(distilled: Path, images: Path, command: Command) -> None:
     done = command(predict, distilled, images / "0.png", images / "0.png", "--json")
     assert len(done.out.splitlines()) == 2

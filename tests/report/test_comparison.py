@@ -1,5 +1,6 @@
 """What is compared with what, and what is flagged instead of mixed."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -258,6 +259,15 @@ def test_one_teacher_has_one_row_although_its_score_differs_by_rounding(fake_run
     other = {"parameters": 9, "macs": 9, "test": {"accuracy": 0.5}, "weights": [{"sha256": "a"}]}
     fake_run(0.84, "loss=kd", "seed=3", "model.teacher_normalize=imagenet", teacher=other)
     assert len(compare_folders([path.parent]).teachers) == 3, "asked in another way, it is another teacher"
+
+
+def test_stored_answers_are_teachers_too(fake_run: Fake) -> None:
+    """Their runs have no live teacher in metrics.json, and all were taken for one setting."""
+    for seed, name in itertools.product(range(3), ("a", "b")):
+        words = ("loss=kd", f"model.teacher_weights={name}.npz", f"seed={seed}")
+        folder = fake_run(0.9, *words, teacher=None, stored_teacher={"train": {}}).parent
+    found = compare_folders([folder]).results
+    assert len(found) == 2 and all(len(row.test) == 3 for row in found)
 
 
 def test_runs_on_other_samples_are_not_compared(fake_run: Fake) -> None:

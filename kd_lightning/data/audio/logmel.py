@@ -71,7 +71,7 @@ class LogMel(nn.Module):
     @property
     def frames(self) -> int:
         """Number of frames of a recording."""
-        return 1 + self.samples // self.step
+        return 1 + (self.samples + 2 * (self.size // 2) - self.size) // self.step  # an odd window is centered less one
 
     @staticmethod
     def parse(card: Mapping[str, Any]) -> "LogMel":

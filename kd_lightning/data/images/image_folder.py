@@ -172,7 +172,8 @@ class ImageFolderDataModule(ImageDataModule):
 
     def sample_names(self) -> list[str] | None:
         """Return each file of the training split below `root`, or below `unlabeled_root`."""
-        roots = [root for root in (self.root, self.unlabeled_root) if root is not None]
+        roots = [root for root in (self.unlabeled_root, self.root) if root is not None]
+        roots.sort(key=lambda root: -len(root.parts))  # one may lie in the other
         names = []
         for path in self._train_photos().paths():
             root = next(root for root in roots if path.is_relative_to(root))

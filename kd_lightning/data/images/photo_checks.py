@@ -33,14 +33,16 @@ def read(parts: Sequence[Photos], size: int, cache: DigestCache | None = None) -
         damaged = [f"{printable(path)} ({why})" for path, why in zip(files, faults, strict=True) if why]
     else:
         digests[new] = read_all(files)
+    sizes[new] = size
+    if damaged:
+        sizes[[i for i, why in zip(new, faults, strict=True) if why]] = 0  # read again; the others need not be
+    if cache is not None and len(new):
+        cache.write(keys, Known(digests, sizes))
     if damaged:
         more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
         raise UserError(
             f"cannot read {', '.join(damaged[:5])}{more}; remove or replace (data.verify=false skips this check)"
         )
-    sizes[new] = size
-    if cache is not None and len(new):
-        cache.write(keys, Known(digests, sizes))
     ends = np.cumsum([len(part) for part in parts])[:-1]
     for part, own in zip(parts, np.split(digests, ends), strict=True):
         part.digests = own

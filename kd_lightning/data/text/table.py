@@ -150,7 +150,7 @@ def _read_json_lines(path: Path, text: str, label: str) -> Table:
         for key, name in (("text", text), ("label", label)):
             if name not in values:
                 has = ", ".join(values)[:200]
-                raise UserError(f"data.{key}_column={name}: {path}, line {number}, has it not; it has {has}")
+                raise UserError(f"data.{key}_column={name}: {path}, line {number}, has no such key; its keys are {has}")
         if not isinstance(values[text], str) or not isinstance(values[label], str | int):
             raise UserError(f"{path}, line {number}: {text} must be a string, and {label} a string or a whole number")
         if not is_unicode(f"{values[text]}{values[label]}"):

@@ -10,6 +10,7 @@ from kd_lightning.data.module import Split
 from kd_lightning.data.text.module import SPLITS, TextDataModule
 from kd_lightning.data.text.table import SUFFIXES, Table, read_table
 from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.console import say
 
 
 class TextFilesDataModule(TextDataModule):
@@ -41,6 +42,10 @@ class TextFilesDataModule(TextDataModule):
             names = ", ".join(f"train{suffix}" for suffix in SUFFIXES)
             there = ", ".join(sorted(printable(path.name) for path in self.root.iterdir())[:5]) or "nothing"
             raise UserError(f"data.root={self.root} has none of the files {names}; it has {there}")
+        tables = {path.name for path in self.root.iterdir() if path.suffix.lower() in SUFFIXES}
+        if beside := sorted(tables - {path.name for path in found.values()}):
+            told = ", ".join(map(printable, beside[:5])) + (" …" if len(beside) > 5 else "")
+            say(f"data.root={self.root}: {told} left out; a split is train, val or test, in small letters")
         return {split: read_table(path, *self.columns) for split, path in found.items()}
 
     def _file(self, split: Split) -> Path | None:
