@@ -1,4 +1,4 @@
-"""A configuration of `--config-path` comes from a folder that may be a stranger's: what it may build."""
+"""What a configuration of `--config-path` may build: its folder may be of unknown origin."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path

@@ -150,7 +150,7 @@ class WithTasks(DataModule):
         return super().model_kwargs() | ({"tasks": self.tasks} if self.tasks else {})
 
     def _own(self) -> Any:
-        """Return the data with the splits that the class of the data set has made, for what it does with them."""
+        """Return the data set without tasks, to call its methods with its own splits."""
         own = copy.copy(self)
         own.splits = self._own_splits
         return super(WithTasks, own)

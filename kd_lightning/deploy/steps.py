@@ -30,6 +30,7 @@ from kd_lightning.utils.console import say
 PRUNED, SPARSE = (f"kd_lightning.deploy.{kind}" for kind in ("pruned", "sparse"))
 START = "start.safetensors"
 """Weights that the training of a smaller student begins with, in its run directory."""
+ROUNDING = 1e-3  # a fraction of the weights is a whole number of them
 Made = tuple[nn.Module, dict[str, Any]]
 """A smaller student and its keys of `model`."""
 
@@ -46,7 +47,8 @@ def prune(
 ) -> Path:
     """Remove weights or channels of the deployed student, and train on.
 
-    With several `steps` the fraction grows by r·(1 − (1 − k/n)³) (Zhu and Gupta, arXiv 1710.01878, eq. 1).
+    With several `steps` the fraction grows from s, the weights that are zero already, by (r − s)·(1 − (1 − k/n)³) (Zhu
+    and Gupta, arXiv 1710.01878, eq. 1).
 
     Args:
         run: The run of the student.
@@ -70,15 +72,14 @@ def prune(
         raise UserError(f"--prune: the student in {run.path} is quantized; prune first, then quantize")
     if structured and run.card.name == SPARSE:
         raise UserError(f"--structured: single weights of {run.path} are pruned already; remove channels first")
-    if not structured and ratio <= sparsity(run.student):
-        raise UserError(
-            f"--prune {ratio:g}: {sparsity(run.student):.0%} of the weights in {run.path} are zero already; give more"
-        )
+    start = 0.0 if structured else sparsity(run.student)
+    if ratio - start < ROUNDING:
+        raise UserError(f"--prune {ratio:g}: {start:.0%} of the weights in {run.path} are zero already; give more")
     config = training_config(run, "prune", distill, True, overrides)
     with _new_folder(out):
         reached = 0.0
         for k in range(1, steps + 1):
-            wanted = ratio * (1 - (1 - k / steps) ** 3)
+            wanted = start + (ratio - start) * (1 - (1 - k / steps) ** 3)
             path = out if k == steps else out / "steps" / str(k)
             made = _without_channels(run, 1 - (1 - wanted) / (1 - reached)) if structured else _sparser(run, wanted)
             _train(path, config, made, run, {"prune": wanted, "structured": structured})

@@ -7,6 +7,7 @@ from kd_lightning.config import apply_overrides
 CHANGEABLE = (
     "data",
     "data.root",
+    "data.unlabeled_root",
     "data.num_workers",
     "data.verify",
     "data.digest_cache",

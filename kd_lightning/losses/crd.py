@@ -111,13 +111,13 @@ class CRD(Method):
             "memory_s": self._moved(memory_s, index, v_s),
             "memory_t": self._moved(memory_t, index, v_t),
         }
-        if self.steps or bool(log_z.isfinite().all()):  # else it is found in the next step, as this one is left out
+        if self.steps or bool(log_z.isfinite().all()):  # else the next step finds log_z; this one will be left out
             self.steps += 1
         return loss
 
     def _moved(self, memory: Tensor, index: Tensor, v: Tensor) -> Tensor:
         new = L.crd_update(memory, index, v, self.momentum).to(memory.dtype)
-        new = torch.where(new.isfinite().all(1, keepdim=True), new, memory[index])  # a step that is left out moves none
+        new = torch.where(new.isfinite().all(1, keepdim=True), new, memory[index])  # as in a step that is left out
         return memory.index_copy(0, index, new)  # a new tensor: the backward pass still needs the old one
 
     def _draw(self, labels: Tensor, y: Tensor) -> Tensor:

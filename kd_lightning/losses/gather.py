@@ -39,9 +39,9 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         shapes = [torch.zeros(x.dim(), dtype=torch.int64, device=x.device) for _ in range(dist.get_world_size())]
         dist.all_gather(shapes, torch.tensor(x.shape, device=x.device))
-        every = torch.stack(shapes)
-        ctx.shape, ctx.lengths = x.shape, every[:, 0].tolist()
-        padded = x.new_zeros(every.amax(0).tolist())  # a collective wants one shape
+        every = torch.stack(shapes).tolist()  # the device is waited for once
+        ctx.shape, ctx.lengths = x.shape, [shape[0] for shape in every]
+        padded = x.new_zeros([max(sizes) for sizes in zip(*every, strict=True)])  # a collective wants one shape
         padded[tuple(map(slice, x.shape))] = x
         shards = [torch.empty_like(padded) for _ in ctx.lengths]
         dist.all_gather(shards, padded)

@@ -1,5 +1,6 @@
 """The teacher's classifier, reused."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,7 +30,7 @@ class SimKD(Method):
 
     Raises:
         UserError: For a wrong value, or, in `prepare`, for inputs that are a dictionary, such as tokens and a mask,
-            or for a student whose classifier has several layers.
+            or for a student with layers between its last map and its classifier.
 
     Matches: pooled features
     Formula: `mean (projector(f_s) − v_t)²`
@@ -60,8 +61,8 @@ class SimKD(Method):
         student = Reusing(networks.student.model, **self._shape, num_classes=head.out_features)
         if unused := student.unused(networks.student.x):
             raise UserError(
-                f"loss=simkd replaces the student's classifier, but this student's has several layers, of which "
-                f"{unused[0]} would be deployed for nothing; take a student whose classifier is one layer"
+                f"loss=simkd deploys the student up to its last map, and {unused[0]} lies behind that and would be "
+                "deployed for nothing; take a student whose classifier follows the pooled map"
             )
         student.head = head  # the teacher's own, frozen, whatever weights it is given
         self._student = (student,)  # a tuple, so that it does not become this module's own
@@ -105,6 +106,16 @@ class Reusing(nn.Module):
             nn.ReLU(),
         )
         self.head = nn.Linear(width, num_classes)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Reusing":
+        """Return a copy whose layer is read by hooks of its own."""
+        other = type(self).__new__(type(self))
+        memo[id(self)] = other
+        self._extract.remove()
+        vars(other).update(copy.deepcopy(vars(self), memo))
+        for one in (self, other):
+            one._extract.place()
+        return other
 
     def unused(self, x: Any) -> list[str]:
         """Return the parameters of the backbone that do not reach the classifier, for inputs `x`."""

@@ -114,22 +114,28 @@ def _is_state(data: Any) -> bool:
 
 
 def _repair(state: dict[str, Tensor], model: nn.Module, what: str) -> dict[str, Tensor]:
-    wanted = set(model.state_dict())
+    wanted = model.state_dict()
     state = {".".join(p for p in k.split(".") if p not in ("module", "_orig_mod")): v for k, v in state.items()}
     # The prefix under which most of the model's names are found; a Lightning checkpoint has a loss beside it.
     prefixes = Counter(k[: -len(w)] for w in wanted for k in _ending(state, w))
     most = max(prefixes.values(), default=0)
     if most > sum(k in wanted for k in state):
-        fitting = sorted(p for p in prefixes if prefixes[p] == most)
-        if "student." in fitting:  # peers of deep mutual learning lie beside the student of our own checkpoints
-            fitting = [p for p in fitting if not p.startswith("loss.")]
-        if len(fitting) > 1:
-            raise UserError(
-                f"{what} holds {len(fitting)} networks that fit, below {', '.join(fitting)}; save the one that you "
-                "mean by itself"
-            )
-        state = {k[len(fitting[0]) :]: v for k, v in state.items() if k.startswith(fitting[0])}
-    return _rename_head(state, model.state_dict())
+        prefix = _chosen([p for p in prefixes if prefixes[p] == most], state, wanted, what)
+        state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    return _rename_head(state, wanted)
+
+
+def _chosen(prefixes: list[str], state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> str:
+    """Return the prefix of the network that fits. Raises UserError if there are two."""
+    if "student." in prefixes:  # peers of deep mutual learning lie beside the student of our own checkpoints
+        prefixes = [p for p in prefixes if not p.startswith("loss.")]
+    fits = {p: sum(p + w in state and state[p + w].shape == v.shape for w, v in wanted.items()) for p in prefixes}
+    best = sorted(p for p in prefixes if fits[p] == max(fits.values()))
+    if len(best) > 1 and fits[best[0]] >= len(wanted) - 2:  # all but a classifier of two tensors
+        raise UserError(
+            f"{what} holds {len(best)} networks that fit, below {', '.join(best)}; save the one that you mean by itself"
+        )
+    return min(best, key=len)
 
 
 def _ending(state: Mapping[str, Tensor], name: str) -> list[str]:

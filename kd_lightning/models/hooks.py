@@ -22,14 +22,16 @@ class FeatureExtractor:
     >>> FeatureExtractor(resnet18, ["layer2"])(x).features["layer2"].shape  # [B, 128, 16, 16]
 
     `fc:input` is what the layer was given, and `layer2:before_relu` what the ReLU at its end was given, be it a module
-    or a function. Raises UserError if the model has no layer of that name, or, when called, if no ReLU ends it, or if
-    the model overwrites what the layer said.
+    or a function. An in-place ReLU that follows does not change what a single layer said; a block's output is what the
+    model makes of it.
+
+    Raises:
+        UserError: If the model has no layer of that name, or, when called, if no ReLU ends it.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str] = ()):
         self.model = model
         self._seen: dict[str, Tensor] = {}
-        self._versions: dict[str, int] = {}
         self._handles: list[Any] = []
         self._compiled: tuple[int, Callable[..., Tensor]] | None = None
         self._graphs = False
@@ -55,16 +57,14 @@ class FeatureExtractor:
 
     def _remember(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            is_leaf = next(module.children(), None) is None
-            self._seen[name] = output.clone() if is_leaf else output  # an in-place ReLU often follows a single layer
-            if not output.is_inference():
-                self._versions[name] = self._seen[name]._version
+            is_single = next(module.children(), None) is None
+            self._seen[name] = output.clone() if is_single else output
 
         return hook
 
     def _remember_input(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any) -> None:
-            self._seen[name] = args[0]
+            self._seen[name] = args[0].clone()
 
         return hook
 
@@ -104,20 +104,14 @@ class FeatureExtractor:
 
     def __call__(self, x: Any, training: int | None = None) -> Outputs:
         """`training` is the number of samples of a training batch, None for others."""
-        self._seen.clear()
-        self._versions.clear()
         size, compiled = self._compiled or (None, self.model)
         model = compiled if training == size else self.model
         if model is not self.model and self._graphs:
             torch.compiler.cudagraph_mark_step_begin()  # what the graph said in the last step is not read any more
         logits = logits_of(model, x)
-        for name, version in self._versions.items():
-            if self._seen[name]._version != version:
-                raise UserError(
-                    f"layer {name!r} of {type(self.model).__name__} is overwritten in place by what follows it; name "
-                    "another layer, such as the last one within it"
-                )
-        return Outputs(logits, dict(self._seen))
+        features = dict(self._seen)
+        self._seen.clear()
+        return Outputs(logits, features)
 
 
 def logits_of(model: Callable[..., Any], x: Any) -> Any:

@@ -16,12 +16,13 @@ SMALL_STEM = (
 )
 """torchvision's ResNets that get a 3×3 stem without stride and pooling when images are small."""
 
-# Auxiliary heads would make these two return a tuple in training; `init_weights` silences a FutureWarning. Their
-# ImageNet weights want inputs normalized by 0.5 and 0.5; `transform_input` makes them of those that we normalize.
+# Auxiliary heads would make these two return a tuple in training; `init_weights` silences a FutureWarning.
 _ALWAYS: dict[str, dict[str, Any]] = {
-    "googlenet": {"aux_logits": False, "init_weights": True, "transform_input": True},
-    "inception_v3": {"aux_logits": False, "init_weights": True, "transform_input": True},
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
 }
+AS_PUBLISHED: dict[str, dict[str, Any]] = {name: {"transform_input": True} for name in _ALWAYS}
+"""Arguments with which a network turns images in ImageNet's normalization into what its ImageNet weights want."""
 
 
 def torchvision_names() -> list[str]:

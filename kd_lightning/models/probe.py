@@ -71,7 +71,9 @@ class Probe:
     def _norm_of(self, stage: str) -> str | None:
         norms = [n for n, m in self.model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         features = self._run((stage, *(n + INPUT for n in norms)))
-        return next((n for n in norms if features[n + INPUT] is features[stage]), None)
+        said = features[stage]
+        given = {n: features[n + INPUT] for n in norms}
+        return next((n for n, x in given.items() if x.shape == said.shape and torch.equal(x, said)), None)
 
     def shapes(self, layers: Sequence[str]) -> list[tuple[int, ...]]:
         """Shapes of these layers' activations without the batch. Raises UserError if there is no such layer."""

@@ -165,7 +165,7 @@ def gain_notes(
     if gain.apart and gain.n >= TOO_FEW and members > 2 and gain.test != "Welch":
         yield "its spread or its level is not that of the others; tested alone, outside their statistics"
     if gain.test == "exact":
-        yield "the same difference in every seed: an exact test, without an interval"
+        yield "no spread between seeds: an exact test, without an interval"
     if gain.n == 1:
         yield "one seed only: no spread"
     if verdict(gain) in ("better", "worse") and (gain.sign_flip_p or 0) >= 0.05:

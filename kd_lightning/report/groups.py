@@ -77,7 +77,7 @@ def group(found: Sequence[Run]) -> list[Setting]:
 
 
 def _roots(found: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return `data.root` of each run if they read different samples; the same ones in another folder are the same."""
+    """Return `data.root` of each run if they read different samples; copies of the same samples have one root."""
     first: dict[str, str] = {}  # fingerprint of the samples → folder
     roots = []
     for run in found:

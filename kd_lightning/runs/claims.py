@@ -1,8 +1,12 @@
 """Claims on run directories: a folder belongs to one run, from its first moment, and when it goes on."""
 
+import math
 import pickle
+from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -68,13 +72,24 @@ def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
 
 
 def _check_is_longer(path: Path, config: DictConfig) -> int:
-    """Return the epochs of the finished run in `path`. Raises UserError if `config` is no longer training."""
+    """Return the epochs of the finished run in `path`. Raises UserError unless `config` trains it for longer."""
     run = read(path)
     done: int = run.metrics["epochs"]
-    before, wanted = ([node.trainer.get(key) for key in LENGTH] for node in (run.config, config))
-    if done >= config.trainer.max_epochs or before == wanted:  # it may have ended early, as by early stopping
+    limits = [(_limit(run.config.trainer.get(key)), _limit(config.trainer.get(key))) for key in LENGTH]
+    is_longer = any(now > before for before, now in limits) and all(now >= before for before, now in limits)
+    if done >= config.trainer.max_epochs or not is_longer:  # it may have ended early, as by early stopping
         raise UserError(f"resume: the run in {path} is finished; give it more epochs with trainer.max_epochs=…")
     return done
+
+
+def _limit(value: Any) -> float:
+    """Return a length of `trainer` as a number, a `max_time` in seconds; without a limit infinity."""
+    if value is None or value == -1:
+        return math.inf
+    if isinstance(value, str):
+        days, hours, minutes, seconds = map(int, value.split(":"))
+        return timedelta(days, seconds, minutes=minutes, hours=hours).total_seconds()
+    return timedelta(**value).total_seconds() if isinstance(value, Mapping) else float(value)
 
 
 def _newest_whole(path: Path) -> str | None:

@@ -13,6 +13,7 @@ from kd_lightning.data.translation import Translation
 from kd_lightning.models import create_model
 from kd_lightning.models.checkpoints import load_weights
 from kd_lightning.models.hugging_face import HuggingFace
+from kd_lightning.models.imagenet import AS_PUBLISHED
 from kd_lightning.models.published import published
 from kd_lightning.runs.students import card_of
 from kd_lightning.teachers import exported
@@ -193,7 +194,8 @@ def _published(spec: TeacherSpec, data: DataModule) -> OpenedTeacher:
     )
     names, order = chosen_classes(spec.classes, known.classes, data.classes, spec.suffix)
     facts = facts | {"num_classes": len(known.classes)}
-    model = create_model(spec.name, kwargs=spec.kwargs, pretrained=True, key=key, **facts)
+    kwargs = AS_PUBLISHED.get(spec.name, {}) | dict(spec.kwargs)
+    model = create_model(spec.name, kwargs=kwargs, pretrained=True, key=key, **facts)
     if isinstance(model, HuggingFace) and model.fresh:
         raise UserError(
             f"model.teacher_weights{spec.suffix}=published: {spec.name} has no weights for "

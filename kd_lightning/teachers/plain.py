@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from kd_lightning.losses.distillation import Distillation
+from kd_lightning.losses.layers import Layers
 from kd_lightning.losses.method import Method
 from kd_lightning.losses.networks import Networks
 from kd_lightning.losses.tasks import Tasks
@@ -92,7 +93,7 @@ def _check_names(what: str, named: Sequence[str] | Mapping[str, Any], tasks: Seq
 def _prepared(method: Method, student: nn.Module, teacher: Any, example: Any) -> Distillation:
     name = type(method).__name__
     loss = Distillation(method)
-    loss.some_unlabeled = True  # nobody has said that all samples have a label; where they do, it is the same
+    loss.some_unlabeled = True  # samples of a user's own loader may have no label; if all have one, nothing changes
     if loss.needs_teacher and teacher is None:
         raise UserError(f"{name} needs a teacher, got None; plain training is CE()")
     if type(method).prepare is Method.prepare:
@@ -103,7 +104,11 @@ def _prepared(method: Method, student: nn.Module, teacher: Any, example: Any) ->
     def new_student(number: int) -> nn.Module:
         raise UserError(f"{name} trains a second student, which Distiller cannot make; use kd_lightning.train")
 
-    if loss.needs_teacher and not isinstance(teacher, nn.Module):
+    if (
+        loss.needs_teacher
+        and not isinstance(teacher, nn.Module)
+        and any(isinstance(m, Layers) for m in method.modules())
+    ):
         raise UserError(f"{name} reads layers of the teacher: give the network itself, got {type(teacher).__name__}")
     probe = Probe(teacher, example) if isinstance(teacher, nn.Module) else None
     card = StudentCard(type(student).__name__, {}, (), {}, {})

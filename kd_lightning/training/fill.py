@@ -31,8 +31,8 @@ from kd_lightning.utils.signals import stop_if_asked
 def fill(cfg: DictConfig) -> None:
     """Ask every teacher of `cfg` for what its table lacks.
 
-    That is all views of all training samples for small images without tasks whose views are numbered, else the samples
-    that a run of this configuration, with this seed, will show.
+    Of small images without tasks these are all numbered views; of other data, the samples that a run of this
+    configuration, with this seed, will show.
 
     Raises:
         UserError: If nothing can be filled, or the configuration is wrong.

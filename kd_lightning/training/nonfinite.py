@@ -94,7 +94,7 @@ class NonFinite(pl.Callback):
 
     @property
     def is_undecided(self) -> bool:
-        """Whether the batches so far make no whole step yet (`accumulate_grad_batches`), which may be left out."""
+        """True between the batches of one step (`accumulate_grad_batches`) that may still be left out."""
         return bool(self._losses)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:

@@ -95,8 +95,9 @@ class TrainLog(pl.Callback):
             self._log(trainer)
 
     def _log(self, trainer: pl.Trainer) -> None:
-        if not self._sums:  # all steps of the window were left out
-            self._start_window()
+        if not self._sums:  # no step of the window was made: it is not decided yet, or all were left out
+            if not self._step:
+                self._start_window()
             return
         names = list(self._sums)
         own = torch.stack([*self._sums.values(), next(iter(self._sums.values())).new_tensor(self._images)])

@@ -18,7 +18,7 @@ def more_seeds(gain: Gain) -> int | None:
 
     None where it is shown already, where the spread is unknown, or where it takes more than `MOST_SEEDS`.
     """
-    if gain.low is None or gain.n < 2 or gain.low == gain.high or verdict(gain) in ("better", "worse"):
+    if gain.low is None or gain.n < 2 or verdict(gain) in ("better", "worse"):
         return None
     error = (gain.mean - gain.low) / float(stats.t.isf(gain.level / 2, gain.df))
 

@@ -3,6 +3,7 @@
 Batch relations of the local shard alone are in test_gather.py.
 """
 
+import copy
 from typing import Any
 
 import pytest
@@ -102,7 +103,7 @@ def test_ofd_changes_the_teachers_statistics() -> None:
     assert any("num_batches_tracked" in k for k in before)
 
 
-def test_crd_remembers_a_step_that_is_left_out() -> None:
+def test_crd_forgets_what_is_not_finite() -> None:
     """`trainer.skip_nonfinite` leaves it out; what it wrote made all later losses NaN."""
     run = Learner("crd")
     batch = few(16)
@@ -118,23 +119,32 @@ def test_crd_remembers_a_step_that_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("preset", ["sp", "rkd", "pkt", "cc", "ft", "crd"])
-def test_a_loss_of_one_layer_takes_the_first_of_many(preset: str) -> None:
+def test_a_loss_of_one_layer_refuses_many(preset: str) -> None:
     layers = ("loss.student_layers=before_relu", "loss.teacher_layers=before_relu")
     with pytest.raises(UserError, match=r"loss\.student_layers must be one layer for this loss: .* got 'before_relu'"):
         Learner(preset, *layers)
 
 
-def test_a_combination_forgets_the_students_that_a_method_trains() -> None:
+def test_a_combination_of_a_method_with_students_of_its_own_is_refused() -> None:
     with pytest.raises(UserError, match=r"loss\.dml: DML trains several students and cannot be combined"):
         Combination(kd=KD(), dml=DML())
 
 
-def test_simkd_deploys_layers_that_say_nothing() -> None:
-    with pytest.raises(UserError, match=r"loss=simkd .* classifier\.0\.weight would be deployed for nothing"):
+def test_simkd_refuses_a_student_with_layers_behind_the_last_map() -> None:
+    with pytest.raises(UserError, match=r"classifier\.0\.weight lies behind that and would be deployed for nothing"):
         Learner("simkd", student="mobilenet_v3_small")
 
 
-def test_an_attention_map_has_an_infinite_gradient() -> None:
+def test_a_copy_of_a_simkd_student_reads_the_layers_of_another() -> None:
+    student = Learner("simkd").student.eval()
+    again, x = copy.deepcopy(student), few(4).x
+    assert torch.equal(again(x), student(x))
+    with torch.no_grad():
+        next(again.parameters()).add_(1.0)
+    assert not torch.equal(again(x), student(x))
+
+
+def test_an_attention_power_below_one_is_refused() -> None:
     with pytest.raises(UserError, match=r"loss\.p must be a number >= 1, got 0\.5"):
         Attention(p=0.5)
 

@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 
 from kd_lightning.models import create_model, head, stages
+from kd_lightning.models.imagenet import AS_PUBLISHED
 from kd_lightning.utils.checks import UserError
 
 
@@ -39,8 +40,9 @@ def test_image_size_chooses_the_stem(size: int, kernel: tuple[int, int], pool: t
 def test_networks_whose_weights_want_other_inputs_make_them(name: str) -> None:
     """torchvision does so wherever it loads the weights; without, inputs are about twice too large."""
     with torch.device("meta"):
-        model: Any = create_model(name, 10, image_size=299)
-    assert model.transform_input
+        plain: Any = create_model(name, 10, image_size=299)
+        published: Any = create_model(name, 10, kwargs=AS_PUBLISHED[name], image_size=299)
+    assert published.transform_input and not plain.transform_input, "students of before stay as they are"
 
 
 def test_a_name_that_both_have_is_torchvisions_for_large_images() -> None:

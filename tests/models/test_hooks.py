@@ -2,22 +2,11 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from kd_lightning.models import create_model
 from kd_lightning.models.hooks import FeatureExtractor
-from kd_lightning.utils.checks import UserError
-
-
-class Shifted(nn.Module):
-    """A block of two layers, as large networks have them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.block = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        shifted: Tensor = self.block(x).relu_()
-        return shifted
+from kd_lightning.models.probe import Probe
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
@@ -32,7 +21,12 @@ def test_a_relu_in_place_leaves_a_single_layer_as_it_was(mode: type) -> None:
     assert torch.equal(said.logits, wanted.relu())
 
 
-def test_a_block_that_is_overwritten_is_refused() -> None:
-    with pytest.raises(UserError, match="layer 'block' of Shifted is overwritten in place by what follows it"):
-        FeatureExtractor(Shifted(), ["block"])(torch.randn(8, 4))
-    assert FeatureExtractor(Shifted().eval(), ["block.1"])(torch.randn(64, 4)).features["block.1"].min() < 0
+@pytest.mark.parametrize("name", ["densenet121", "vgg11_bn", "mobilenet_v3_small", "squeezenet1_1", "efficientnet_b0"])
+def test_every_network_has_its_stages(name: str) -> None:
+    probe = Probe(create_model(name, 10, image_size=65), torch.zeros(2, 3, 65, 65))
+    assert probe.layers("all", "loss.student_layers") and probe.shapes(probe.layers("last", "loss.student_layers"))
+
+
+def test_the_input_of_a_layer_is_what_it_was_given() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(inplace=True)).eval()
+    assert FeatureExtractor(model, ["2:input"])(torch.randn(64, 4)).features["2:input"].min() < 0

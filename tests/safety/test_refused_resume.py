@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from kd_lightning import runs
-from kd_lightning.training.checkpoints import check_origin
 from tests.conftest import Finished, compose
 
 Cli = Callable[..., Finished]
@@ -23,18 +22,14 @@ def test_a_trial_of_a_finished_run_leaves_it_finished(cli: Cli, tmp_path: Path) 
     assert kept(tmp_path / "r") == before and runs.is_finished(tmp_path / "r")
 
 
-def test_a_wrong_teacher_that_is_refused_is_not_stored(
-    cli: Cli, teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_teacher_that_is_refused_is_not_stored(cli: Cli, teacher_run: Path, tmp_path: Path) -> None:
     """It was, so that the next resume found the wrong path, and the right one was in no file."""
     assert cli("model.teacher_weights=auto", "hydra.run.dir=r", "teacher_stage.seed=7").status == 0
-    before = kept(tmp_path / "r")
-    asked = []
-    monkeypatch.setattr("kd_lightning.training.run.check_origin", lambda *args: asked.append(check_origin(*args)))
-    wrong = f"model.teacher_weights={teacher_run}"
-    done = cli("resume=r", "trainer.max_epochs=2", wrong, tiny=False)
-    assert done.status == 2 and "teacher" in done.err and not asked, done
-    assert kept(tmp_path / "r") == before
+    (tmp_path / "r" / runs.METRICS).unlink()  # as if it had been stopped
+    before = (tmp_path / "r" / runs.CONFIG).read_bytes()
+    done = cli("resume=r", "trainer.max_epochs=2", f"model.teacher_weights={teacher_run}", tiny=False)
+    assert done.status == 2 and "the SHA-256 of the teacher's weights is" in done.err, done
+    assert (tmp_path / "r" / runs.CONFIG).read_bytes() == before
 
 
 def test_a_run_that_ended_early_goes_on_only_if_it_is_to_be_longer(cli: Cli, tmp_path: Path) -> None:
@@ -43,6 +38,8 @@ def test_a_run_that_ended_early_goes_on_only_if_it_is_to_be_longer(cli: Cli, tmp
     assert runs.read(tmp_path / "r").metrics["epochs"] < 4
     done = cli("resume=r", tiny=False)
     assert done.status == 2 and "is finished" in done.err and kept(tmp_path / "r") == before
+    done = cli("resume=r", "trainer.max_steps=6", tiny=False)
+    assert done.status == 2 and kept(tmp_path / "r") == before, "shorter"
     assert cli("resume=r", "trainer.max_epochs=5", "trainer.max_steps=-1", tiny=False).status == 0
 
 

@@ -68,6 +68,21 @@ def test_one_of_two_networks_is_not_guessed(tmp_path: Path, names: tuple[str, st
         load_weights(net(3), tmp_path / "two.ckpt")
 
 
+def test_of_two_networks_only_one_may_fit(tmp_path: Path) -> None:
+    """A narrow student beside the teacher, in whatever order."""
+    narrow, teacher, model = create_model("resnet8x4", 10, image_size=8), net(2), net(3)
+    both = prefixed("a.")(narrow.state_dict()) | prefixed("teacher.")(teacher.state_dict())
+    torch.save({"state_dict": both}, tmp_path / "two.ckpt")
+    load_weights(model, tmp_path / "two.ckpt")
+    assert same(model, teacher)
+
+
+def test_a_wrong_network_is_not_told_as_two(tmp_path: Path) -> None:
+    torch.save(create_model("densenet121", 10, image_size=65).state_dict(), tmp_path / "dense.pt")
+    with pytest.raises(UserError, match=r"does not fit CifarResNet: missing: "):
+        load_weights(net(), tmp_path / "dense.pt")
+
+
 def test_the_part_that_the_key_names_is_taken(tmp_path: Path) -> None:
     student, teacher, model = net(1), net(2), net(3)
     torch.save({"teacher": teacher.state_dict(), "student": student.state_dict()}, tmp_path / "parts.pt")
