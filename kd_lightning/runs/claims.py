@@ -76,8 +76,8 @@ def _check_is_longer(path: Path, config: DictConfig) -> int:
     run = read(path)
     done: int = run.metrics["epochs"]
     limits = [(_limit(run.config.trainer.get(key)), _limit(config.trainer.get(key))) for key in LENGTH]
-    is_longer = any(now > before for before, now in limits) and all(now >= before for before, now in limits)
-    if done >= config.trainer.max_epochs or not is_longer:  # it may have ended early, as by early stopping
+    grown = any(now > before for before, now in limits)
+    if done >= config.trainer.max_epochs or not grown:  # it may have ended early, as by early stopping
         raise UserError(f"resume: the run in {path} is finished; give it more epochs with trainer.max_epochs=…")
     return done
 

@@ -104,11 +104,8 @@ def _prepared(method: Method, student: nn.Module, teacher: Any, example: Any) ->
     def new_student(number: int) -> nn.Module:
         raise UserError(f"{name} trains a second student, which Distiller cannot make; use kd_lightning.train")
 
-    if (
-        loss.needs_teacher
-        and not isinstance(teacher, nn.Module)
-        and any(isinstance(m, Layers) for m in method.modules())
-    ):
+    reads_layers = any(isinstance(module, Layers) for module in method.modules())
+    if loss.needs_teacher and reads_layers and not isinstance(teacher, nn.Module):
         raise UserError(f"{name} reads layers of the teacher: give the network itself, got {type(teacher).__name__}")
     probe = Probe(teacher, example) if isinstance(teacher, nn.Module) else None
     card = StudentCard(type(student).__name__, {}, (), {}, {})

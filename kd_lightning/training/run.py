@@ -80,7 +80,7 @@ def _fit_and_test(
     say(heading(cfg, run), detail=True)
     own = work(run)
     with followed_by(own):
-        teacher, files = get_teacher(cfg, run)
+        teacher, files = get_teacher(cfg, run, goes_on=checkpoint is not None)
     sums = [file.sha256 for file in files]
     origin = {
         "the SHA-256 of the teacher's weights": sums,
@@ -153,8 +153,12 @@ def _measured(
     return Taught(teacher, files, views, temperatures)
 
 
-def get_teacher(cfg: DictConfig, run: Experiment) -> tuple[Teacher | None, list[TeacherFile]]:
-    """Return the teacher, trained first if need be, and the files of its weights."""
+def get_teacher(cfg: DictConfig, run: Experiment, goes_on: bool = False) -> tuple[Teacher | None, list[TeacherFile]]:
+    """Return the teacher, trained first if need be, and the files of its weights.
+
+    Raises:
+        UserError: If it would be trained although the run `goes_on`, so that another one taught it before.
+    """
     if not run.teachers:
         return None, []
     files = []
@@ -170,6 +174,11 @@ def get_teacher(cfg: DictConfig, run: Experiment) -> tuple[Teacher | None, list[
             path = weights_file(path, "model.teacher_weights")
             load_weights(one.model, path)
         elif one.spec.is_trained_here:
+            if goes_on and not runs.is_finished(path := teacher_folder(cfg, one.spec, run.data)):
+                raise UserError(
+                    f"resume: no teacher is kept in {path}; name the one that taught with model.teacher_weights=PATH "
+                    "(trainer.max_steps, max_time, devices and accumulate_grad_batches belong to a teacher's name)"
+                )
             path = weights_file(trained_teacher(cfg, one.spec, run.data, train), "model.teacher_weights")
             load_weights(one.model, path)
         files.append(TeacherFile(one.spec, path, weights_checksum(path)))

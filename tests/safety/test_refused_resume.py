@@ -32,6 +32,14 @@ def test_a_wrong_teacher_that_is_refused_is_not_stored(cli: Cli, teacher_run: Pa
     assert (tmp_path / "r" / runs.CONFIG).read_bytes() == before
 
 
+def test_no_second_teacher_is_trained_for_a_run_that_goes_on(cli: Cli, tmp_path: Path) -> None:
+    """Its folder has a name by the length of training; hours later the run was refused for its other weights."""
+    assert cli("hydra.run.dir=r").status == 0
+    done = cli("resume=r", "trainer.max_epochs=2", "trainer.max_steps=1000", tiny=False)
+    assert done.status == 2 and "resume: no teacher is kept in outputs/teachers/" in done.err, done
+    assert len([path for path in (tmp_path / "outputs" / "teachers").iterdir() if path.is_dir()]) == 1
+
+
 def test_a_run_that_ended_early_goes_on_only_if_it_is_to_be_longer(cli: Cli, tmp_path: Path) -> None:
     assert cli("loss=ce", "trainer.max_epochs=4", "trainer.max_steps=12", "hydra.run.dir=r").status == 0
     before = kept(tmp_path / "r")
