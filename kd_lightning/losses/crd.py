@@ -16,6 +16,9 @@ from kd_lightning.losses.relations import embedding, pair_of_layers
 from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import UserError, integer, number
 
+SETTLED = 10
+"""Steps in which `log_z` is found if it is not known: the first ones may be left out, as they are not finite."""
+
 
 class CRD(Method):
     """Tells a sample's partner in the other network's memory from samples of other classes.
@@ -100,9 +103,12 @@ class CRD(Method):
         memory_s, memory_t = self.state["memory_s"], self.state["memory_t"]
         labels = self.state["labels"].index_copy(0, index, y)
         contrast = torch.cat([index[:, None], self._draw(labels, y)], dim=1)
-        if self.steps == 0:
+        if self.steps < SETTLED:
             z = [L.crd_log_z(v, memory, contrast, self.tau) for v, memory in ((v_s, memory_t), (v_t, memory_s))]
-            self.state["log_z"] = torch.stack(z)
+            before = self.state["log_z"]
+            self.state["log_z"] = (
+                torch.where(before.isfinite(), before, torch.stack(z)) if self.steps else torch.stack(z)
+            )
         log_z = self.state["log_z"]
         loss = L.crd(v_s, memory_t, contrast, log_z[0], self.tau)
         loss = loss + L.crd(v_t, memory_s, contrast, log_z[1], self.tau)
@@ -111,8 +117,7 @@ class CRD(Method):
             "memory_s": self._moved(memory_s, index, v_s),
             "memory_t": self._moved(memory_t, index, v_t),
         }
-        if self.steps or bool(log_z.isfinite().all()):  # else the next step finds log_z; this one will be left out
-            self.steps += 1
+        self.steps += 1
         return loss
 
     def _moved(self, memory: Tensor, index: Tensor, v: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def _roots(found: Sequence[Run]) -> list[dict[str, Any]]:
     for run in found:
         root = str(run.config.data.get("root"))
         samples = run.metrics.get("samples")
-        roots.append(root if samples is None else first.setdefault(samples, root))
+        roots.append(root if samples is None else first.setdefault(str(samples), root))
     return [{"data.root": root} if len(first) > 1 and len(set(roots)) > 1 else {} for root in roots]
 
 

@@ -22,7 +22,12 @@ needs_cuda_build = pytest.mark.skipif(torch.version.cuda is None, reason="needs 
 
 def trainer_on(device: torch.device) -> Any:
     return SimpleNamespace(
-        strategy=SimpleNamespace(root_device=device), global_rank=0, world_size=1, overfit_batches=0, current_epoch=0
+        strategy=SimpleNamespace(root_device=device),
+        global_rank=0,
+        world_size=1,
+        overfit_batches=0,
+        current_epoch=0,
+        limit_val_batches=1.0,
     )
 
 
