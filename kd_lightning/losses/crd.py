@@ -17,7 +17,7 @@ from kd_lightning.types import Batch, Outputs
 from kd_lightning.utils.checks import UserError, integer, number
 
 SETTLED = 10
-"""Steps in which `log_z` is found if it is not known: the first ones may be left out, as they are not finite."""
+"""Steps in which `log_z` is estimated if it is not known yet: the batches before may not have been finite."""
 
 
 class CRD(Method):
@@ -105,10 +105,8 @@ class CRD(Method):
         contrast = torch.cat([index[:, None], self._draw(labels, y)], dim=1)
         if self.steps < SETTLED:
             z = [L.crd_log_z(v, memory, contrast, self.tau) for v, memory in ((v_s, memory_t), (v_t, memory_s))]
-            before = self.state["log_z"]
-            self.state["log_z"] = (
-                torch.where(before.isfinite(), before, torch.stack(z)) if self.steps else torch.stack(z)
-            )
+            new, before = torch.stack(z), self.state["log_z"]
+            self.state["log_z"] = torch.where(before.isfinite(), before, new) if self.steps else new
         log_z = self.state["log_z"]
         loss = L.crd(v_s, memory_t, contrast, log_z[0], self.tau)
         loss = loss + L.crd(v_t, memory_s, contrast, log_z[1], self.tau)
@@ -122,7 +120,7 @@ class CRD(Method):
 
     def _moved(self, memory: Tensor, index: Tensor, v: Tensor) -> Tensor:
         new = L.crd_update(memory, index, v, self.momentum).to(memory.dtype)
-        new = torch.where(new.isfinite().all(1, keepdim=True), new, memory[index])  # as in a step that is left out
+        new = torch.where(new.isfinite().all(1, keepdim=True), new, memory[index])  # a row stays if its new one is not finite
         return memory.index_copy(0, index, new)  # a new tensor: the backward pass still needs the old one
 
     def _draw(self, labels: Tensor, y: Tensor) -> Tensor:
