@@ -120,7 +120,7 @@ class CRD(Method):
 
     def _moved(self, memory: Tensor, index: Tensor, v: Tensor) -> Tensor:
         new = L.crd_update(memory, index, v, self.momentum).to(memory.dtype)
-        new = torch.where(new.isfinite().all(1, keepdim=True), new, memory[index])  # a row stays if its new one is not finite
+        new = torch.where(new.isfinite().all(1, keepdim=True), new, memory[index])  # what is not finite moves no row
         return memory.index_copy(0, index, new)  # a new tensor: the backward pass still needs the old one
 
     def _draw(self, labels: Tensor, y: Tensor) -> Tensor:
