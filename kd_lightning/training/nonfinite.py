@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning import runs
+from kd_lightning.training.terms import step_terms
 from kd_lightning.types import Batch
 from kd_lightning.utils.checks import UserError
 from kd_lightning.utils.console import say
@@ -121,7 +122,7 @@ class NonFinite(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         lr = trainer.optimizers[0].param_groups[0]["lr"]
-        terms = {name: value.detach() for name, value in outputs.items()}
+        terms = step_terms(trainer, outputs)
         index, view = (batch.index, batch.view) if isinstance(batch, Batch) else (torch.empty(0), None)
         self._window.append(_Step(trainer.current_epoch, trainer.global_step, batch_idx, lr, terms, index, view))
         if self.is_undecided:

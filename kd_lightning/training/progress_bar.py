@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTh
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from kd_lightning.training.forecast import Forecast
+from kd_lightning.training.terms import step_terms
 from kd_lightning.training.train_log import TrainLog
 from kd_lightning.utils.console import above
 
@@ -56,7 +57,7 @@ class Bar(RichProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._loss = outputs["loss"].detach() if isinstance(outputs, dict) else None
+        self._loss = step_terms(trainer, outputs)["loss"] if isinstance(outputs, dict) else None
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from kd_lightning.training.nonfinite import NonFinite
+from kd_lightning.training.terms import step_terms
 from kd_lightning.types import Batch
+from kd_lightning.utils.timing import Stopwatch
 
 
 class TrainLog(pl.Callback):
     """Logs the mean of each training term over all processes, the learning rate and images/s every `every` steps.
 
     Steps that `guard` leaves out do not count. The terms are summed on the device and read once per window: reading
-    one each step would make the device wait. For the same reason the stopwatch runs in the first step of a window only,
-    except on a CPU, which never waits.
+    one each step would make the device wait. For the same reason the stopwatch runs on a GPU in one step of a window
+    only, which stands for the others, and in the first batch of an epoch, which has more to do and stands for itself.
     """
 
     def __init__(self, every: int, guard: NonFinite) -> None:
@@ -27,7 +29,8 @@ class TrainLog(pl.Callback):
         self._sums: dict[str, Tensor] = {}
         self._batches = self._images = 0
         self._step: list[tuple[int, Any]] = []  # (images, terms) of the batches of a step that may be left out
-        self._since = 0.0
+        self._since = self._paused = 0.0
+        self._measured = 0  # batches that the stopwatch still measures, on a GPU
         self._before, self._fitting_since = 0.0, math.nan
         self.parts = 1
         """Number of times the training was started or resumed."""
@@ -70,24 +73,46 @@ class TrainLog(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         pl_module.watch.lap("optimizer")
-        self._step.append((batch.size, outputs))
+        self._step.append((batch.size, step_terms(trainer, outputs)))
         if not self._guard.is_undecided:
             if not self._guard.skips_this:
                 self._add()
             self._step = []
         self._batches += 1
-        if self._batches >= self.every or trainer.is_last_batch:
+        is_over = self._batches >= self.every or trainer.is_last_batch
+        if is_over:
             self._log(trainer)
             if len(self.images_per_second) == 1:
                 pl_module.watch.seconds.clear()  # the first window is start-up
-            pl_module.watch.start()
-        elif pl_module.device.type != "cpu":
-            pl_module.watch.stop()
+        self._sample(trainer, pl_module.watch, pl_module.device.type, batch_idx, is_over)
+
+    def _sample(self, trainer: pl.Trainer, watch: Stopwatch, device: str, batch_idx: int, is_over: bool) -> None:
+        """Let the stopwatch run in the next batches that are measured; `is_over` where a window has ended."""
+        to_come = min(self.every - self._batches, trainer.num_training_batches - batch_idx - 1)
+        if device == "cpu":
+            if is_over:
+                watch.start()
+        elif (is_over or batch_idx == 0) and to_come > 0:
+            self._measured = min(trainer.accumulate_grad_batches, int(to_come))  # one of these makes the step
+            watch.start(to_come / self._measured)
+        else:
+            self._measured -= 1
+            if self._measured <= 0:
+                watch.stop()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._paused = time.perf_counter()
+        pl_module.watch.pause()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Leave out the time of a validation within an epoch (`val_check_interval`)."""
+        self._since += time.perf_counter() - self._paused
+        pl_module.watch.go_on()
 
     def _add(self) -> None:
         for images, terms in self._step:
             for name, value in terms.items():
-                self._sums[name] = self._sums.get(name, 0.0) + images * value.detach().float()
+                self._sums[name] = self._sums.get(name, 0.0) + images * value.float()
             self._images += images
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

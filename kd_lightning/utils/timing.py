@@ -8,25 +8,38 @@ import torch
 class Stopwatch:
     """Sums seconds by name, from one lap to the next; does nothing while it stands.
 
-    A GPU works behind the CPU's back, so each lap waits for it: let it run in few steps only.
+    A GPU works behind the CPU's back, so each lap waits for it: let it run in few steps only, each with the number of
+    steps that it stands for.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._since: float | None = None
+        self._paused = 0.0
+        self._steps = 1.0
 
-    def start(self) -> None:
-        self._since = _now()
+    def start(self, steps: float = 1) -> None:
+        """Run from now on; each lap counts `steps` times."""
+        self._since, self._steps = _now(), steps
+
+    def pause(self) -> None:
+        """Leave out the time until `go_on`."""
+        if self._since is not None:
+            self._paused = _now()
+
+    def go_on(self) -> None:
+        if self._since is not None:
+            self._since += _now() - self._paused
 
     def stop(self) -> None:
         self._since = None
 
     def lap(self, name: str) -> None:
-        """Add the time since the last lap to `name`."""
+        """Add the time since the last lap to `name`, once for each step that it stands for."""
         if self._since is None:
             return
         now = _now()
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self.seconds[name] = self.seconds.get(name, 0.0) + (now - self._since) * self._steps
         self._since = now
 
     def shares(self) -> dict[str, float]:

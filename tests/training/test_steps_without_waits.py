@@ -54,7 +54,12 @@ def steps(*words: str) -> Waits:
         distiller._device = CUDA
         optimizer = run.optimizer(distiller.parameters())
         trainer: Any = SimpleNamespace(
-            current_epoch=0, num_training_batches=100, is_last_batch=False, optimizers=[optimizer], global_step=0
+            current_epoch=0,
+            num_training_batches=100,
+            accumulate_grad_batches=1,
+            is_last_batch=False,
+            optimizers=[optimizer],
+            global_step=0,
         )
         distiller.trainer = trainer
         distiller.log_terms = False
