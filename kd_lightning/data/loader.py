@@ -34,6 +34,12 @@ def smallest_batch(n: int, batch_size: int, world_size: int = 1) -> int:
     return batch_size if rest < min(2, batch_size) else rest
 
 
+def batches_of_epoch(n: int, batch_size: int, world_size: int = 1) -> int:
+    """Return the number of batches that `train_order` gives each rank."""
+    rest = n % (batch_size * world_size) // world_size
+    return n // (batch_size * world_size) + (rest >= min(2, batch_size))
+
+
 def eval_order(n: int, rank: int = 0, world_size: int = 1) -> Tensor:
     """Return every W-th position: no sample comes twice, so ranks may differ in length by one."""
     return torch.arange(n)[rank::world_size]

@@ -60,6 +60,7 @@ def claim(path: Path, config: DictConfig, resume: bool) -> Path | None:
         if not resume:
             _create(path, config)
             return None
+        _before.pop(path.absolute(), None)  # it is not this run that made the folder
         done = _check_is_longer(path, config) if is_finished(path) else 0
         remove_partial(path)
         newest = _newest_whole(path)
@@ -208,12 +209,12 @@ def resumed_config(path: Path, overrides: list[str]) -> DictConfig:
 def discard(path: Path) -> None:
     """Remove by name what a run that was refused has written, and its folder if nothing is left in it.
 
-    What was in the folder before stays, whoever made it.
+    What was in the folder before stays, whoever made it, and so does the folder of a run that goes on.
     """
-    if not is_first_rank() or any((path / name).exists() for name in (LAST, PREVIOUS, METRICS)):
+    before = _before.pop(path.absolute(), None)
+    if before is None or not is_first_rank() or any((path / name).exists() for name in (LAST, PREVIOUS, METRICS)):
         return
     remove_partial(path)
-    before = _before.pop(path.absolute(), frozenset())
     for file in path.iterdir():
         made_here = file.name in (CONFIG, _log_file()) or file.name.startswith("events.out.tfevents.")
         if made_here and file.name not in before:

@@ -45,8 +45,8 @@ def _lost_worker_in_one_line() -> Iterator[None]:
 
 
 @contextmanager
-def memory_in_one_line(batch_size: int) -> Iterator[None]:
-    """Turn what is raised when memory is used up into one line. Raises UserError."""
+def memory_in_one_line(batch_size: int, key: str = "data.batch_size") -> Iterator[None]:
+    """Turn what is raised when memory is used up into one line; `key` is that of `batch_size`. Raises UserError."""
     try:
         yield
     except (MemoryError, RuntimeError) as e:
@@ -56,7 +56,7 @@ def memory_in_one_line(batch_size: int) -> Iterator[None]:
             raise
         reason = text.splitlines()[0][:80] if text else "main memory"
         raise UserError(
-            f"out of memory with data.batch_size={batch_size} ({reason}); "
+            f"out of memory with {key}={batch_size} ({reason}); "
             "lower data.batch_size (with trainer.accumulate_grad_batches for the same steps), data.eval_batch_size or "
             "data.image_size, or use trainer.precision=bf16-mixed"
         ) from e
@@ -94,7 +94,9 @@ def close_loggers(trainer: pl.Trainer) -> None:
     if not trainer.is_global_zero:
         return
     for logger in trainer.loggers:
+        if not isinstance(logger, TensorBoardLogger | WandbLogger) or logger._experiment is None:
+            continue  # asking for `experiment` would open it
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.close()
-        elif isinstance(logger, WandbLogger):
+        else:
             logger.experiment.finish()

@@ -1,13 +1,14 @@
 """Filling the teacher cache ahead of a sweep."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kd_lightning.data.images.resident import ResidentImages
@@ -17,6 +18,7 @@ from kd_lightning.teachers.cache.cached import CachedTeacher
 from kd_lightning.teachers.stored import NAME
 from kd_lightning.teachers.stored_file import check_suffix, write_stored
 from kd_lightning.training.build import Experiment, build_experiment
+from kd_lightning.training.faults import lost_worker_in_one_line, memory_in_one_line
 from kd_lightning.training.run import get_teacher
 from kd_lightning.training.tasks import one_task
 from kd_lightning.types import Batch, Teacher
@@ -55,7 +57,7 @@ def fill(cfg: DictConfig) -> None:
         batches = _every_epoch(data, teacher, epochs, fabric.device)
         total = epochs * -(-samples // data.eval_batch_size)
         what = f"{epochs} epochs of {samples:,} samples with view seed {data.view_seed}"
-    with _bar() as bar, fabric.autocast():
+    with _faults(data), _bar() as bar, fabric.autocast():
         for batch in bar.track(batches, total=total, description="filling, in batches"):
             stop_if_asked()
             for one in cached:
@@ -96,7 +98,7 @@ def export(cfg: DictConfig, path: Path, top_k: int | None = None) -> None:
     everyone, logits = torch.arange(data.sizes["train"]), []
     batches = data.plain_train().batches(everyone, data.eval_batch_size, data.view_seed, 0, fabric.device)
     steps = -(-len(everyone) // data.eval_batch_size)
-    with _bar() as bar, fabric.autocast(), torch.no_grad():
+    with _faults(data), _bar() as bar, fabric.autocast(), torch.no_grad():
         for batch in bar.track(batches, total=steps, description="asking, in batches"):
             stop_if_asked()
             answer = teacher.evaluate(batch) if teacher.evaluates else teacher(batch)
@@ -105,7 +107,10 @@ def export(cfg: DictConfig, path: Path, top_k: int | None = None) -> None:
     facts["teacher"] = teacher_name(cfg)
     if (names := data.sample_names()) is not None:
         facts["names"] = names
-    write_whole(path, lambda partial: write_stored(partial, torch.cat(logits), facts, top_k))
+    try:
+        write_whole(path, lambda partial: write_stored(partial, torch.cat(logits), facts, top_k), exclusive=True)
+    except FileExistsError as e:  # made by somebody meanwhile
+        raise UserError(f"--export: {path} exists; give another name") from e
     say(
         f"{path}: answers to {len(everyone):,} training samples; use them with "
         f"model.teacher={NAME} {override('model.teacher_weights', path)} model.teacher_views=center"
@@ -123,9 +128,18 @@ def _open(cfg: DictConfig, run: Experiment, verb: str) -> tuple[Teacher, Fabric]
     teacher, _ = get_teacher(cfg, run)
     if teacher is None:
         raise UserError(f"loss: this loss has no teacher, so there is nothing to {verb}; use loss=kd")
-    fabric = Fabric(accelerator=run.trainer.accelerator, devices=1, precision=run.trainer.precision)
+    chosen = run.trainer.devices  # the numbers of GPUs, or how many processes
+    devices = list(chosen)[:1] if isinstance(chosen, ListConfig | list) else 1
+    fabric = Fabric(accelerator=run.trainer.accelerator, devices=devices, precision=run.trainer.precision)
     teacher.apply_(lambda tensor: tensor.to(fabric.device))
     return teacher, fabric
+
+
+@contextmanager
+def _faults(data: DataModule) -> Iterator[None]:
+    """Turn a lack of memory, or a lost process that reads, into one line. Raises UserError."""
+    with lost_worker_in_one_line(), memory_in_one_line(data.eval_batch_size, "data.eval_batch_size"):
+        yield
 
 
 def _bar() -> Progress:

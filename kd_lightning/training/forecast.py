@@ -78,10 +78,11 @@ class Forecast(pl.Callback):
         batches = (trainer.estimated_stepping_batches - self._first) * trainer.accumulate_grad_batches
         self.seconds = pace * batches * (1 + self._evaluated / 3)  # no backward pass, which costs two
         self.seconds += ahead * asked(batches / trainer.num_training_batches, trainer.datamodule.num_views)  # type: ignore[attr-defined]
-        epochs = trainer.max_epochs
-        told = f"{self.stage}: about {duration(self.seconds)} here for {epochs} "
-        told += "epoch" + "s" * (epochs != 1)
-        told += f" ({1000 * pace:.0f} ms a step)"
+        count, what = round(batches / trainer.num_training_batches), "epoch"
+        if 0 < trainer.max_steps <= trainer.estimated_stepping_batches:
+            count, what = int(trainer.max_steps) - self._first, "step"
+        told = f"{self.stage}: about {duration(self.seconds)} here for {count:,} {what}{'s' * (count != 1)}"
+        told += f" ({1000 * pace * trainer.accumulate_grad_batches:.0f} ms a step)"
         later = self.later * self.seconds
         if later:
             told += f"; then the student, about {duration(later)}"

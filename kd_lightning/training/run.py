@@ -34,10 +34,11 @@ from kd_lightning.training.sure_teachers import GAINED, too_sure
 from kd_lightning.training.teacher_check import check_teacher
 from kd_lightning.training.teacher_stage import teacher_folder, trained_teacher
 from kd_lightning.training.testing import test
+from kd_lightning.training.train_log import TrainLog
 from kd_lightning.training.trainer import build_trainer, is_trial
 from kd_lightning.types import Teacher
 from kd_lightning.utils import hardware
-from kd_lightning.utils.checks import UserError
+from kd_lightning.utils.checks import LostProcess, UserError
 from kd_lightning.utils.console import say
 from kd_lightning.utils.distributed import is_first_rank
 from kd_lightning.utils.quiet import quiet
@@ -69,7 +70,7 @@ def train(cfg: DictConfig, out: Path, resume: bool = False, extra: Mapping[str, 
             e.is_recorded = True
             if is_first_rank():
                 runs.write_diverged(out, {"seed": cfg.seed} | e.how)
-        elif not resume:
+        elif not resume and not isinstance(e, LostProcess):  # that one can go on
             claims.discard(out)
         raise
 
@@ -108,7 +109,26 @@ def _fit_and_test(
     )
     if run.trainer.accelerator == "gpu":
         hardware.use_tf32()
-    taught = None if teacher is None else _measured(teacher, files, trainer, distiller, run)
+    try:
+        taught = None if teacher is None else _measured(teacher, files, trainer, distiller, run)
+        return _trained(cfg, run, out, checkpoint, extra, trainer, log, distiller, taught, is_stage=forecast.later > 0)
+    finally:
+        close_loggers(trainer)  # also of a run that failed: the next one of a sweep has loggers of its own
+
+
+def _trained(
+    cfg: DictConfig,
+    run: Experiment,
+    out: Path,
+    checkpoint: Path | None,
+    extra: Mapping[str, Any],
+    trainer: pl.Trainer,
+    log: TrainLog,
+    distiller: Distiller,
+    taught: Taught | None,
+    is_stage: bool,
+) -> dict[str, Any]:
+    """Fit, test and fill the run directory; `is_stage` if a student follows."""
     if run.compile:
         distiller.compile_networks(run.data.batch_size, run.compile)
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -134,8 +154,7 @@ def _fit_and_test(
     if trainer.is_global_zero:
         keep(trainer, distiller, cfg, run, out, metrics)
     trainer.strategy.barrier()  # another rank may read the run as soon as it returns
-    close_loggers(trainer)
-    say(result_line(metrics, out, is_teacher=forecast.later > 0))
+    say(result_line(metrics, out, is_teacher=is_stage))
     if taught is not None and too_sure(run.loss, taught.views, run.data):
         say(GAINED, detail=True)
     return metrics

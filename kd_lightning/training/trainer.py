@@ -11,6 +11,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from kd_lightning.config import build
+from kd_lightning.data.loader import batches_of_epoch
 from kd_lightning.data.module import DataModule
 from kd_lightning.training.checkpoints import Checkpoints
 from kd_lightning.training.ddp import Ddp
@@ -146,7 +147,7 @@ def _lightning(node: DictConfig, **kwargs: Any) -> pl.Trainer:
 def check_limits(node: DictConfig, data: DataModule) -> None:
     """Find a `trainer.limit_*_batches` that leaves nothing of a split, before anything is trained. Raises UserError."""
     sizes = {"train": data.batch_size, "val": data.eval_batch_size, "test": data.eval_batch_size}
-    _check_interval(node, -(-data.sizes["train"] // (data.batch_size * num_processes(node))))
+    _check_interval(node, _train_batches(node, data))
     overfit = node.get("overfit_batches") or None
     for split, batch in sizes.items():
         key, limit = f"trainer.limit_{split}_batches", node[f"limit_{split}_batches"]
@@ -165,10 +166,15 @@ def check_limits(node: DictConfig, data: DataModule) -> None:
 
 def steps_of_epoch(node: DictConfig, data: DataModule) -> int:
     """Return the number of optimizer steps of an epoch."""
-    batches, limit = -(-data.sizes["train"] // (data.batch_size * num_processes(node))), node.limit_train_batches
-    if limit is not None:
-        batches = int(limit * batches) if isinstance(limit, float) else min(limit, batches)
-    return -(-batches // int(node.accumulate_grad_batches))
+    return -(-_train_batches(node, data) // int(node.accumulate_grad_batches))
+
+
+def _train_batches(node: DictConfig, data: DataModule) -> int:
+    batches = batches_of_epoch(data.sizes["train"], data.batch_size, num_processes(node))
+    limit = node.get("overfit_batches") or node.limit_train_batches
+    if limit is None:
+        return batches
+    return int(limit * batches) if isinstance(limit, float) else min(limit, batches)
 
 
 def _check_interval(node: DictConfig, batches: int) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import threading
 import traceback
@@ -13,15 +14,16 @@ import pytest
 import torch
 
 from kd_lightning import cli as cli_module
-from kd_lightning import evaluate
+from kd_lightning import evaluate, runs
 from kd_lightning.evaluation import record
 from kd_lightning.plots.evaluation import confusion_figure, save
 from kd_lightning.teachers.cache.table import LogitTable
 from kd_lightning.training import faults
 from kd_lightning.training.faults import lost_worker_in_one_line, memory_in_one_line
+from kd_lightning.training.run import train
 from kd_lightning.training.trainer import SWITCHES
 from kd_lightning.utils.checks import LostProcess, UserError
-from tests.conftest import Finished
+from tests.conftest import Finished, compose
 
 
 def is_one_line(done: Finished, *words: str) -> bool:
@@ -117,6 +119,20 @@ def test_a_process_that_reads_and_is_killed_is_one_line() -> None:
         raise RuntimeError("ours")
 
 
+def test_a_run_whose_reader_was_killed_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line says resume=RUN, and the folder was removed."""
+    lost = LostProcess("a process that reads samples is gone")
+
+    def fit(*args: object, **kwargs: object) -> None:
+        raise lost
+
+    with monkeypatch.context() as broken, pytest.raises(LostProcess):
+        broken.setattr("lightning.pytorch.Trainer.fit", fit)
+        train(compose("loss=ce"), tmp_path / "run")
+    train(compose("loss=ce"), tmp_path / "run", resume=True)
+    assert runs.is_finished(tmp_path / "run")
+
+
 def test_a_killed_process_whose_signal_comes_while_its_closed_pipe_is_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -157,13 +173,13 @@ def test_names_of_classes_are_drawn_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_picture_of_an_evaluation_that_cannot_be_drawn_is_one_line(
-    command: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch, distilled: Path
+    command: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch, distilled: Path, tmp_path: Path
 ) -> None:
     def fails(*_: object) -> None:
         raise ValueError("no glyph\nfor this")
 
     monkeypatch.setattr(record, "figures", fails)
-    done = command(evaluate, distilled, "--images", 0)
+    done = command(evaluate, shutil.copytree(distilled, tmp_path / "run"), "--images", 0)
     assert done.status == 0 and "ValueError: no glyph" in done.out
 
 

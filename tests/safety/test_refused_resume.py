@@ -22,6 +22,17 @@ def test_a_trial_of_a_finished_run_leaves_it_finished(cli: Cli, tmp_path: Path) 
     assert kept(tmp_path / "r") == before and runs.is_finished(tmp_path / "r")
 
 
+def test_a_trial_of_a_run_that_was_stopped_early_leaves_it(cli: Cli, tmp_path: Path) -> None:
+    """It was removed, as it has no checkpoint yet."""
+    assert cli("loss=ce", "hydra.run.dir=r").status == 0
+    for name in (runs.METRICS, runs.LAST, "best.ckpt", runs.STUDENT):
+        (tmp_path / "r" / name).unlink(missing_ok=True)
+    before = (tmp_path / "r" / runs.CONFIG).read_bytes()
+    assert cli("resume=r", "trainer.fast_dev_run=true", tiny=False).status == 0
+    assert (tmp_path / "r" / runs.CONFIG).read_bytes() == before
+    assert list((tmp_path / "r").glob("events*"))
+
+
 def test_a_wrong_teacher_that_is_refused_is_not_stored(cli: Cli, teacher_run: Path, tmp_path: Path) -> None:
     """It was, so that the next resume found the wrong path, and the right one was in no file."""
     assert cli("model.teacher_weights=auto", "hydra.run.dir=r", "teacher_stage.seed=7").status == 0

@@ -109,6 +109,23 @@ def test_views_without_numbers_are_keyed_by_seed_and_epoch(tmp_path):
     assert teacher.found == teacher.asked
 
 
+def test_a_table_too_large_for_a_gpu_is_read_where_it_is_filled(tmp_path, monkeypatch):
+    """Photos have no numbered views; a later run with the same view seed asked for everything again."""
+    monkeypatch.setattr("kd_lightning.teachers.cache.cached.MOST_BYTES", 0)
+    data = digits(batch_size=100, augment={"pad": 1, "flip": False, "cutout": 3})
+    batch = next(iter(data.train_dataloader()))
+    elsewhere = batch._replace(y=batch.y.to("meta"))  # as on a GPU: anything but main memory
+    for filled in (False, True):
+        teacher, live = cached(data, tmp_path)
+        teacher.start_epoch(0)
+        if filled:
+            teacher.look_up(batch)
+            live.model.images = 0
+            teacher.start_epoch(0)
+        teacher(elsewhere)
+        assert live.model.images == (0 if filled else 100)
+
+
 @pytest.mark.parametrize("known", [0, 5, 13, 14, 15, 16])
 def test_answers_do_not_depend_on_which_ones_were_known(tmp_path, known):
     """A run that shares its table, or goes on after a stop, ends with the same bits as one that does not."""

@@ -113,6 +113,8 @@ def test_callbacks_are_for_the_student_not_for_its_teacher(tmp_path: Path) -> No
         (["trainer.check_val_every_n_epoch=0"], "trainer.check_val_every_n_epoch must be a whole number >= 1"),
         (["+trainer.val_check_interval=0"], "trainer.val_check_interval must be a number > 0"),
         (["+trainer.val_check_interval=1000"], "is more than the 5 batches of an epoch"),
+        (["+trainer.val_check_interval=4", "trainer.limit_train_batches=2"], "is more than the 2 batches of an epoch"),
+        (["+trainer.val_check_interval=6", "data.train_size=321"], "is more than the 5 batches of an epoch"),
         (["callbacks=lr_monitor", "logger=none"], "no logger"),
         (["callbacks=early_stopping", "data.val_size=0"], "`val/accuracy` which is not available"),
         (["callbacks=early_stopping", "callbacks.early_stopping.mode=up"], "callbacks.early_stopping"),

@@ -59,6 +59,7 @@ class CachedTeacher(Teacher):
         self.end_epoch()
         self._epoch, self._looked = epoch, False
         self._answers: Tensor | None = None
+        self._is_read = True
         name = f"seed{self._data.view_seed}-epoch{epoch}" if self._views is None else "views"
         if self._table is None or name != self._name:
             self._name, self._table = name, None
@@ -81,9 +82,12 @@ class CachedTeacher(Teacher):
     def __call__(self, batch: Batch) -> Outputs:
         if not self._looked:
             self._answers, self._looked = self.whole_epoch(batch.y.device), True
+            waits = self._views is not None or batch.y.device.type == "cpu"
+            # too large for the device, but there already: a step that waits for main memory is shorter than a teacher's
+            self._is_read = waits or (self._answers is None and bool(self.table().read(batch.index.cpu())[1].all()))
         if self._answers is not None:
             return Outputs(self._answers[batch.index].float())
-        if self._views is not None or batch.y.device.type == "cpu":
+        if self._is_read:
             return self.look_up(batch)
         said = self.live(batch).logits.to(self._dtype)
         self._write_later(batch.index, said)
