@@ -102,7 +102,7 @@ def _beside(run: Path, what: str) -> Path:
 def _before_after(before: runs.Run, after: runs.Run) -> "Table":
     from rich.table import Table
 
-    table = Table()
+    table = Table(caption=f"The student that is deployed, select={after.metrics['select']}.", caption_justify="left")
     for column in ("student", "test acc", "params", "MACs", "zeros"):
         table.add_column(column, justify="left" if column == "student" else "right", overflow="fold")
     for run in (before, after):

@@ -46,6 +46,7 @@ class TeacherStageConfig:
     dir: str = MISSING
     seed: int = MISSING
     max_epochs: int = MISSING
+    label_smoothing: float = 0.0
     optimizer: Any = MISSING
     scheduler: Any = MISSING
 

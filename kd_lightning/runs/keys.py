@@ -25,6 +25,7 @@ _NEUTRAL: dict[str, Any] = {
     "model.chain": None,
     "model.generations": None,
     "loss.label_smoothing": 0,
+    "teacher_stage.label_smoothing": 0,
     "trainer.fast_dev_run": False,
     "trainer.overfit_batches": 0,
     "trainer.keep_epochs": [],

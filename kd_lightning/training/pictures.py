@@ -17,6 +17,7 @@ from kd_lightning.models.hooks import like_weights, logits_of
 from kd_lightning.plots.evaluation import confusion_figure, reliability_figure
 from kd_lightning.plots.style import short
 from kd_lightning.runs.names import train_command
+from kd_lightning.training.summary import calibrated_words
 from kd_lightning.types import part
 from kd_lightning.utils.names import task_name
 
@@ -53,7 +54,10 @@ def log_pictures(
 
 def panel(metrics: dict[str, Any]) -> str:
     """Return the command of a run and its result, as Markdown."""
-    rows = [("student, " + name, metrics["student"][name]) for name in ("last", "best") if name in metrics["student"]]
+    student = metrics["student"]
+    there = [name for name in ("last", "best") if name in student]
+    chosen = {metrics["select"]: " (deployed)"} if len(there) > 1 else {}
+    rows = [(f"student, {name}{chosen.get(name, '')}", student[name]) for name in there]
     if "teacher" in metrics:
         rows.insert(0, ("teacher", metrics["teacher"]))
     lines = ["| model | val acc | test acc | NLL | ECE |", "|---|---:|---:|---:|---:|"]
@@ -61,6 +65,7 @@ def panel(metrics: dict[str, Any]) -> str:
         val = f"{scores['val']['accuracy']:.2%}" if "val" in scores else "–"
         test = scores["test"]
         lines.append(f"| {name} | {val} | {test['accuracy']:.2%} | {test['nll']:.3f} | {test['ece']:.3f} |")
+    lines += [f"\n{words}" for words in calibrated_words(student[metrics["select"]])]
     return "\n".join([*(f"    {line}" for line in _folded(train_command())), "", *lines])
 
 

@@ -14,6 +14,7 @@ from kd_lightning.runs.command import Command
 from kd_lightning.runs.names import student_name, teacher_name
 from kd_lightning.training.build import Experiment
 from kd_lightning.training.forecast import duration
+from kd_lightning.types import part
 from kd_lightning.utils.console import is_brief
 from kd_lightning.utils.names import task_name, tasks_in
 
@@ -58,8 +59,11 @@ def heading(cfg: DictConfig, run: Experiment) -> str:
 
 def result_line(metrics: dict[str, Any], out: Path, is_teacher: bool = False) -> str:
     """Return what a run reached, in one line, and how fast it was in a second one."""
-    students = {name: scores["test"] for name, scores in metrics["student"].items() if isinstance(scores, dict)}
-    scores = ", ".join(f"{name} {_accuracies(test)}" for name, test in students.items())
+    student = metrics["student"]
+    told = {name: _accuracies(student[name]["test"]) for name in ("last", "best") if name in student}
+    if len(told) > 1:
+        told[metrics["select"]] += " (deployed)"
+    scores = ", ".join(f"{name} {words}" for name, words in told.items())
     took = f" in {duration(metrics['seconds'])}" if metrics["epochs"] else ""
     if is_brief() and is_teacher:
         return f"teacher: test accuracy {scores}{took} · {out}"
@@ -131,12 +135,25 @@ def _notes(metrics: dict[str, Any], student: dict[str, Any], teacher: dict[str, 
             + " What distilling gained is told by the same command with loss=ce."
             * bool(metrics["labels"])
         )
+    lines += calibrated_words(deployed)
     speed = f", {metrics['images_per_second']:,.0f} samples/s" if metrics["images_per_second"] else ""
     if metrics["epochs"]:
         many = "s" * (metrics["epochs"] != 1)
         lines.append(
             f"{metrics['epochs']} epoch{many} in {duration(metrics['seconds'])}{speed} on {metrics['device']}."
         )
+    return lines
+
+
+def calibrated_words(student: dict[str, Any]) -> list[str]:
+    """Return a line for each task on the probabilities that are deployed; none if no temperature was fitted."""
+    if (found := student.get("calibrated")) is None:
+        return []
+    lines = []
+    for task in tasks_in(student["test"]):
+        nll, ece = (found["test"][task_name(task, name)] for name in ("nll", "ece"))
+        who, temperature = f"{task}: calibrated" if task else "Calibrated", part(found["temperature"], task)
+        lines.append(f"{who} with T = {temperature:.2f}, as it is deployed: NLL {nll:.3f}, ECE {ece:.3f}.")
     return lines
 
 

@@ -1,7 +1,7 @@
 """Teachers are measured before they teach: one that knows nothing is refused, with what would help."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -62,6 +62,8 @@ def check_teacher(
         with of_task(task):
             if seen is None or not teacher.evaluates:
                 scores = check_stored(teacher, own, any_will_do)
+                if scores and wants_temperature(distiller.loss.of(task), scores["entropy"], own.num_classes):
+                    say(NEARLY_ONE_HOT, detail=True)
             else:
                 needed = [spec for spec in specs if spec.task == task]
                 scores = _checked(task, teacher, seen, distiller.loss.of(task), own, needed, any_will_do)
@@ -125,12 +127,12 @@ def _checked(
     else:
         say(f"{who}: not measured before it teaches, as neither training nor validation samples have labels")
         return views
-    told = f"{accuracy:.2%} right on {split}"
-    if views and seen.val is not None:
-        told += f", {views['accuracy']:.2%} on training views"
+    told = []
+    if seen.val is not None:
+        told.append(_words({name: seen.val[logged] for name, logged in names.items()}, "validation samples"))
     if views:
-        told += f"; entropy {views['entropy']:.3f} nats and ECE {views['ece']:.3f} on training views"
-    say(f"{who}: {told}", detail=True)
+        told.append(_words(views, "training views"))
+    say("\n         ".join([f"{who}: {told[0]}", *told[1:]]), detail=True)
     if isinstance(teacher, Ensemble):
         say(_diversity(teacher, (seen.val or seen.views)[names["ece"]]), detail=True)
     chance = 1 / data.num_classes
@@ -142,6 +144,10 @@ def _checked(
     if views and wants_temperature(loss, views["entropy"], data.num_classes):
         say(NEARLY_ONE_HOT, detail=True)
     return views
+
+
+def _words(scores: Mapping[str, float], where: str) -> str:
+    return f"{scores['accuracy']:.2%} right on {where}, entropy {scores['entropy']:.3f} nats, ECE {scores['ece']:.3f}"
 
 
 def _remedy(specs: Sequence[TeacherSpec], data: DataModule) -> str:

@@ -18,7 +18,7 @@ from kd_lightning.data.module import MAX_SEED, DataModule
 from kd_lightning.models import create_model
 from kd_lightning.teachers.opened import TeacherSpec
 from kd_lightning.training.optimizer import build_optimizer
-from kd_lightning.utils.checks import UserError, integer
+from kd_lightning.utils.checks import UserError, integer, number
 from kd_lightning.utils.console import say
 from kd_lightning.utils.distributed import tell
 from kd_lightning.utils.hub import content
@@ -62,9 +62,10 @@ def _state(path: Path, spec: TeacherSpec, config: DictConfig, locked: ExitStack)
         return "finished"
     begun = (path / runs.CONFIG).is_file()
     who = f"{spec.name} for {spec.task}" if spec.task else spec.name
+    epochs = config.trainer.max_epochs
     say(
         f"teacher: {who} is {'going on' if begun else 'trained first, once'}, for "
-        f"{config.trainer.max_epochs} epochs, and kept in {path}\n"
+        f"{epochs} epoch{'s' * (epochs != 1)}, and kept in {path}\n"
         "         (shorter: teacher_stage.max_epochs=…; your own weights: model.teacher_weights=PATH)"
     )
     return "begun" if begun else "new"
@@ -75,6 +76,7 @@ def check_stage(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> None:
     stage = cfg.teacher_stage
     integer("teacher_stage.seed", stage.seed, ge=0, le=MAX_SEED)
     integer("teacher_stage.max_epochs", stage.max_epochs, ge=1)
+    number("teacher_stage.label_smoothing", stage.label_smoothing, ge=0, le=1)
     try:
         build_optimizer(stage.optimizer, stage.scheduler, stage.max_epochs, data.batch_size)
     except UserError as e:
@@ -108,7 +110,11 @@ def stage_config(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> DictCo
             config.data.task = spec.task
         config.callbacks = {}  # the user's are for the student; a teacher is told by its recipe alone
         config.trainer.max_epochs, config.trainer.keep_epochs = stage.max_epochs, kept_epochs(stage.max_epochs)
-        config.loss = {"_target_": "kd_lightning.losses.CE", "ce_weight": 1.0}
+        config.loss = {
+            "_target_": "kd_lightning.losses.CE",
+            "ce_weight": 1.0,
+            "label_smoothing": stage.label_smoothing,
+        }
         config.model = ModelConfig(
             student=spec.name,
             student_kwargs=dict(spec.kwargs),
@@ -143,6 +149,8 @@ def _recipe_id(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> str:
         "data": [data.identity_for(spec.name), data.label_identity(), data.batch_size],
         "budget": {key: str(cfg.trainer.get(key)) for key in _BUDGET} | {"max_epochs": cfg.teacher_stage.max_epochs},
     }
+    if cfg.teacher_stage.label_smoothing:  # a teacher kept before there was this key has its folder still
+        recipe["label_smoothing"] = cfg.teacher_stage.label_smoothing
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -66,13 +66,14 @@ def test_what_people_look_at_first(tmp_path, teacher_run):
     assert layout.plugin_name == "custom_scalars"
     assert "run/text_summary" in seen.Tags()["tensors"]
     text = seen.Tensors("run/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert "| teacher |" in text and "| student, last |" in text
+    assert "| teacher |" in text and "| student, last (deployed) |" in text
+    assert re.search(r"Calibrated with T = \d\.\d\d, as it is deployed: NLL \d\.\d{3}, ECE 0\.\d{3}\.", text)
 
 
 def test_the_panel_shows_a_long_command_whole(monkeypatch):
     words = ["python", "-m", "kd_lightning.train", *(f"data.key_{i}=a value of {i}" for i in range(9))]
     monkeypatch.setattr("kd_lightning.training.pictures.train_command", lambda: words)
-    text = panel({"student": {"last": {"test": {"accuracy": 0.5, "nll": 1.0, "ece": 0.1}}}})
+    text = panel({"student": {"last": {"test": {"accuracy": 0.5, "nll": 1.0, "ece": 0.1}}}, "select": "last"})
     command = [line.removeprefix("    ") for line in text.partition("\n\n")[0].splitlines()]
     assert len(command) > 1 and all(len(line) <= 100 for line in command)
     assert shlex.split("\n".join(command).replace("\\\n", "")) == words

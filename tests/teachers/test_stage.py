@@ -58,6 +58,8 @@ def test_trained_once_then_reused(auto: Any, tmp_path: Path, capfd: Any) -> None
         ("teacher_stage.max_epochs=4", False),
         ("teacher_stage.optimizer.lr=0.2", False),
         ("teacher_stage.seed=1", False),
+        ("teacher_stage.label_smoothing=0.1", False),
+        ("teacher_stage.label_smoothing=0", True),
         ("model.teacher=resnet14", False),
         ("model.teacher_kwargs={}", True),
         ("data.augment.pad=0", False),
@@ -80,6 +82,14 @@ def test_another_recipe_is_another_folder(change: str, same: bool, auto: Any) ->
         return stage.teacher_folder(cfg, spec, build(cfg.data, "data"))
 
     assert (folder(change) == folder()) is same
+
+
+def test_a_teacher_may_learn_smoothed_labels(auto: Any) -> None:
+    cfg = auto("teacher_stage.label_smoothing=0.1", "loss.label_smoothing=0.2")
+    [spec] = teacher_specs(cfg.model)
+    assert stage.stage_config(cfg, spec, build(cfg.data, "data")).loss.label_smoothing == 0.1
+    with pytest.raises(UserError, match=r"teacher_stage\.label_smoothing must be a number >= 0 and <= 1, got 2"):
+        build_experiment(auto("teacher_stage.label_smoothing=2"))
 
 
 @pytest.mark.parametrize("group", ["model", "teacher_stage", "trainer", "loss"])
