@@ -99,7 +99,7 @@ def grid_figure(cells: Mapping[tuple[float, float], float], title: str) -> Figur
             color = "#000000" if 0.3 * r + 0.6 * g + 0.1 * b > 0.5 else "#ffffff"
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=color)
     i, j = np.unravel_index(np.nanargmax(values), values.shape)
-    frame: Any = {"fill": False, "edgecolor": VERDICT_COLORS["worse"], "linewidth": 2.5, "clip_on": False}
+    frame: Any = {"fill": False, "edgecolor": "#000000", "linewidth": 2.5, "clip_on": False}
     axes.add_patch(_rectangle((float(j) - 0.5, float(i) - 0.5), **frame))
     axes.set_xticks(range(len(temperatures)), [f"{t:g}" for t in temperatures])
     axes.set_yticks(range(len(alphas)), [f"{a:g}" for a in alphas])

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import runs
 from kd_lightning.config import CONF_DIR, load_option
+from kd_lightning.report.budgets import LENGTH
 from kd_lightning.report.groups import Setting
 from kd_lightning.runs.directory import Run
 from kd_lightning.runs.names import override
@@ -38,16 +39,26 @@ def train_command(setting: Setting) -> str:
 def baseline_command(setting: Setting, seeds: Iterable[str], name: str) -> str | None:
     """Return the one command that adds `loss=ce` with the student, budget and seeds of `setting` to its sweep folder.
 
+    The budget is equal in images seen: plain training sees labelled samples only, so it needs more epochs where they
+    are few.
+
     Args:
         setting: One with any other loss.
         seeds: Seeds to train with.
         name: Beginning of the new folders' names.
 
     Returns:
-        None where the configuration holds code or groups that are not kd_lightning's own.
+        None where no training sample has a label, or the configuration holds code or groups that are not
+        kd_lightning's own.
     """
     unread = ("loss.", "model.teacher", "teacher_stage.")
-    words = _overrides({k: v for k, v in _values(setting.first.config).items() if not k.startswith(unread)})
+    values = {k: v for k, v in _values(setting.first.config).items() if not k.startswith(unread)}
+    labels = setting.first.metrics.get("labels")
+    if labels == 0:
+        return None
+    if labels and setting.images_seen and isinstance(values.get(LENGTH), int):
+        values[LENGTH] = max(values[LENGTH], round(setting.images_seen / labels))
+    words = _overrides(values)
     if words is None:
         return None
     words = [word for word in words if not word.startswith("seed=")]

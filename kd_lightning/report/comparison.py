@@ -18,6 +18,8 @@ from kd_lightning.utils.power import more_seeds
 from kd_lightning.utils.statistics import TOO_FEW, Gain, mean_std, verdict
 
 _SPLIT = ("data._target_", "data.val_size", "data.test_size", "data.split_seed")
+_TUNED = ("data.batch_size", "data.global_batch_size", "data.augment.")
+"""Keys of the data that may differ between settings of which one is chosen."""
 
 
 @dataclass
@@ -101,6 +103,15 @@ class Comparison:
             found.setdefault(result.setting.budget, []).append(result)
         return list(found.values())
 
+    def choices(self) -> list[list[Result]]:
+        """Return the settings of which validation may choose one: equal student and data, whatever the training."""
+        found: dict[str, list[Result]] = {}
+        for result in self.results:
+            fixed = (k for k in result.setting.values if k.startswith(("model.student", "data.")))
+            same = [(k, str(result.setting.values[k])) for k in sorted(fixed) if not k.startswith(_TUNED)]
+            found.setdefault(str(same), []).append(result)
+        return list(found.values())
+
 
 def compare_runs(found: Sequence[Run], notes: Sequence[str] = ()) -> Comparison:
     """Compare runs, finished or diverged, in groups of equal budget."""
@@ -122,8 +133,11 @@ def compare_runs(found: Sequence[Run], notes: Sequence[str] = ()) -> Comparison:
 
 
 def best_by_validation(members: Sequence[Result]) -> Result | None:
-    """Return the setting with the highest mean validation accuracy; None unless two or more have one."""
-    known = [result for result in members if result.validation]
+    """Return the setting with the highest mean validation accuracy; None unless two or more have one.
+
+    A setting of which a seed diverged is not chosen.
+    """
+    known = [result for result in members if result.validation and not result.setting.diverged]
     if len(known) < 2:
         return None
     return max(known, key=lambda result: mean_std(list(result.validation.values()))[0])
@@ -174,6 +188,8 @@ def gain_notes(
 
 def seeds_words(gain: Gain) -> str:
     """Return `12 more seeds would show it`, or nothing if that is not the case."""
+    if gain.mean > 0 and gain.n == 1:
+        return f"at least {TOO_FEW - 1} more seeds are needed"
     if gain.mean <= 0 or (count := more_seeds(gain)) is None:
         return ""
     return f"{count} more {'seed' if count == 1 else 'seeds'} would show it"

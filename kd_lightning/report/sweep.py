@@ -1,5 +1,6 @@
 """Messages of a sweep before it starts and when it ends. Named in conf/train.yaml, so its imports are small."""
 
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from kd_lightning.runs.command import Sweep
 
 ASSUMED_SPREAD = 0.4  # points of accuracy; ResNet-8 and ResNet-20 on CIFAR-10 have 0.3 to 0.5
+_BESIDE = ("seed", "model.student", "loss", "loss.", "model.teacher", "teacher_stage")
+"""Beginnings of swept keys that leave one baseline for all settings, or give each student its own."""
 
 
 class SweepReport(Callback):
@@ -68,14 +71,14 @@ def _overrides(config: DictConfig) -> "list[Override]":
 def announcement(config: DictConfig) -> str:
     """Return runs, epochs, what is finished, the smallest gain that will show, and how to go on.
 
-    Empty for a sweeper that decides as it goes.
+    A sweeper that decides as it goes is told what its runs cannot show.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     from kd_lightning import runs
 
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-        return ""
+        return "power: a search with one seed a setting shows no gain; train the best one and loss=ce with 3 or more"
     overrides = _overrides(config)
     [jobs] = BasicSweeper.split_arguments(overrides, None)
     typed = {o.get_key_element(): o for o in overrides}  # what is typed replaces what the experiment sweeps
@@ -101,12 +104,14 @@ def _power(overrides: "list[Override]", jobs: int, finished: list[Path]) -> str:
     from kd_lightning.utils.power import smallest_gain
     from kd_lightning.utils.statistics import TOO_FEW
 
-    seeds = next((len(_options(o)) for o in reversed(overrides) if o.get_key_element() == "seed"), 1)
-    students = next((len(_options(o)) for o in reversed(overrides) if o.get_key_element() == "model.student"), 1)
-    settings = max(jobs // (seeds * students), 1)
+    counts = {o.get_key_element(): len(_options(o)) for o in overrides}
+    seeds = counts.get("seed", 1)
+    # each student, and each budget, has a baseline of its own
+    apart = math.prod(n for key, n in counts.items() if key == "model.student" or not key.startswith(_BESIDE))
+    settings = max(jobs // (seeds * apart), 1)
     spread, source = _spread(finished), "as among the finished runs"
     if spread is None:
-        spread, source = ASSUMED_SPREAD, "an assumption"
+        spread, source = ASSUMED_SPREAD, "an assumption: that of small ResNets on CIFAR-10"
     losses = next((_options(o) for o in reversed(overrides) if o.get_key_element() == "loss"), [])
     others = max(settings - ("ce" in losses), 1)
     gain = smallest_gain(seeds, spread, others)

@@ -74,28 +74,28 @@ def findings(comparison: Comparison) -> list[str]:
     lines = [f"{scope}. Against plain training at equal budget: {told}." if told else f"{scope}."]
     if not any(result.gain for result in results):
         lines = [f"{scope}; none has a baseline (loss=ce, same student and budget) to be compared with."]
-    for members in comparison.budgets():
+    for members in comparison.choices():
         if best := best_by_validation(members):
-            lines.append(_best_words(best, list(best.validation.values())))
+            most = max(len(result.validation) for result in members)
+            lines.append(_best_words(best, list(best.validation.values()), most))
     return lines
 
 
-def _best_words(best: Result, validation: Sequence[float]) -> str:
+def _best_words(best: Result, validation: Sequence[float], most: int) -> str:
     bounds = interval(validation)
     between = f" (95 % interval {max(bounds[0], 0):.2f} … {min(bounds[1], 100):.2f})" if bounds else ""
     gain = "" if best.gain is None else f", gain {signed(best.gain.mean)}: {best.verdict}"
-    return (
-        f"Best by validation: {best.label}, {mean_std(validation)[0]:.2f} %{between}; on test {best.mean:.2f} %{gain}."
-    )
+    few = f" of {_count(len(validation), 'seed')}, others have {most}" if len(validation) < most else ""
+    mean = mean_std(validation)[0]
+    return f"Best by validation: {best.label}{few}, {mean:.2f} %{between}; on test {best.mean:.2f} %{gain}."
 
 
 def commands(comparison: Comparison) -> list[tuple[str, str]]:
     """Return (purpose, command): training the best settings again, and adding the baselines that are missing."""
-    found = []
+    chosen = [best for members in comparison.choices() if (best := best_by_validation(members))]
+    found = [(f"train {best.label} again", train_command(best.setting)) for best in chosen]
     budgets = comparison.budgets()
     for i, members in enumerate(budgets):
-        if best := best_by_validation(members):
-            found.append((f"train {best.label} again", train_command(best.setting)))
         if any(result.setting.is_baseline for result in members):
             continue
         seeds = dict.fromkeys(seed for result in members for seed in result.setting.runs if "/" not in seed)

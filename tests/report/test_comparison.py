@@ -86,6 +86,46 @@ def test_a_grid_without_baseline_is_told_how_to_add_it(fake_run: Fake) -> None:
     assert "hydra.sweep.dir=" in command and "hydra.sweep.subdir=ce_${seed}" in command
 
 
+def test_the_baseline_of_few_labels_sees_equally_many_images(fake_run: Fake) -> None:
+    words = ("loss=kd", "data=digits", "data.label_fraction=0.1", "trainer.max_epochs=15")
+    facts = {"images_seen": 675_000, "labels": 4_500, "epochs": 15}
+    for seed, value in enumerate(KD):
+        folder = fake_run(value, *words, f"seed={seed}", **facts).parent
+    command = dict(commands(compare_folders([folder])))["add the baseline"]
+    assert " trainer.max_epochs=150 " in command and " data.label_fraction=0.1 " in command
+    fake_run(0.8, "loss=ce", *words[1:3], "trainer.max_epochs=150", **(facts | {"epochs": 150}))
+    found = compare_folders([folder])
+    assert "add the baseline" not in dict(commands(found)) and any(row.gain for row in found.results)
+
+
+def test_no_baseline_is_offered_where_no_label_is(fake_run: Fake) -> None:
+    folder = study(fake_run, KD, "loss=kd", "loss.ce_weight=0")
+    paths = [fake_run(v, "loss=dkd", f"seed={s}", labels=0, images_seen=80) for s, v in enumerate(KD)]
+    assert "add the baseline" in dict(commands(compare_folders([folder])))
+    assert "add the baseline" not in dict(commands(compare_folders(paths)))
+
+
+def test_one_of_all_trainings_is_best_by_validation(fake_run: Fake) -> None:
+    for lr, val in ((0.05, 0.8), (0.1, 0.9), (0.2, 0.7)):
+        folder = fake_run(0.8, "loss=kd", f"optimizer.lr={lr}", val=val).parent
+    found = compare_folders([folder])
+    best = [line for line in findings(found) if line.startswith("Best by validation")]
+    assert len(best) == 1 and "lr=0.1, 90.00 %" in best[0]
+    assert "train kd lr=0.1 again" in dict(commands(found))
+    fake_run(0.8, "loss=kd", "optimizer.lr=0.4", "seed=0", val=0.99)
+    fake_run("diverged", "loss=kd", "optimizer.lr=0.4", "seed=1")
+    assert "lr=0.1, " in findings(compare_folders([folder]))[1], "a setting that fails now and then is not chosen"
+    fake_run(0.8, "loss=kd", "optimizer.lr=0.1", "seed=1", val=0.8)
+    fake_run(0.8, "loss=kd", "optimizer.lr=0.3", "seed=0", val=0.95)
+    assert "lr=0.3 of 1 seed, others have 2, 95.00 %" in findings(compare_folders([folder]))[1]
+
+
+def test_students_are_not_chosen_by_validation(fake_run: Fake) -> None:
+    for student in ("resnet8", "resnet14"):
+        folder = fake_run(0.8, "loss=kd", f"model.student={student}").parent
+    assert not any("Best" in line for line in findings(compare_folders([folder])))
+
+
 def test_diverged_runs_are_outside_the_statistics(fake_run: Fake) -> None:
     study(fake_run, CE, "loss=ce")
     folder = study(fake_run, KD, "loss=kd")
