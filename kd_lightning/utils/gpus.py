@@ -1,6 +1,7 @@
 """One GPU for each run: a sweep whose runs go on side by side uses all GPUs of the machine."""
 
 import getpass
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -13,11 +14,12 @@ _own: list[tuple[int, FileLock]] = []  # the system gives the lock up when this 
 def own_gpu(count: int) -> int:
     """Return the number, in [0, count), of a GPU for this process alone, the same at every call.
 
-    The first that no other run of this user has taken; if all are taken, the first one is shared.
+    The first that the fewest other runs of this user have taken.
     """
-    if not _own:
-        for number in range(count):
-            lock = FileLock(_folder() / f"{_name(number)}.lock")
+    if not _own and count:
+        for place in itertools.count():
+            number, sharing = place % count, place // count
+            lock = FileLock(_folder() / f"{_name(number)}{f'-{sharing}' * bool(sharing)}.lock")
             try:
                 lock.acquire(timeout=0)
             except Timeout:

@@ -32,7 +32,7 @@ def test_each_run_has_a_gpu_of_its_own(tmp_path: Path) -> None:
         return int(said.readline())
 
     try:
-        assert [another() for _ in range(3)] == [0, 1, 0]
+        assert [another() for _ in range(5)] == [0, 1, 0, 1, 0], "the one that the fewest have"
         runs[1].kill()
         runs[1].wait()
         assert another() == 1
