@@ -1,4 +1,4 @@
-"""Another kind of data goes every way through the house without one line of the core changed for it.
+"""Another kind of data passes through every command without one line of the core changed for it.
 
 The data set, in `evaluate/tokens.py`, gives dictionaries of token ids and mask; the networks are named by dotted path.
 """

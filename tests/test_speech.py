@@ -1,4 +1,4 @@
-"""Recordings go every way through the house: trained, distilled, cached, evaluated, heard, exported, made smaller."""
+"""Recordings pass through every command: trained, distilled, cached, evaluated, heard, exported, made smaller."""
 
 import json
 import subprocess
