@@ -1,14 +1,16 @@
 """Write a line for each finished run of a study: `python docs/collect_study.py FOLDER docs/studies/NAME.csv`.
 
-FOLDER holds run directories `<setting>_<seed>`, as the studies' experiments name them. NAME is the study. Lines of runs
-that are in the file already are replaced, the others stay, so that a study may be collected as it goes on, on several
-machines. docs/make_studies.py makes tables and pictures from the file.
+FOLDER holds run directories `<setting>_<seed>`, as most of the studies' experiments name them; other names are refused,
+and so are runs with several tasks. NAME is the study. Lines of runs that are in the file already are replaced, the
+others stay, so that a study may be collected as it goes on, on several machines. docs/make_studies.py makes tables and
+pictures from the file.
 
     --command WORDS   how a run is repeated, with {setting} and {seed}; by default from its configuration
 """
 
 import argparse
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from kd_lightning.report.commands import train_command
 from kd_lightning.report.groups import group
 from kd_lightning.runs.directory import Run
 from kd_lightning.runs.names import with_student_name
+from kd_lightning.utils.names import tasks_in
 
 _SCORES = {
     "val_accuracy": ("val", "accuracy"),
@@ -33,15 +36,25 @@ COLUMNS = ("study", "setting", "student", "seed", "images_seen", "labels", *_SCO
 
 
 def row(study: str, run: Run, command: str = "") -> dict[str, Any]:
-    """Return the line of a run; a score that it does not have is empty."""
-    setting, _, seed = run.path.name.rpartition("_")
+    """Return the line of a run; a score that it does not have is empty.
+
+    Raises:
+        SystemExit: If the folder's name does not tell setting and seed, or the run has several tasks.
+    """
+    if tasks_in(run.student["test"]) != [""]:
+        raise SystemExit(f"{run.path} has several tasks, collect it with: python docs/tasks_study.py --collect OUT")
+    name = re.fullmatch(r"(.+)_(\d+)", run.path.name)
+    if name is None:
+        raise SystemExit(f"{run.path}: the folder must be named <setting>_<seed>, as ce_{run.config.seed}; rename it")
+    setting, seed = name.groups()
     config, metrics = with_student_name(run.config), run.metrics
     reads_labels = config.loss.get("ce_weight", 1) != 0
     values: dict[str, Any] = {"study": study, "setting": setting, "student": config.model.student, "seed": seed}
     values |= {"images_seen": metrics.get("images_seen"), "labels": metrics.get("labels") if reads_labels else 0}
     values |= {name: _at(run.student, keys) for name, keys in _SCORES.items()}
     values |= {"seconds": round(metrics["seconds"]), "revision": metrics.get("git_revision")}
-    values["command"] = command.format(setting=setting, seed=seed) if command else train_command(group([run])[0])
+    command = command.replace("{setting}", setting).replace("{seed}", seed)
+    values["command"] = command or train_command(group([run])[0])
     return {name: f"{value:.5g}" if isinstance(value, float) else value for name, value in values.items()}
 
 

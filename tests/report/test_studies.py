@@ -88,6 +88,31 @@ def test_runs_become_lines_of_a_study(studies: Any, fake_run: Callable[..., Path
     assert [row["test"] for row in rows] == [[80.0, 80.0], [90.0, 90.0]] and rows[1]["gain"] == pytest.approx(10)
 
 
+def test_a_run_without_setting_and_seed_in_its_name_is_refused(fake_run: Callable[..., Path], tmp_path: Path) -> None:
+    path = fake_run(0.9, "loss=ce", "seed=1", "model.student=resnet8")
+    with pytest.raises(SystemExit, match=rf"{path.name}: the folder must be named <setting>_<seed>, as ce_1"):
+        script("collect_study").collect(path.parent, tmp_path / "digits.csv")
+    assert not (tmp_path / "digits.csv").exists()
+
+
+def test_a_run_with_several_tasks_has_its_own_script(fake_run: Callable[..., Path], tmp_path: Path) -> None:
+    path = fake_run(0.9, "loss=ce", "seed=1", "model.student=resnet8")
+    metrics = json.loads((path / "metrics.json").read_text())
+    metrics["student"]["last"]["test"] |= {"object/accuracy": 0.8, "kind/accuracy": 1.0}
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    path = path.rename(path.parent / "together_1")
+    with pytest.raises(SystemExit, match=r"together_1 has several tasks.* python docs/tasks_study.py --collect OUT"):
+        script("collect_study").collect(path.parent, tmp_path / "tasks.csv")
+
+
+def test_a_command_may_have_braces_of_its_own(fake_run: Callable[..., Path], tmp_path: Path) -> None:
+    path = fake_run(0.9, "loss=ce", "seed=1", "model.student=resnet8")
+    path = path.rename(path.parent / "kd_T4_1")
+    command = "train 'data.tasks={kind: null}' loss={setting} seed={seed}"
+    [line] = script("collect_study").collect(path.parent, tmp_path / "digits.csv", command)
+    assert line["command"] == "train 'data.tasks={kind: null}' loss=kd_T4 seed=1"
+
+
 def test_a_study_of_temperature_and_alpha_has_a_heat_map_of_validation(studies: Any, tmp_path: Path) -> None:
     runs = [
         {"setting": f"T{t}_alpha{a}", "seed": str(seed), "val_accuracy": str(0.6 + 0.01 * t + seed / 100)}
