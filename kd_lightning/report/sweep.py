@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kd_lightning.runs.command import Sweep
 
 ASSUMED_SPREAD = 0.4  # points of accuracy; ResNet-8 and ResNet-20 on CIFAR-10 have 0.3 to 0.5
-_BESIDE = ("seed", "model.student", "loss", "loss.", "model.teacher", "teacher_stage")
+_BESIDE = ("seed", "model.student", "loss", "model.teacher", "teacher_stage")
 """Beginnings of swept keys that leave one baseline for all settings, or give each student its own."""
 
 

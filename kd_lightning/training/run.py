@@ -1,6 +1,7 @@
 """One run: build everything, get the teacher, fit, test, fill the run directory."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,6 @@ from kd_lightning.training.sure_teachers import GAINED, too_sure
 from kd_lightning.training.teacher_check import check_teacher
 from kd_lightning.training.teacher_stage import teacher_folder, trained_teacher
 from kd_lightning.training.testing import test
-from kd_lightning.training.train_log import TrainLog
 from kd_lightning.training.trainer import build_trainer, is_trial
 from kd_lightning.types import Teacher
 from kd_lightning.utils import hardware
@@ -63,8 +63,13 @@ def train(cfg: DictConfig, out: Path, resume: bool = False, extra: Mapping[str, 
     experiment = build_experiment(cfg)
     checkpoint = claims.claim(out, cfg, resume)
     try:
-        with lost_worker_in_one_line(), refusal_in_one_line(), memory_in_one_line(experiment.data.batch_size):
-            return _fit_and_test(cfg, experiment, out, checkpoint, extra or {})
+        with (
+            lost_worker_in_one_line(),
+            refusal_in_one_line(),
+            memory_in_one_line(experiment.data.batch_size),
+            ExitStack() as after,
+        ):
+            return _fit_and_test(cfg, experiment, out, checkpoint, extra or {}, after)
     except UserError as e:
         if isinstance(e, Diverged) and not e.is_recorded:
             e.is_recorded = True
@@ -76,7 +81,12 @@ def train(cfg: DictConfig, out: Path, resume: bool = False, extra: Mapping[str, 
 
 
 def _fit_and_test(
-    cfg: DictConfig, run: Experiment, out: Path, checkpoint: Path | None, extra: Mapping[str, Any]
+    cfg: DictConfig,
+    run: Experiment,
+    out: Path,
+    checkpoint: Path | None,
+    extra: Mapping[str, Any],
+    after: ExitStack,
 ) -> dict[str, Any]:
     say(heading(cfg, run), detail=True)
     own = work(run)
@@ -107,28 +117,10 @@ def _fit_and_test(
     trainer, log = build_trainer(
         run.trainer, out, has_val, cfg.get("logger"), cfg.get("callbacks"), forecast, has_buffers, origin
     )
+    after.callback(close_loggers, trainer)  # also if it fails: the next run of a sweep has loggers of its own
     if run.trainer.accelerator == "gpu":
         hardware.use_tf32()
-    try:
-        taught = None if teacher is None else _measured(teacher, files, trainer, distiller, run)
-        return _trained(cfg, run, out, checkpoint, extra, trainer, log, distiller, taught, is_stage=forecast.later > 0)
-    finally:
-        close_loggers(trainer)  # also of a run that failed: the next one of a sweep has loggers of its own
-
-
-def _trained(
-    cfg: DictConfig,
-    run: Experiment,
-    out: Path,
-    checkpoint: Path | None,
-    extra: Mapping[str, Any],
-    trainer: pl.Trainer,
-    log: TrainLog,
-    distiller: Distiller,
-    taught: Taught | None,
-    is_stage: bool,
-) -> dict[str, Any]:
-    """Fit, test and fill the run directory; `is_stage` if a student follows."""
+    taught = None if teacher is None else _measured(teacher, files, trainer, distiller, run)
     if run.compile:
         distiller.compile_networks(run.data.batch_size, run.compile)
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -154,7 +146,7 @@ def _trained(
     if trainer.is_global_zero:
         keep(trainer, distiller, cfg, run, out, metrics)
     trainer.strategy.barrier()  # another rank may read the run as soon as it returns
-    say(result_line(metrics, out, is_teacher=is_stage))
+    say(result_line(metrics, out, is_teacher=forecast.later > 0))
     if taught is not None and too_sure(run.loss, taught.views, run.data):
         say(GAINED, detail=True)
     return metrics
