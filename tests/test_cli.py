@@ -8,15 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 import torch
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from PIL import Image
 from torchvision import datasets
 
 from kd_lightning import runs
+from kd_lightning.config import CONF_DIR
 from kd_lightning.data import CIFAR10DataModule, CIFAR100DataModule
 from kd_lightning.runs.students import load_student
 from kd_lightning.train import main
@@ -85,9 +88,20 @@ def test_quickstart(cli: Cli) -> None:
     assert len(runs.find(Path("outputs/teachers"))) == 1
 
 
-def test_every_experiment_composes() -> None:
-    for path in (Path(__file__).parents[1] / "conf/experiment").glob("*.yaml"):
-        assert compose(f"experiment={path.stem}").trainer.max_epochs >= 1, path
+@pytest.mark.parametrize("path", sorted((CONF_DIR / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_composes_with_the_options_and_keys_that_it_gives(path: Path) -> None:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = hydra.compose("train", overrides=[f"experiment={path.stem}"], return_hydra_config=True)
+    assert cfg.trainer.max_epochs >= 1
+    own = OmegaConf.load(path)
+    for option in own.pop("defaults", []):
+        if not isinstance(option, str):
+            [(group, name)] = option.items()
+            assert cfg.hydra.runtime.choices[group.removeprefix("override /")] == name
+    assert OmegaConf.to_container(OmegaConf.merge(cfg, own)) == OmegaConf.to_container(cfg), "its keys are there"
+    losses = OmegaConf.select(own, "hydra.sweeper.params.loss", default=cfg.hydra.runtime.choices.loss)
+    assert all((CONF_DIR / "loss" / f"{loss}.yaml").is_file() for loss in losses.split(","))
 
 
 # … -m loss.temperature=1,2,4,8 loss.alpha=0.3,0.5,0.9

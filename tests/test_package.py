@@ -21,6 +21,7 @@ from tests.conftest import environment
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("train", "cache", "compare", "evaluate", "predict", "compress", "export", "measure")
+EXPERIMENTS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "conf/experiment").glob("*.yaml"))
 PAGES = ("README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md")))
 
 
@@ -60,12 +61,19 @@ def test_every_module_can_be_imported_first() -> None:
 
 
 def command_lines() -> Iterator[tuple[str, str]]:
-    """(page, line) of each command of this package in a bash block; lines that end with \\ are joined."""
+    """(page, line) of each command of this package in a bash block, or alone in a comment of an experiment.
+
+    Lines that end with \\ are joined. In a comment, those with … are left out.
+    """
     for page in PAGES:
         for block in re.findall(r"```(?:bash|sh|console)\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
             for line in re.sub(r"\\\n\s*", " ", block).splitlines():
                 if "kd_lightning." in line:
                     yield page, line.strip()
+    for page in EXPERIMENTS:
+        comments = re.sub(r"\\\n#\s*", " ", (ROOT / page).read_text())
+        for line in re.findall(r"^#(?:.*:)? +(python -m kd_lightning\.(?!.*(?:\. |…)).*)$", comments, re.MULTILINE):
+            yield page, line
 
 
 LINES = list(dict.fromkeys(command_lines()))
@@ -124,6 +132,7 @@ def first(override: str) -> str:
 def test_there_are_command_lines() -> None:
     assert {words_of(line)[0] for _, line in LINES} >= {"train", "compare", "evaluate", "predict", "compress", "export"}
     assert len(LINES) > 20
+    assert {page for page, _ in LINES} >= set(EXPERIMENTS), "each says how it is run"
 
 
 # The wheel

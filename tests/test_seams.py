@@ -12,7 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning import compare, compress, export, measure, predict, runs
+from kd_lightning.deploy.files.formats import open_file
+from kd_lightning.deploy.samples import samples
+from kd_lightning.evaluation.opened import open_run
 from kd_lightning.evaluation.record import evaluate
+from kd_lightning.models.hooks import logits_of
 from kd_lightning.runs.students import load_student
 from kd_lightning.training.fill import fill
 from kd_lightning.training.run import train
@@ -135,21 +139,43 @@ def test_files_are_not_predicted(distilled: Path, command: Command, tmp_path: Pa
 
 
 @pytest.mark.parametrize("form", ["onnx", "pt2"])
-def test_exported_with_dictionaries_or_refused(form: str, distilled: Path, command: Command, tmp_path: Path) -> None:
-    done = command(export, distilled, "--format", form, "--out", tmp_path / f"model.{form}", "--trust")
-    assert done.status == 0 or one_line(done), done.err
+def test_a_file_that_takes_dictionaries_answers_as_the_student(
+    form: str, distilled: Path, command: Command, tmp_path: Path
+) -> None:
+    out = tmp_path / f"model.{form}"
+    done = command(export, distilled, "--format", form, "--out", out, "--trust")
+    assert done.status == 0, done.err
+    with trusting(), torch.no_grad():
+        run, file = open_run(distilled), open_file(out)
+        x, _ = samples(run.data, "test", 20)
+        expected = logits_of(run.student, x) / file.card.extra.get("divided_by", 1.0)
+        torch.testing.assert_close(file.answer(x), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow
-def test_made_smaller_and_measured_or_refused(distilled: Path, command: Command, tmp_path: Path) -> None:
-    for how in (("--prune", "0.5"), ("--prune", "0.5", "--structured"), ("--quantize", "int8")):
-        out = tmp_path / "-".join(how)
-        done = command(compress, distilled, *how, "--out", out, "trainer.max_epochs=1", "--trust")
-        assert done.status == 0 or one_line(done), done.err
-        if done.status == 0:
-            assert runs.read(out).metrics["compression"]["zeros"] >= 0
+def test_made_smaller_and_measured(distilled: Path, command: Command, tmp_path: Path) -> None:
+    words = ("--prune", "0.5", "--out", tmp_path / "sparse", "trainer.max_epochs=1", "--trust")
+    done = command(compress, distilled, *words)
+    assert done.status == 0, done.err
+    assert runs.read(tmp_path / "sparse").metrics["compression"]["zeros"] == pytest.approx(0.5, abs=0.01)
     done = command(measure, distilled, "--runtimes", "eager", "--out", tmp_path / "measured", "--trust")
-    assert done.status == 0 or one_line(done), done.err
+    assert done.status == 0, done.err
+    assert (tmp_path / "measured" / "deployment.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (("--prune", "0.5", "--structured"), "--prune 0.5 --structured removes no channel of TokenNet"),
+        (("--quantize", "int8"), "--quantize: an input of tokens is several tensors; only nets of one are quantized"),
+    ],
+)
+def test_a_network_that_cannot_be_made_smaller_so_is_refused(
+    how: tuple[str, ...], told: str, distilled: Path, command: Command, tmp_path: Path
+) -> None:
+    done = command(compress, distilled, *how, "--out", tmp_path / "small", "trainer.max_epochs=1", "--trust")
+    assert one_line(done) and told in done.err, done
+    assert not (tmp_path / "small").exists()
 
 
 class Grey(nn.Sequential):

@@ -30,7 +30,8 @@ def compose(*words: str) -> DictConfig:
 
 def photo(path: Path, mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(zlib.crc32(bytes(path))).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    noise = np.random.default_rng(zlib.crc32("/".join(path.parts[-3:]).encode()))
+    pixels = noise.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path)
 
 

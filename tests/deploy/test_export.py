@@ -1,6 +1,7 @@
 """What is written says the same as what was trained, or is not there."""
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -113,10 +114,11 @@ def test_a_file_is_written_over_only_if_asked(run: OpenedRun, tmp_path: Path) ->
     assert open_file(path).card.name == "resnet8"
 
 
-def test_the_command_writes_into_the_run_directory(distilled: Path, command: Command) -> None:
-    done = command(command_module, distilled, "--format", "safetensors")
+def test_the_command_writes_into_the_run_directory(distilled: Path, command: Command, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(distilled, tmp_path / "run"))
+    done = command(command_module, run, "--format", "safetensors")
     assert done.status == 0, done.err
-    assert "same class for 100.00%" in done.out
+    assert "same class for 100.00%" in done.out and (run / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from kd_lightning import predict, runs
+from kd_lightning.deploy.samples import samples
 from kd_lightning.evaluation.opened import open_run
 from kd_lightning.evaluation.prediction import Prediction, Predictor
 from kd_lightning.evaluation.prediction import predict as predictions
@@ -63,14 +65,24 @@ def test_a_picture_turned_by_exif_is_seen_upright(distilled: Path, images: Path)
     assert (predictor.preprocess.read(images / "6.png") == predictor.preprocess.read(images / "upright.png")).all()
 
 
-def test_predictions_are_what_the_student_says_of_its_test_set(distilled: Path, images: Path) -> None:
-    predictor = Predictor(open_run(distilled))
-    path = images / "0.png"
-    (told,) = predictions(predictor, [path], 10)
+def test_predictions_are_what_the_student_says_of_its_test_set(distilled: Path, tmp_path: Path) -> None:
+    run = open_run(distilled)
+    x, _ = samples(run.data, "test", 12)
+    paths = [tmp_path / f"{i}.png" for i in range(len(x))]
+    for path, pixels in zip(paths, run.data.raw_inputs(x), strict=True):
+        Image.fromarray(pixels.numpy()).save(path)
+    with torch.no_grad():
+        said = (run.student(x) / run.card.extra["temperature"]).softmax(1)
+    for path, told, expected in zip(paths, predictions(Predictor(run), paths, 10), said.tolist(), strict=True):
+        assert isinstance(told, Prediction) and told.path == path
+        assert dict(told.top["student"]) == pytest.approx(dict(zip("0123456789", expected, strict=True)), abs=1e-5)
+
+
+def test_a_prediction_holds_the_pixels_of_its_image(distilled: Path, images: Path) -> None:
+    (told,) = predictions(Predictor(open_run(distilled)), [images / "0.png"], 10)
     assert isinstance(told, Prediction)
     pixels = np.round(load_digits().images[0] * 15.9375).astype(np.uint8)
     assert (told.pixels.numpy() == pixels[..., None]).all()
-    assert sum(p for _, p in told.top["student"]) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_table_and_a_sheet(distilled: Path, images: Path, tmp_path: Path, command: Command) -> None:
