@@ -81,7 +81,9 @@ def prune_channels(model: nn.Module, x: Any, ratio: float) -> nn.Module:
             "prune single weights, without --structured"
         ) from e
     if shapes(model) == before:
-        raise UserError(f"--prune {ratio:g} --structured removes no channel of {name}; prune more, or without --structured")
+        raise UserError(
+            f"--prune {ratio:g} --structured removes no channel of {name}; prune more, or without --structured"
+        )
     return model
 
 
