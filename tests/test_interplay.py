@@ -32,7 +32,7 @@ def test_the_schedule_of_a_resumed_run_counts_the_same_steps(cli: Cli, tmp_path:
     """With half the steps an epoch the learning rate was 0 from there on, without a word."""
     assert cli("loss=ce", "trainer.max_epochs=2", "hydra.run.dir=r").status == 0
     done = cli("resume=r", "trainer.max_epochs=4", "trainer.accumulate_grad_batches=2", tiny=False)
-    assert done.status == 2 and "resume: the number of optimizer steps of an epoch is 3, and was 5" in done.err
+    assert done.status == 2 and "resume: the number of steps of an epoch is 3, and was 5" in done.err
 
 
 def test_the_last_student_is_deployed_where_no_epoch_was_validated(tmp_path: Path) -> None:

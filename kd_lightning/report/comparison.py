@@ -189,7 +189,7 @@ def gain_notes(
 def seeds_words(gain: Gain) -> str:
     """Return `12 more seeds would show it`, or nothing if that is not the case."""
     if gain.mean > 0 and gain.n == 1:
-        return f"at least {TOO_FEW - 1} more seeds are needed"
+        return f"{TOO_FEW - 1} more seeds at least are needed"
     if gain.mean <= 0 or (count := more_seeds(gain)) is None:
         return ""
     return f"{count} more {'seed' if count == 1 else 'seeds'} would show it"

@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import lightning.pytorch as pl
@@ -17,20 +17,25 @@ from kd_lightning.training.pictures import log_pictures
 from kd_lightning.utils.checks import LostProcess, UserError
 from kd_lightning.utils.console import never_fatal
 
+SMALLER = (
+    "lower data.batch_size (with trainer.accumulate_grad_batches for the same steps), data.eval_batch_size or "
+    "data.image_size, or use trainer.precision=bf16-mixed"
+)
+
 
 @contextmanager
-def lost_worker_in_one_line() -> Iterator[None]:
+def lost_worker_in_one_line(remedy: str = "go on with resume=<run directory>") -> Iterator[None]:
     """Turn what is raised when a process that reads samples is gone into one line. Raises LostProcess.
 
     Reading from its pipe fails at once. A signal handler of torch raises another error wherever the program is when the
     signal comes, which may be while the first error is looked at: hence twice.
     """
-    with _lost_worker_in_one_line(), _lost_worker_in_one_line():
+    with _lost_worker_in_one_line(remedy), _lost_worker_in_one_line(remedy):
         yield
 
 
 @contextmanager
-def _lost_worker_in_one_line() -> Iterator[None]:
+def _lost_worker_in_one_line(remedy: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as e:
@@ -40,12 +45,12 @@ def _lost_worker_in_one_line() -> Iterator[None]:
         reason = (str(e).splitlines() or [type(e).__name__])[0][:120]
         raise LostProcess(
             f"a process that reads samples is gone ({reason}); often the system killed it, out of memory: lower "
-            "data.num_workers, then go on with resume=<run directory>"
+            f"data.num_workers, then {remedy}"
         ) from e
 
 
 @contextmanager
-def memory_in_one_line(batch_size: int, key: str = "data.batch_size") -> Iterator[None]:
+def memory_in_one_line(batch_size: int, key: str = "data.batch_size", remedy: str = SMALLER) -> Iterator[None]:
     """Turn what is raised when memory is used up into one line; `key` is that of `batch_size`. Raises UserError."""
     try:
         yield
@@ -55,11 +60,7 @@ def memory_in_one_line(batch_size: int, key: str = "data.batch_size") -> Iterato
         if not full:
             raise
         reason = text.splitlines()[0][:80] if text else "main memory"
-        raise UserError(
-            f"out of memory with {key}={batch_size} ({reason}); "
-            "lower data.batch_size (with trainer.accumulate_grad_batches for the same steps), data.eval_batch_size or "
-            "data.image_size, or use trainer.precision=bf16-mixed"
-        ) from e
+        raise UserError(f"out of memory with {key}={batch_size} ({reason}); {remedy}") from e
 
 
 @contextmanager
@@ -89,14 +90,18 @@ def try_pictures(
         log_pictures(logger, trainer.global_step, distiller, data, hparams, metrics)
 
 
-def close_loggers(trainer: pl.Trainer) -> None:
-    """End what loggers hold open: TensorBoard's file and the thread that writes it, the run of Weights & Biases."""
+def close_loggers(trainer: pl.Trainer, failed: bool = False) -> None:
+    """End what loggers hold open: TensorBoard's file and the thread that writes it, the run of Weights & Biases.
+
+    After a run that `failed`, nothing that this raises may hide why.
+    """
     if not trainer.is_global_zero:
         return
     for logger in trainer.loggers:
         if not isinstance(logger, TensorBoardLogger | WandbLogger) or logger._experiment is None:
             continue  # asking for `experiment` would open it
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.close()
-        else:
-            logger.experiment.finish()
+        with suppress(Exception) if failed else nullcontext():
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.close()
+            else:
+                logger.experiment.finish(exit_code=int(failed))

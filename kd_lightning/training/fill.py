@@ -138,7 +138,10 @@ def _open(cfg: DictConfig, run: Experiment, verb: str) -> tuple[Teacher, Fabric]
 @contextmanager
 def _faults(data: DataModule) -> Iterator[None]:
     """Turn a lack of memory, or a lost process that reads, into one line. Raises UserError."""
-    with lost_worker_in_one_line(), memory_in_one_line(data.eval_batch_size, "data.eval_batch_size"):
+    with (
+        lost_worker_in_one_line("type the same command again"),
+        memory_in_one_line(data.eval_batch_size, "data.eval_batch_size", "lower it"),
+    ):
         yield
 
 

@@ -1,5 +1,6 @@
 """A forecast of how long a training takes on this machine, told after its first few steps."""
 
+import math
 import textwrap
 import time
 from collections.abc import Iterator
@@ -75,12 +76,14 @@ class Forecast(pl.Callback):
             self._tell(trainer, (_now(pl_module.device) - self._since) / self._steps, ahead)
 
     def _tell(self, trainer: pl.Trainer, pace: float, ahead: float) -> None:
-        batches = (trainer.estimated_stepping_batches - self._first) * trainer.accumulate_grad_batches
+        steps = trainer.estimated_stepping_batches - self._first
+        epochs = steps / math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        batches = epochs * trainer.num_training_batches
         self.seconds = pace * batches * (1 + self._evaluated / 3)  # no backward pass, which costs two
-        self.seconds += ahead * asked(batches / trainer.num_training_batches, trainer.datamodule.num_views)  # type: ignore[attr-defined]
-        count, what = round(batches / trainer.num_training_batches), "epoch"
+        self.seconds += ahead * asked(epochs, trainer.datamodule.num_views)  # type: ignore[attr-defined]
+        count, what = round(epochs), "epoch"
         if 0 < trainer.max_steps <= trainer.estimated_stepping_batches:
-            count, what = int(trainer.max_steps) - self._first, "step"
+            count, what = round(steps), "step"
         told = f"{self.stage}: about {duration(self.seconds)} here for {count:,} {what}{'s' * (count != 1)}"
         told += f" ({1000 * pace * trainer.accumulate_grad_batches:.0f} ms a step)"
         later = self.later * self.seconds

@@ -75,7 +75,7 @@ def train(cfg: DictConfig, out: Path, resume: bool = False, extra: Mapping[str, 
             e.is_recorded = True
             if is_first_rank():
                 runs.write_diverged(out, {"seed": cfg.seed} | e.how)
-        elif not resume and not isinstance(e, LostProcess):  # that one can go on
+        elif not resume and (is_trial(experiment.trainer) or not isinstance(e, LostProcess)):  # that one can go on
             claims.discard(out)
         raise
 
@@ -96,7 +96,7 @@ def _fit_and_test(
     origin = {
         "the SHA-256 of the teacher's weights": sums,
         "the number of samples": dict(run.data.sizes),
-        "the number of optimizer steps of an epoch": run.steps,  # by which the schedule counts
+        "the number of steps of an epoch": run.steps,  # by which the schedule counts
     }
     if checkpoint is not None and not is_trial(run.trainer):
         check_origin(checkpoint, origin)
@@ -117,7 +117,8 @@ def _fit_and_test(
     trainer, log = build_trainer(
         run.trainer, out, has_val, cfg.get("logger"), cfg.get("callbacks"), forecast, has_buffers, origin
     )
-    after.callback(close_loggers, trainer)  # also if it fails: the next run of a sweep has loggers of its own
+    # also if it fails: the next run of a sweep has loggers of its own
+    after.push(lambda kind, *_: close_loggers(trainer, failed=kind is not None))
     if run.trainer.accelerator == "gpu":
         hardware.use_tf32()
     taught = None if teacher is None else _measured(teacher, files, trainer, distiller, run)

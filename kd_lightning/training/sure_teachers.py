@@ -14,9 +14,9 @@ ONE_HOT = 0.02
 """Below this share of the largest entropy, ln C, a teacher's answers are nearly one-hot."""
 NEARLY_ONE_HOT = (
     "         It is nearly one-hot on the training images: at T = 1 its answers say little more than the labels.\n"
-    "         A higher temperature and more weight on the teacher help: loss=kd_cifar (T 4, 0.9 of the loss).\n"
-    "         model.teacher_calibration=temperature helps the student's probabilities, not its accuracy."
+    "         A higher temperature and more weight on the teacher help: loss=kd_cifar (T 4, 0.9 of the loss)."
 )
+CALIBRATE = "         model.teacher_calibration=temperature helps the student's probabilities, not its accuracy."
 GAINED = (
     "The teacher is nearly one-hot on the training images. With such a teacher, loss=kd_cifar (0.1·CE + 0.9·T²·KL, T 4)"
     "\ngained 2.7 points over plain training (ResNet-8 on CIFAR-10, docs/results.md)."

@@ -16,8 +16,9 @@ from kd_lightning.losses.distillation import Distillation
 from kd_lightning.metrics import Scores
 from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.teachers.opened import TeacherSpec
+from kd_lightning.teachers.scaled import ScaledTeacher
 from kd_lightning.teachers.stored import StoredTeacher
-from kd_lightning.training.sure_teachers import NEARLY_ONE_HOT, wants_temperature
+from kd_lightning.training.sure_teachers import CALIBRATE, NEARLY_ONE_HOT, wants_temperature
 from kd_lightning.types import Teacher
 from kd_lightning.utils.checks import UserError, of_task
 from kd_lightning.utils.console import say
@@ -143,6 +144,8 @@ def _checked(
         )
     if views and wants_temperature(loss, views["entropy"], data.num_classes):
         say(NEARLY_ONE_HOT, detail=True)
+        if seen.val is not None and not any(isinstance(one, ScaledTeacher) for one in teacher.members or [teacher]):
+            say(CALIBRATE, detail=True)
     return views
 
 

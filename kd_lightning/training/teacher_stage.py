@@ -76,7 +76,7 @@ def check_stage(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> None:
     stage = cfg.teacher_stage
     integer("teacher_stage.seed", stage.seed, ge=0, le=MAX_SEED)
     integer("teacher_stage.max_epochs", stage.max_epochs, ge=1)
-    number("teacher_stage.label_smoothing", stage.label_smoothing, ge=0, le=1)
+    number("teacher_stage.label_smoothing", _smoothing(cfg), ge=0, le=1)
     try:
         build_optimizer(stage.optimizer, stage.scheduler, stage.max_epochs, data.batch_size)
     except UserError as e:
@@ -113,7 +113,7 @@ def stage_config(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> DictCo
         config.loss = {
             "_target_": "kd_lightning.losses.CE",
             "ce_weight": 1.0,
-            "label_smoothing": stage.label_smoothing,
+            "label_smoothing": _smoothing(cfg),
         }
         config.model = ModelConfig(
             student=spec.name,
@@ -149,9 +149,13 @@ def _recipe_id(cfg: DictConfig, spec: TeacherSpec, data: DataModule) -> str:
         "data": [data.identity_for(spec.name), data.label_identity(), data.batch_size],
         "budget": {key: str(cfg.trainer.get(key)) for key in _BUDGET} | {"max_epochs": cfg.teacher_stage.max_epochs},
     }
-    if cfg.teacher_stage.label_smoothing:  # a teacher kept before there was this key has its folder still
-        recipe["label_smoothing"] = cfg.teacher_stage.label_smoothing
+    if smoothing := _smoothing(cfg):  # a teacher kept before there was this key has its folder still
+        recipe["label_smoothing"] = smoothing
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _smoothing(cfg: DictConfig) -> Any:
+    return cfg.teacher_stage.get("label_smoothing", 0.0)  # an older run, which goes on, has no such key
 
 
 def _alone(lock: FileLock, waiting: str) -> Any:

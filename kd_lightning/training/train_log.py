@@ -11,6 +11,7 @@ from torch import Tensor
 from kd_lightning.training.nonfinite import NonFinite
 from kd_lightning.training.terms import step_terms
 from kd_lightning.types import Batch
+from kd_lightning.utils import timing
 from kd_lightning.utils.timing import Stopwatch
 
 
@@ -101,12 +102,12 @@ class TrainLog(pl.Callback):
                 watch.stop()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._paused = time.perf_counter()
+        self._paused = timing.now()
         pl_module.watch.pause()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Leave out the time of a validation within an epoch (`val_check_interval`)."""
-        self._since += time.perf_counter() - self._paused
+        self._since += timing.now() - self._paused
         pl_module.watch.go_on()
 
     def _add(self) -> None:

@@ -14,7 +14,7 @@ _own: list[tuple[int, FileLock]] = []  # the system gives the lock up when this 
 def own_gpu(count: int) -> int:
     """Return the number, in [0, count), of a GPU for this process alone, the same at every call.
 
-    The first that the fewest other runs of this user have taken.
+    The first free place is taken, in rounds over the GPUs: runs of this user share one where there are more than GPUs.
     """
     if not _own and count:
         for place in itertools.count():

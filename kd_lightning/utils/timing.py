@@ -20,16 +20,16 @@ class Stopwatch:
 
     def start(self, steps: float = 1) -> None:
         """Run from now on; each lap counts `steps` times."""
-        self._since, self._steps = _now(), steps
+        self._since, self._steps = now(), steps
 
     def pause(self) -> None:
         """Leave out the time until `go_on`."""
         if self._since is not None:
-            self._paused = _now()
+            self._paused = now()
 
     def go_on(self) -> None:
         if self._since is not None:
-            self._since += _now() - self._paused
+            self._since += now() - self._paused
 
     def stop(self) -> None:
         self._since = None
@@ -38,9 +38,9 @@ class Stopwatch:
         """Add the time since the last lap to `name`, once for each step that it stands for."""
         if self._since is None:
             return
-        now = _now()
-        self.seconds[name] = self.seconds.get(name, 0.0) + (now - self._since) * self._steps
-        self._since = now
+        at = now()
+        self.seconds[name] = self.seconds.get(name, 0.0) + (at - self._since) * self._steps
+        self._since = at
 
     def shares(self) -> dict[str, float]:
         """Fractions of the time measured, which sum to 1; empty if none was."""
@@ -48,7 +48,8 @@ class Stopwatch:
         return {name: seconds / total for name, seconds in self.seconds.items()} if total else {}
 
 
-def _now() -> float:
+def now() -> float:
+    """Return seconds of a clock, once a GPU has done what it was given."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -88,6 +88,10 @@ def test_a_teacher_may_learn_smoothed_labels(auto: Any) -> None:
     cfg = auto("teacher_stage.label_smoothing=0.1", "loss.label_smoothing=0.2")
     [spec] = teacher_specs(cfg.model)
     assert stage.stage_config(cfg, spec, build(cfg.data, "data")).loss.label_smoothing == 0.1
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg))
+    del cfg.teacher_stage.label_smoothing  # as in a run of an older version, which goes on
+    assert stage.stage_config(cfg, spec, build(cfg.data, "data")).loss.label_smoothing == 0
+    stage.check_stage(cfg, spec, build(cfg.data, "data"))
     with pytest.raises(UserError, match=r"teacher_stage\.label_smoothing must be a number >= 0 and <= 1, got 2"):
         build_experiment(auto("teacher_stage.label_smoothing=2"))
 

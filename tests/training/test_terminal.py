@@ -4,9 +4,12 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
@@ -38,6 +41,28 @@ def test_what_is_long_for_a_cpu_is_told_with_what_to_run_instead(cli: Cli, monke
     told = cli("loss=ce").out
     assert "That is long for a CPU. Shorter: fewer images (data.train_size=5000)" in told
     assert all(len(line) <= 80 for line in told[told.index("That is long") :].splitlines() if line[:9].isspace())
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "for 10 epochs"),
+        ({"accumulate_grad_batches": 4, "estimated_stepping_batches": 20}, "for 10 epochs"),
+        ({"global_step": 35}, "for 3 epochs"),
+        ({"max_steps": 12, "estimated_stepping_batches": 12}, "for 12 steps"),
+    ],
+)
+def test_the_forecast_names_what_is_left(
+    settings: dict[str, int], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {"num_training_batches": 5, "accumulate_grad_batches": 1, "estimated_stepping_batches": 50}
+    values |= {"max_steps": -1, "global_step": 0} | settings
+    data, strategy = SimpleNamespace(num_views=None), SimpleNamespace(root_device=torch.device("cpu"))
+    trainer: Any = SimpleNamespace(**values, datamodule=data, strategy=strategy)
+    one = forecast.Forecast(1.0, 0.1, "")
+    one.on_train_start(trainer, trainer)
+    one._tell(trainer, pace=0.1, ahead=0.0)
+    assert f"{told} ({100 * values['accumulate_grad_batches']} ms a step)" in capsys.readouterr().out
 
 
 def test_nothing_unlabelled_is_left_on_the_terminal(cli: Cli) -> None:

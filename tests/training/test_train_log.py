@@ -20,7 +20,7 @@ from tests.conftest import compose
 def test_work_once_an_epoch_has_its_true_share(device, every, monkeypatch):
     """A step takes 1 s, and 10 s more in the first one of an epoch (a teacher that is asked ahead): 10 of 20 s."""
     now = 0.0
-    monkeypatch.setattr(timing, "_now", lambda: now)
+    monkeypatch.setattr(timing, "now", lambda: now)
     guard: Any = NonFinite(Path("nowhere"), 50)
     log = TrainLog(every, guard)
     trainer: Any = SimpleNamespace(
@@ -57,7 +57,7 @@ def test_work_once_an_epoch_has_its_true_share(device, every, monkeypatch):
 def test_a_step_of_several_batches_is_measured_whole(device, every, monkeypatch):
     """A batch takes 1 s, the step after each fourth 4 s, a validation after each tenth batch 100 s."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(timing, "_now", lambda: clock.now)
+    monkeypatch.setattr(timing, "now", lambda: clock.now)
     monkeypatch.setattr("time.perf_counter", lambda: clock.now)
     guard: Any = NonFinite(Path("nowhere"), 50)
     log = TrainLog(every, guard)

@@ -59,7 +59,6 @@ class CachedTeacher(Teacher):
         self.end_epoch()
         self._epoch, self._looked = epoch, False
         self._answers: Tensor | None = None
-        self._is_read = True
         name = f"seed{self._data.view_seed}-epoch{epoch}" if self._views is None else "views"
         if self._table is None or name != self._name:
             self._name, self._table = name, None
@@ -82,9 +81,9 @@ class CachedTeacher(Teacher):
     def __call__(self, batch: Batch) -> Outputs:
         if not self._looked:
             self._answers, self._looked = self.whole_epoch(batch.y.device), True
-            waits = self._views is not None or batch.y.device.type == "cpu"
-            # too large for the device, but there already: a step that waits for main memory is shorter than a teacher's
-            self._is_read = waits or (self._answers is None and bool(self.table().read(batch.index.cpu())[1].all()))
+            self._is_read = self._views is not None or batch.y.device.type == "cpu"
+            if not self._is_read and self._is_large:  # where it is filled, main memory is faster than the teacher
+                self._is_read = bool(self.table().read(batch.index.cpu())[1].all())
         if self._answers is not None:
             return Outputs(self._answers[batch.index].float())
         if self._is_read:
@@ -94,12 +93,16 @@ class CachedTeacher(Teacher):
         self.asked += len(said)
         return Outputs(said.float())
 
+    @property
+    def _is_large(self) -> bool:
+        return LogitTable.size(self._samples, self._classes, self._dtype) > MOST_BYTES
+
     def whole_epoch(self, device: torch.device) -> Tensor | None:
         """Return the answers to what is shown in this epoch, `[N, C]`, on `device`; NaN to all other samples.
 
         None if they are too large for the device, or if they are not numbered and some are missing.
         """
-        if LogitTable.size(self._samples, self._classes, self._dtype) > MOST_BYTES:
+        if self._is_large:
             return None
         keys = order = self._data.upcoming(self._epoch)
         if self._views is not None:
