@@ -59,6 +59,7 @@ class CachedTeacher(Teacher):
         self.end_epoch()
         self._epoch, self._looked = epoch, False
         self._answers: Tensor | None = None
+        self._is_read = False  # from the table, step by step; known at the first batch
         name = f"seed{self._data.view_seed}-epoch{epoch}" if self._views is None else "views"
         if self._table is None or name != self._name:
             self._name, self._table = name, None
