@@ -72,7 +72,9 @@ def findings(comparison: Comparison) -> list[str]:
     scope = f"{_count(runs, 'finished run')} in {_count(len(results), 'setting')}"
     told = ", ".join(words.format(verdicts[word]) for word, words in VERDICTS.items() if verdicts[word])
     lines = [f"{scope}. Against plain training at equal budget: {told}." if told else f"{scope}."]
-    if not any(result.gain for result in results):
+    if all(result.setting.is_baseline for result in results):
+        lines = [f"{scope}, of plain training alone."]
+    elif not any(result.gain for result in results):
         lines = [f"{scope}; none has a baseline (loss=ce, same student and budget) to be compared with."]
     for members in comparison.choices():
         if best := best_by_validation(members):

@@ -120,6 +120,11 @@ def test_one_of_all_trainings_is_best_by_validation(fake_run: Fake) -> None:
     assert "lr=0.3 of 1 seed, others have 2, 95.00 %" in findings(compare_folders([folder]))[1]
 
 
+def test_plain_trainings_lack_no_baseline(fake_run: Fake) -> None:
+    folder = [fake_run(0.8, "loss=ce", f"optimizer.lr={lr}").parent for lr in (0.1, 0.2)][-1]
+    assert findings(compare_folders([folder]))[0] == "2 finished runs in 2 settings, of plain training alone."
+
+
 def test_students_are_not_chosen_by_validation(fake_run: Fake) -> None:
     for student in ("resnet8", "resnet14"):
         folder = fake_run(0.8, "loss=kd", f"model.student={student}").parent
