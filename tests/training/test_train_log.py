@@ -15,6 +15,19 @@ from kd_lightning.utils.timing import Stopwatch
 from tests.conftest import compose
 
 
+def training(device: str, batches: int, accumulate: int = 1) -> tuple[Any, Any]:
+    """Return a Trainer and a module, as far as the log knows them."""
+    trainer = SimpleNamespace(
+        num_training_batches=batches,
+        accumulate_grad_batches=accumulate,
+        strategy=SimpleNamespace(reduce=lambda own, reduce_op: own),
+        optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])],
+        loggers=[],
+        global_step=0,
+    )
+    return trainer, SimpleNamespace(watch=Stopwatch(), device=torch.device(device))
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("every", [1, 4, 5, 50])
 def test_work_once_an_epoch_has_its_true_share(device, every, monkeypatch):
@@ -23,15 +36,7 @@ def test_work_once_an_epoch_has_its_true_share(device, every, monkeypatch):
     monkeypatch.setattr(timing, "now", lambda: now)
     guard: Any = NonFinite(Path("nowhere"), 50)
     log = TrainLog(every, guard)
-    trainer: Any = SimpleNamespace(
-        num_training_batches=10,
-        accumulate_grad_batches=1,
-        strategy=SimpleNamespace(reduce=lambda own, reduce_op: own),
-        optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])],
-        loggers=[],
-        global_step=0,
-    )
-    module: Any = SimpleNamespace(watch=Stopwatch(), device=torch.device(device))
+    trainer, module = training(device, batches=10)
     batch: Any = SimpleNamespace(size=8)
     for _ in range(3):
         log.on_train_epoch_start(trainer, module)
@@ -61,15 +66,7 @@ def test_a_step_of_several_batches_is_measured_whole(device, every, monkeypatch)
     monkeypatch.setattr("time.perf_counter", lambda: clock.now)
     guard: Any = NonFinite(Path("nowhere"), 50)
     log = TrainLog(every, guard)
-    trainer: Any = SimpleNamespace(
-        num_training_batches=400,
-        accumulate_grad_batches=4,
-        strategy=SimpleNamespace(reduce=lambda own, reduce_op: own),
-        optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])],
-        loggers=[],
-        global_step=0,
-    )
-    module: Any = SimpleNamespace(watch=Stopwatch(), device=torch.device(device))
+    trainer, module = training(device, batches=400, accumulate=4)
     batch: Any = SimpleNamespace(size=8)
     log.on_train_epoch_start(trainer, module)
     for i in range(400):
