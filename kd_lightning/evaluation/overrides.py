@@ -8,6 +8,7 @@ CHANGEABLE = (
     "data",
     "data.root",
     "data.unlabeled_root",
+    "data.labels",
     "data.num_workers",
     "data.verify",
     "data.digest_cache",

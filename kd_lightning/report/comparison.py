@@ -201,6 +201,8 @@ def _add_marks(comparison: Comparison, result: Result) -> None:
         comparison.mark(result, f"diverged: seed {seeds}; left out of the statistics")
     if result.test and not result.validation:
         comparison.mark(result, "no validation split, so nothing can be selected")
+    if (labels := result.setting.values.get("data.labels")) is not None:
+        comparison.mark(result, f"right is what {labels} says; if a teacher wrote it, accuracy is agreement with it")
     if result.setting.repeated:
         seeds = ", ".join(result.setting.repeated)
         comparison.mark(result, f"several runs of the same seed ({seeds}); the last of them counts")

@@ -36,6 +36,7 @@ CHANGEABLE = (
     "trainer.",
     "data.root",
     "data.unlabeled_root",
+    "data.labels",
     "data.num_workers",
     "data.verify",
     "data.digest_cache",

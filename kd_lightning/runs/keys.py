@@ -21,6 +21,7 @@ INCIDENTAL = (
 )
 """Keys that change none of the numbers that a run ends with."""
 _NEUTRAL: dict[str, Any] = {
+    "data.labels": None,
     "model.teacher_views": None,
     "model.chain": None,
     "model.generations": None,

@@ -1,15 +1,13 @@
 """Filling the teacher cache ahead of a sweep."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from omegaconf import DictConfig, ListConfig
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from omegaconf import DictConfig
 
 from kd_lightning.data.images.resident import ResidentImages
 from kd_lightning.data.module import DataModule
@@ -17,12 +15,12 @@ from kd_lightning.runs.names import override, teacher_name
 from kd_lightning.teachers.cache.cached import CachedTeacher
 from kd_lightning.teachers.stored import NAME
 from kd_lightning.teachers.stored_file import check_suffix, write_stored
+from kd_lightning.training.asking import faults, one_device, progress_bar
 from kd_lightning.training.build import Experiment, build_experiment
-from kd_lightning.training.faults import lost_worker_in_one_line, memory_in_one_line
+from kd_lightning.training.no_classes import named_by_teacher
 from kd_lightning.training.run import get_teacher
 from kd_lightning.training.tasks import one_task
 from kd_lightning.types import Batch, Teacher
-from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError, integer
 from kd_lightning.utils.console import say
 from kd_lightning.utils.files import write_whole
@@ -40,7 +38,7 @@ def fill(cfg: DictConfig) -> None:
         UserError: If nothing can be filled, or the configuration is wrong.
     """
     quiet()
-    cfg = one_task(cfg)
+    cfg = named_by_teacher(one_task(cfg))
     if cfg.model.teacher_cache in ("off", "memory"):
         raise UserError(f"model.teacher_cache={cfg.model.teacher_cache} leaves nothing to fill; use auto or a folder")
     run = replace(build_experiment(cfg), calibrate_teacher=False)  # the table holds what the networks say
@@ -57,7 +55,7 @@ def fill(cfg: DictConfig) -> None:
         batches = _every_epoch(data, teacher, epochs, fabric.device)
         total = epochs * -(-samples // data.eval_batch_size)
         what = f"{epochs} epochs of {samples:,} samples with view seed {data.view_seed}"
-    with _faults(data), _bar() as bar, fabric.autocast():
+    with faults(data), progress_bar() as bar, fabric.autocast():
         for batch in bar.track(batches, total=total, description="filling, in batches"):
             stop_if_asked()
             for one in cached:
@@ -79,7 +77,7 @@ def export(cfg: DictConfig, path: Path, top_k: int | None = None) -> None:
         UserError: If the file cannot be written, or the configuration is wrong.
     """
     quiet()
-    cfg = one_task(cfg)
+    cfg = named_by_teacher(one_task(cfg))
     check_suffix(path, "--export")
     if path.exists():
         raise UserError(f"--export: {path} exists; give another name")
@@ -98,7 +96,7 @@ def export(cfg: DictConfig, path: Path, top_k: int | None = None) -> None:
     everyone, logits = torch.arange(data.sizes["train"]), []
     batches = data.plain_train().batches(everyone, data.eval_batch_size, data.view_seed, 0, fabric.device)
     steps = -(-len(everyone) // data.eval_batch_size)
-    with _faults(data), _bar() as bar, fabric.autocast(), torch.no_grad():
+    with faults(data), progress_bar() as bar, fabric.autocast(), torch.no_grad():
         for batch in bar.track(batches, total=steps, description="asking, in batches"):
             stop_if_asked()
             answer = teacher.evaluate(batch) if teacher.evaluates else teacher(batch)
@@ -123,30 +121,12 @@ def _open(cfg: DictConfig, run: Experiment, verb: str) -> tuple[Teacher, Fabric]
         raise UserError(
             f"data.task: say which of {', '.join(run.data.tasks)}; {verb} the answers of one task at a time"
         )
-    if run.trainer.accelerator == "gpu":
-        hardware.use_tf32()
+    fabric = one_device(run.trainer)
     teacher, _ = get_teacher(cfg, run)
     if teacher is None:
         raise UserError(f"loss: this loss has no teacher, so there is nothing to {verb}; use loss=kd")
-    chosen = run.trainer.devices  # the numbers of GPUs, or how many processes
-    devices = list(chosen)[:1] if isinstance(chosen, ListConfig | list) else 1
-    fabric = Fabric(accelerator=run.trainer.accelerator, devices=devices, precision=run.trainer.precision)
     teacher.apply_(lambda tensor: tensor.to(fabric.device))
     return teacher, fabric
-
-
-@contextmanager
-def _faults(data: DataModule) -> Iterator[None]:
-    """Turn a lack of memory, or a lost process that reads, into one line. Raises UserError."""
-    with (
-        lost_worker_in_one_line("type the same command again"),
-        memory_in_one_line(data.eval_batch_size, "data.eval_batch_size", "lower it"),
-    ):
-        yield
-
-
-def _bar() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 def _every_view(images: ResidentImages, data: DataModule, views: int, device: torch.device) -> Iterator[Batch]:

@@ -21,16 +21,21 @@ def check_labels(loss: Distillation | Tasks, data: DataModule, specs: Sequence[T
         if labelled is None or len(labelled):
             continue
         with of_task(task):
-            if not own.needs_teacher or own.method.ce_weight.largest > 0:
-                raise UserError(
-                    "loss: no training sample has a label, and this loss learns from labels; use loss=kd_only, or "
-                    "another with a teacher and loss.ce_weight=0"
-                )
-            if any(spec.is_trained_here for spec in specs if spec.task == task):
-                raise UserError(
-                    "model.teacher_weights: no training sample has a label, so no teacher can be trained here; give "
-                    "the weights of one that knows these classes"
-                )
+            check_without_labels(own, [spec for spec in specs if spec.task == task])
+
+
+def check_without_labels(loss: Distillation, specs: Sequence[TeacherSpec]) -> None:
+    """Raise UserError if the loss learns from labels, or one of its teachers would be trained here."""
+    if not loss.needs_teacher or loss.method.ce_weight.largest > 0:
+        raise UserError(
+            "loss: no training sample has a label, and this loss learns from labels; use loss=kd_only, or "
+            "another with a teacher and loss.ce_weight=0"
+        )
+    if any(spec.is_trained_here for spec in specs):
+        raise UserError(
+            "model.teacher_weights: no training sample has a label, so no teacher can be trained here; give "
+            "the weights of one that knows these classes"
+        )
 
 
 def check_unlabeled(loss: Distillation, labelled: int, samples: int) -> None:

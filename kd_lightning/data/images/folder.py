@@ -6,9 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from kd_lightning.data.class_folders import check_folder, has_classes, split_folders
+from kd_lightning.data.class_folders import SPLITS, check_folder, has_classes, split_folders
 from kd_lightning.data.class_folders import scan as scan_classes
 from kd_lightning.data.find_files import FileKind
+from kd_lightning.data.images.labels_file import KEY, Labels
 from kd_lightning.data.images.photos import Photos
 from kd_lightning.data.module import Split
 from kd_lightning.types import UNLABELED
@@ -26,15 +27,16 @@ def images() -> FileKind:
     return FileKind("images", frozenset(readable), _HEIC)
 
 
-def scan(root: Path, used: Path | None = None) -> tuple[list[str], dict[Split, Photos]]:
+def scan(root: Path, used: Path | None = None, labels: Labels | None = None) -> tuple[list[str], dict[Split, Photos]]:
     """Return the class names, sorted, and the photos of the splits that are there.
 
-    A folder `train` without class folders has photos of unknown class; then those of `test` name the classes. One line
-    for each folder tells what is left out.
+    A folder `train` without class folders has photos of unknown class; then the folders of `test`, or `labels`, name
+    the classes. One line for each folder tells what is left out.
 
     Args:
         root: Folder of the splits.
         used: Folder beside them that has another purpose.
+        labels: Classes of photos that lie in no folders of classes, in the teacher's order.
 
     Raises:
         UserError: If the root, `train`, or images of a class are missing, or if the splits differ in classes.
@@ -44,6 +46,10 @@ def scan(root: Path, used: Path | None = None) -> tuple[list[str], dict[Split, P
     photos: dict[Split, Photos] = {}
     named: Split = "train"
     if not has_classes(places["train"]) and (unlabeled := _unlabeled(kind, places["train"])):
+        if labels is not None:
+            if len(places) > 1:
+                raise UserError(f"{KEY} names val and test, but {root} has folders of them; leave out one or the other")
+            return labels.classes, labels.divide(places["train"], unlabeled)
         if "test" not in places:
             raise UserError(
                 f"{places['train']} has images, but no folder for each class; sort them into such folders, or, to "
@@ -51,10 +57,18 @@ def scan(root: Path, used: Path | None = None) -> tuple[list[str], dict[Split, P
             )
         photos["train"], named = unlabeled, "test"
         del places["train"]
+    if labels is not None:
+        raise UserError(f"{KEY} is for images without folders of classes, and {places['train']} has such; leave it out")
     classes, found = scan_classes(places, kind, named)
     for split, files in found.items():
         photos[split] = Photos(list(map(os.fsencode, files.paths)), files.labels)
     return classes, photos
+
+
+def is_unsorted(root: Path) -> bool:
+    """Return whether there is a folder `train` alone, and in it no folder of a class."""
+    there = [split for split in SPLITS if (root / split).is_dir()]
+    return there == ["train"] and not has_classes(root / "train")
 
 
 def scan_unlabeled(root: Path) -> Photos:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from kd_lightning.data.class_folders import SPLITS, folder_path
 from kd_lightning.data.hold_out import check_classes, hold_out
 from kd_lightning.data.images.digest_cache import opened
-from kd_lightning.data.images.folder import scan
+from kd_lightning.data.images.folder import is_unsorted, scan
+from kd_lightning.data.images.labels_file import Labels, read_labels
 from kd_lightning.data.images.module import ImageDataModule
 from kd_lightning.data.images.normalize import NORMALIZATIONS, Normalize
 from kd_lightning.data.images.photo_augment import PhotoAugment, PhotoView
@@ -37,10 +39,12 @@ class ImageFolderDataModule(ImageDataModule):
 
     Args:
         root: Folder with `train/<class>/*` and, if they exist, `val/<class>/*` and `test/<class>/*`. With `test` there
-            may be `train/*` without classes, for training without labels.
+            or `labels` there may be `train/*` without classes, for training without labels.
         image_size: Height and width in pixels.
         val_size: Fraction of `train` that is held out, stratified, if there is no folder `val`; 0 for none.
         test_size: Fraction of `train` that is held out, stratified, if there is no folder `test`.
+        labels: JSON file of the classes, and of those of the images held out, for photos in no folders of classes; see
+            `Labels`.
         augment: Keys of `PhotoAugment`.
         num_workers: Processes that read photos; None for one per CPU core, at most 8.
         verify: Decode every file once before training, to find damaged ones.
@@ -62,6 +66,7 @@ class ImageFolderDataModule(ImageDataModule):
         image_size: int = 224,
         val_size: float = 0.1,
         test_size: float = 0.1,
+        labels: str | None = None,
         normalize: Mapping[str, Any] | Normalize = NORMALIZATIONS["imagenet"],
         augment: Mapping[str, Any] | PhotoAugment = PhotoAugment(),  # noqa: B008 - frozen
         batch_size: int = 32,
@@ -77,6 +82,7 @@ class ImageFolderDataModule(ImageDataModule):
         self.cheaper += "smaller networks (model.teacher=resnet18 model.student=mobilenet_v3_small)"
         self.val_size = number("data.val_size", val_size, ge=0, le=0.9)
         self.test_size = number("data.test_size", test_size, gt=0, le=0.9)
+        self._labels_file = None if labels is None else folder_path("data.labels", labels)
         self.augment = PhotoAugment.parse(augment)
         if not isinstance(verify, bool):
             raise UserError(f"data.verify must be true or false, got {verify!r}")
@@ -88,7 +94,17 @@ class ImageFolderDataModule(ImageDataModule):
 
     @cached_property
     def _scanned(self) -> tuple[list[str], dict[Split, Photos]]:
-        return scan(self.root, self.unlabeled_root)
+        return scan(self.root, self.unlabeled_root, self.labels)
+
+    @cached_property
+    def labels(self) -> Labels | None:
+        """Classes of photos that lie in no folders of classes. Raises UserError if the file is no such."""
+        return None if self._labels_file is None else read_labels(self._labels_file)
+
+    @property
+    def is_unsorted(self) -> bool:
+        """True if nothing names a class: there are no folders of classes, and no file `labels`."""
+        return self._labels_file is None and is_unsorted(self.root)
 
     @property
     def classes(self) -> list[str]:
@@ -107,19 +123,19 @@ class ImageFolderDataModule(ImageDataModule):
         if self.splits:
             return
         photos = self._split()
-        more = self._unseen(photos)
+        more = self._unseen(self.unlabeled, photos, self.unlabeled_root)
         labels = self.few_labels(torch.from_numpy(photos["train"].labels), len(more))
         photos["train"] = (photos["train"] + more).relabel(labels.numpy())
         self.splits = {split: self._source(split, photos[split]) for split in SPLITS}
 
-    def _unseen(self, photos: Mapping[Split, Photos]) -> Photos:
-        """Return the pictures of `unlabeled_root` that no evaluation sees; a line tells how many are left out."""
-        if not len(self.unlabeled):
-            return self.unlabeled
-        copies = np.isin(self.unlabeled.digests, np.concatenate([photos["val"].digests, photos["test"].digests]))
+    def _unseen(self, pictures: Photos, photos: Mapping[Split, Photos], where: Path | None) -> Photos:
+        """Return the pictures, which lie in `where`, that no evaluation sees; a line tells how many are left out."""
+        if not len(pictures):
+            return pictures
+        copies = np.isin(pictures.digests, np.concatenate([photos["val"].digests, photos["test"].digests]))
         if copies.any():
-            say(f"{self.unlabeled_root}: left out {copies.sum()} × copy of a picture in val or test")
-        return self.unlabeled.select(~copies)
+            say(f"{where}: left out {copies.sum()} × copy of a picture in val or test")
+        return pictures.select(~copies)
 
     def _source(self, split: Split, photos: Photos) -> StreamedImages:
         training = split == "train"
@@ -129,25 +145,31 @@ class ImageFolderDataModule(ImageDataModule):
     def _split(self) -> dict[Split, Photos]:
         """Return the photos of the three splits, without copies of one in another. Raises UserError."""
         photos: dict[Split, Photos] = {"val": Photos(), **self._scanned[1]}
+        where, classes = self.root / "train", self.own_classes
+        if self.labels is not None and "test" in photos:
+            photos["train"] = self._unseen(photos["train"], photos, where)
         check_repeats({str(split): part for split, part in photos.items()})
         sizes: dict[Split, float] = {"test": self.test_size, "val": self.val_size}
-        if (photos["train"].labels == UNLABELED).all():
-            self._tell_unlabeled(photos)
-            return photos
         missing = [split for split, fraction in sizes.items() if not photos.get(split) and fraction]
-        where, classes = self.root / "train", self.own_classes
-        check_classes(torch.from_numpy(photos["train"].labels), classes, missing, "images", where)
+        if (photos["train"].labels == UNLABELED).all():
+            if "test" not in missing:
+                self._tell_unlabeled(photos)
+                return photos
+            classes = ["any"]  # by which nothing is stratified
+        check_classes(_classes(photos["train"]), classes, missing, "images", where)
         for split in missing:
-            train, size = photos["train"], sizes[split]
-            digests, labels = train.digests.tolist(), torch.from_numpy(train.labels)
+            train = photos["train"]
+            digests, labels, size = train.digests.tolist(), _classes(train), sizes[split]
             found = hold_out(split, digests, labels, classes, size, self.split_seed, "images", where)
             photos["train"], photos[split] = (train.select(some.numpy()) for some in found)
-        self._check_val(photos, held_out="val" in missing)
+        if not self.is_unsorted:  # then it is told when the classes are known
+            self._check_val(photos, held_out="val" in missing)
         return photos
 
     def _tell_unlabeled(self, photos: Mapping[Split, Photos]) -> None:
         """Tell that `train` has no labels, and what that means for validation."""
-        val = "" if photos["val"] else f", and without validation, for which {self.root / 'val'} is missing"
+        where = self.root / "val" if self._labels_file is None else f"val in {self._labels_file}"
+        val = "" if photos["val"] else f", and without validation, for which {where} is missing"
         say(f"{self.root / 'train'} has no folders of classes: {len(photos['train'])} images without labels{val}")
         if photos["val"]:
             self._check_val(photos, held_out=False)
@@ -159,7 +181,9 @@ class ImageFolderDataModule(ImageDataModule):
             return
         total = len(photos["train"]) + count
         fraction = math.ceil(100 * ENOUGH / total) / 100
-        if not held_out:
+        if self._labels_file is not None:
+            way = f"name {ENOUGH} or more in {self._labels_file}"
+        elif not held_out:
             way = f"put {ENOUGH} or more into {self.root / 'val'}"
         elif fraction <= MOST:
             way = f"data.val_size={fraction} would hold out {ENOUGH}"
@@ -180,6 +204,12 @@ class ImageFolderDataModule(ImageDataModule):
             names.append(path.relative_to(root).as_posix())
         return names
 
+    def held_out_names(self, split: Split) -> list[str]:
+        """Return the files of `val` or `test`, below `train`, of images that lie in no folders of classes."""
+        source = self.splits[split]
+        assert isinstance(source, StreamedImages)
+        return [path.relative_to(self.root / "train").as_posix() for path in source.photos.paths()]
+
     def plain_train(self) -> Source:
         return self._source("val", self._train_photos())
 
@@ -190,9 +220,19 @@ class ImageFolderDataModule(ImageDataModule):
 
     def identity(self) -> dict[str, Any]:
         """Return the identity of the data set; reads every photo once."""
-        return super().identity() | {
-            "augment": asdict(self.augment),
-            "image_size": self.image_size,
-            "sizes": [self.val_size, self.test_size],
-            "files": {split: part.fingerprint(self.root) for split, part in self._scanned[1].items()},
-        }
+        named = {} if self.labels is None else {"labels": self.labels.identity()}
+        return (
+            super().identity()
+            | named
+            | {
+                "augment": asdict(self.augment),
+                "image_size": self.image_size,
+                "sizes": [self.val_size, self.test_size],
+                "files": {split: part.fingerprint(self.root) for split, part in self._scanned[1].items()},
+            }
+        )
+
+
+def _classes(photos: Photos) -> torch.Tensor:
+    """Return the class of each photo `[N]`, 0 where it is unknown."""
+    return torch.from_numpy(photos.labels).clamp(min=0)
