@@ -1,9 +1,9 @@
 """Write a line for each finished run of a study: `python docs/collect_study.py FOLDER docs/studies/NAME.csv`.
 
-FOLDER holds run directories `<setting>_<seed>`, as most of the studies' experiments name them; other names are refused,
-and so are runs with several tasks. NAME is the study. Lines of runs that are in the file already are replaced, the
-others stay, so that a study may be collected as it goes on, on several machines. docs/make_studies.py makes tables and
-pictures from the file.
+FOLDER holds run directories `<setting>_<seed>` or `<setting>/<seed>`, as the studies' experiments name them; others are
+refused, and so are runs with several tasks. NAME is the study. Lines of runs that are in the file already are replaced,
+the others stay, so that a study may be collected as it goes on, on several machines. docs/make_studies.py makes tables
+and pictures from the file.
 
     --command WORDS   how a run is repeated, with {setting} and {seed}; by default from its configuration
 """
@@ -43,9 +43,10 @@ def row(study: str, run: Run, command: str = "") -> dict[str, Any]:
     """
     if tasks_in(run.student["test"]) != [""]:
         raise SystemExit(f"{run.path} has several tasks, collect it with: python docs/tasks_study.py --collect OUT")
-    name = re.fullmatch(r"(.+)_(\d+)", run.path.name)
+    name = re.fullmatch(r"(?:.*/)?([^/]+)[_/](\d+)", run.path.absolute().as_posix())
     if name is None:
-        raise SystemExit(f"{run.path}: the folder must be named <setting>_<seed>, as ce_{run.config.seed}; rename it")
+        wanted = f"<setting>_<seed> or <setting>/<seed>, as ce_{run.config.seed}"
+        raise SystemExit(f"{run.path}: the folder must be named {wanted}; rename it")
     setting, seed = name.groups()
     config, metrics = with_student_name(run.config), run.metrics
     reads_labels = config.loss.get("ce_weight", 1) != 0

@@ -17,7 +17,7 @@ from kd_lightning.utils.names import task_name, tasks_in
 from kd_lightning.utils.power import more_seeds
 from kd_lightning.utils.statistics import TOO_FEW, Gain, mean_std, verdict
 
-_SPLIT = ("data._target_", "data.val_size", "data.test_size", "data.split_seed")
+_SPLIT = ("data._target_", "data.val_size", "data.test_size", "data.split_seed", "data.labels")
 _TUNED = ("data.batch_size", "data.global_batch_size", "data.augment.")
 """Keys of the data that may differ between settings of which one is chosen."""
 
@@ -202,7 +202,7 @@ def _add_marks(comparison: Comparison, result: Result) -> None:
     if result.test and not result.validation:
         comparison.mark(result, "no validation split, so nothing can be selected")
     if (labels := result.setting.values.get("data.labels")) is not None:
-        comparison.mark(result, f"right is what {labels} says; if a teacher wrote it, accuracy is agreement with it")
+        comparison.mark(result, f"scored by data.labels={labels}: if a teacher wrote it, accuracy is agreement with it")
     if result.setting.repeated:
         seeds = ", ".join(result.setting.repeated)
         comparison.mark(result, f"several runs of the same seed ({seeds}); the last of them counts")

@@ -58,7 +58,7 @@ def group(found: Sequence[Run]) -> list[Setting]:
     taught = [{"teacher", "stored_teacher"} & run.metrics.keys() for run in found]
     untaught = {v[LOSS] for v, run, by in zip(flat, found, taught, strict=True) if _is_finished(run) and not by}
     values = [_relevant(v, v[LOSS] not in untaught | {BASELINE}, follows) for v in flat]
-    values = [v | root for v, root in zip(values, _roots(found), strict=True)]
+    values = [v | root | file for v, root, file in zip(values, _roots(found), _labels_files(found), strict=True)]
     settings: dict[str, Setting] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for run, full, label, value in zip(found, flat, _labels(values), values, strict=True):
@@ -85,6 +85,18 @@ def _roots(found: Sequence[Run]) -> list[dict[str, Any]]:
         samples = run.metrics.get("samples")
         roots.append(root if samples is None else first.setdefault(str(samples), root))
     return [{"data.root": root} if len(first) > 1 and len(set(roots)) > 1 else {} for root in roots]
+
+
+def _labels_files(found: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return `data.labels` of each run that has one, told apart where the file was corrected between runs."""
+    first: dict[str, str] = {}  # fingerprint of samples and labels → file
+    for run in found:
+        if run.config.data.get("labels") is not None:
+            first.setdefault(str(run.metrics.get("samples")), str(run.config.data.labels))
+    files = Counter(first.values())
+    named = {key: f"{file} ({key[:4]})" if files[file] > 1 else file for key, file in first.items()}
+    keys = [run.config.data.get("labels") is not None and str(run.metrics.get("samples")) for run in found]
+    return [{"data.labels": named[key]} if key else {} for key in keys]
 
 
 def _is_finished(run: Run) -> bool:

@@ -1,36 +1,43 @@
-"""The class names that teachers know of themselves, for data that has none."""
+"""The class names that a teacher knows of itself, for data that has none."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from kd_lightning.models.published import published
-from kd_lightning.runs.students import card_of
+from kd_lightning.runs.students import STUDENT, card_of
 from kd_lightning.teachers import exported
 from kd_lightning.teachers.opened import PUBLISHED, TeacherSpec
 from kd_lightning.utils.checks import UserError
 
 
-def classes_of(specs: Sequence[TeacherSpec]) -> Sequence[str]:
-    """Return the classes of the first teacher that names them, in the order of its outputs.
-
-    A mapping `model.teacher_classes` picks some: then they are its keys.
+def classes_of(spec: TeacherSpec) -> list[str]:
+    """Return the classes of a teacher in the order of its outputs; of a mapping `model.teacher_classes`, its keys.
 
     Raises:
-        UserError: If none does.
+        UserError: If its weights are not there, it names no classes, or two of them are equal.
     """
-    for spec in specs:
-        if spec.classes is not None:
-            return [str(name) for name in spec.classes]
-        if spec.weights == PUBLISHED:
-            return published(spec.name, f"model.teacher_weights{spec.suffix}", images=True).classes
-        path = Path(spec.weights)
-        if path.suffix in exported.SUFFIXES:
-            card = exported.open_exported(path, f"model.teacher_weights{spec.suffix}")[1]
-        else:
-            card = card_of(path)
-        if card is not None:
-            return card.classes
-    raise UserError(
-        "model.teacher_classes: neither the data nor the teacher's weights name the classes; list them in the order of "
-        "its outputs, as [cat,dog]"
-    )
+    names = _names(spec)
+    key = f"model.teacher_classes{spec.suffix}"
+    if not names:
+        raise UserError(
+            f"{key}: neither the data nor the teacher's weights name the classes; list them in the order of its "
+            "outputs, as [cat,dog]"
+        )
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(f"{key}: the teacher must have two or more classes of different names, got {names[:5]}")
+    return names
+
+
+def _names(spec: TeacherSpec) -> list[str]:
+    if spec.classes is not None:
+        return [str(name) for name in spec.classes]
+    key = f"model.teacher_weights{spec.suffix}"
+    if spec.weights == PUBLISHED:
+        return list(published(spec.name, key, images=True).classes)
+    path = Path(spec.weights)
+    if not path.is_file():
+        raise UserError(f"{key}: {path} does not exist")
+    if path.suffix in exported.SUFFIXES:
+        card = exported.open_exported(path, key)[1]
+    else:
+        card = card_of(path.parent / STUDENT if path.suffix == ".ckpt" else path)
+    return [] if card is None else list(card.classes)

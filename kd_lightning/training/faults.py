@@ -1,9 +1,8 @@
-"""Faults around a training that are not its own: memory, processes that read, pictures, files left open."""
+"""Faults around a training that are not its own: memory, processes that read, files left open."""
 
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -11,11 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
-from kd_lightning.data.module import DataModule
-from kd_lightning.distiller import Distiller
-from kd_lightning.training.pictures import log_pictures
 from kd_lightning.utils.checks import LostProcess, UserError
-from kd_lightning.utils.console import never_fatal
 
 SMALLER = (
     "lower data.batch_size (with trainer.accumulate_grad_batches for the same steps), data.eval_batch_size or "
@@ -77,17 +72,6 @@ def refusal_in_one_line() -> Iterator[None]:
         if not isinstance(e, MisconfigurationException) and raised_in != EarlyStopping.__module__:
             raise
         raise UserError(f"callbacks: {' '.join(str(e).split())}") from e
-
-
-def try_pictures(
-    trainer: pl.Trainer, distiller: Distiller, data: DataModule, hparams: dict[str, Any], metrics: dict[str, Any]
-) -> None:
-    """Add the figures of a finished run to its events; a failure is one line, as the run is finished without them."""
-    logger = next((one for one in trainer.loggers if isinstance(one, TensorBoardLogger)), None)
-    if logger is None:
-        return
-    with never_fatal("no figures in TensorBoard"):
-        log_pictures(logger, trainer.global_step, distiller, data, hparams, metrics)
 
 
 def close_loggers(trainer: pl.Trainer, failed: bool = False) -> None:

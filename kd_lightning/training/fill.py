@@ -17,7 +17,6 @@ from kd_lightning.teachers.stored import NAME
 from kd_lightning.teachers.stored_file import check_suffix, write_stored
 from kd_lightning.training.asking import faults, one_device, progress_bar
 from kd_lightning.training.build import Experiment, build_experiment
-from kd_lightning.training.no_classes import named_by_teacher
 from kd_lightning.training.run import get_teacher
 from kd_lightning.training.tasks import one_task
 from kd_lightning.types import Batch, Teacher
@@ -38,7 +37,7 @@ def fill(cfg: DictConfig) -> None:
         UserError: If nothing can be filled, or the configuration is wrong.
     """
     quiet()
-    cfg = named_by_teacher(one_task(cfg))
+    cfg = one_task(cfg)
     if cfg.model.teacher_cache in ("off", "memory"):
         raise UserError(f"model.teacher_cache={cfg.model.teacher_cache} leaves nothing to fill; use auto or a folder")
     run = replace(build_experiment(cfg), calibrate_teacher=False)  # the table holds what the networks say
@@ -77,7 +76,7 @@ def export(cfg: DictConfig, path: Path, top_k: int | None = None) -> None:
         UserError: If the file cannot be written, or the configuration is wrong.
     """
     quiet()
-    cfg = named_by_teacher(one_task(cfg))
+    cfg = one_task(cfg)
     check_suffix(path, "--export")
     if path.exists():
         raise UserError(f"--export: {path} exists; give another name")

@@ -45,8 +45,8 @@ def check_unlabeled(loss: Distillation, labelled: int, samples: int) -> None:
         reads.append(f"loss.fusion={loss.fusion.fusion}")
     if reads:
         raise UserError(
-            f"loss: {samples - labelled} of {samples} training samples have no label (data.label_fraction, "
-            f"data.unlabeled_root), but {', '.join(reads)} reads labels; use loss=kd_only, kd_cifar or another"
+            f"loss: {samples - labelled} of {samples} training samples have no label, but "
+            f" {', '.join(reads)} reads labels; use loss=kd_only, kd_cifar or another"
         )
 
 

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
@@ -19,6 +20,7 @@ from kd_lightning.plots.style import short
 from kd_lightning.runs.names import train_command
 from kd_lightning.training.summary import calibrated_words
 from kd_lightning.types import part
+from kd_lightning.utils.console import never_fatal
 from kd_lightning.utils.names import task_name
 
 SAMPLES = 12
@@ -26,6 +28,17 @@ LONGEST = 300
 """Characters of a sentence in the table of samples."""
 WIDTH = 96
 """Characters of a line of the command that TensorBoard's text panel shows at 1280 pixels."""
+
+
+def try_pictures(
+    trainer: pl.Trainer, distiller: Distiller, data: DataModule, hparams: dict[str, Any], metrics: dict[str, Any]
+) -> None:
+    """Add the figures of a finished run to its events; a failure is one line, as the run is finished without them."""
+    logger = next((one for one in trainer.loggers if isinstance(one, TensorBoardLogger)), None)
+    if logger is None:
+        return
+    with never_fatal("no figures in TensorBoard"):
+        log_pictures(logger, trainer.global_step, distiller, data, hparams, metrics)
 
 
 def log_pictures(

@@ -20,8 +20,8 @@ from kd_lightning.teachers.ensemble import Ensemble
 from kd_lightning.teachers.opened import TeacherFile
 from kd_lightning.training.build import Experiment
 from kd_lightning.training.calibration import calibrate
-from kd_lightning.training.faults import try_pictures
 from kd_lightning.training.nonfinite import Diverged
+from kd_lightning.training.pictures import try_pictures
 from kd_lightning.training.summary import model_size
 from kd_lightning.training.tensorboard import Events
 from kd_lightning.training.train_log import TrainLog
@@ -75,7 +75,7 @@ def run_metrics(trainer: pl.Trainer, distiller: Distiller, run: Experiment, log:
         "epochs": trainer.current_epoch,
         "images_seen": log.images_seen,
         "labels": run.data.sizes["train"] if known is None else len(known),
-        "samples": run.data.samples_fingerprint(),
+        "samples": run.data.scores_fingerprint(),
         "parts": log.parts,
         "images_per_second": log.mean_speed(),
         "time_shares": distiller.watch.shares(),

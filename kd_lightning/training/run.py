@@ -28,7 +28,6 @@ from kd_lightning.training.faults import (
 )
 from kd_lightning.training.forecast import Forecast, followed_by
 from kd_lightning.training.kept_teacher import check_is_as_trained
-from kd_lightning.training.no_classes import named_by_teacher
 from kd_lightning.training.nonfinite import Diverged
 from kd_lightning.training.record import Taught, keep, run_metrics, teacher_metrics
 from kd_lightning.training.summary import heading, model_size, result_line, work
@@ -61,7 +60,6 @@ def train(cfg: DictConfig, out: Path, resume: bool = False, extra: Mapping[str, 
         UserError: For whatever the user can mend.
     """
     quiet()
-    cfg = named_by_teacher(cfg)
     experiment = build_experiment(cfg)
     checkpoint = claims.claim(out, cfg, resume)
     try:

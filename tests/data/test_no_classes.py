@@ -1,6 +1,7 @@
 """A folder of photos of which nothing names a class: the teacher names those that the student is measured on."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
+from kd_lightning import runs
 from kd_lightning.data import ImageFolderDataModule
 from kd_lightning.data.images.labels_file import Labels, read_labels, write_labels
 from kd_lightning.evaluation.record import evaluate
 from kd_lightning.models import create_model
+from kd_lightning.report.groups import group
+from kd_lightning.runs import claims
 from kd_lightning.training.fill import export, fill
 from kd_lightning.training.run import train
 from kd_lightning.types import UNLABELED
@@ -43,73 +47,109 @@ def pile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def config(pile: Path, *words: str) -> DictConfig:
     """What `python -m kd_lightning.train` would make of it, with `loss=kd_only` unless another is given."""
-    return compose(*PHOTOS, *OWN, f"data.root={pile}", *HELD_OUT, "loss=kd_only", *words)
-
-
-def files() -> list[Path]:
-    return sorted(Path("outputs/labels").glob("*.json"))
+    return compose(*PHOTOS, *OWN, f"data.root={pile}", *HELD_OUT, "data.labels=named.json", "loss=kd_only", *words)
 
 
 def test_the_student_is_measured_by_its_agreement_with_the_teacher(
     pile: Path, teacher_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [f"model.teacher_weights={teacher_run}"]
-    metrics = train(config(pile, *words), tmp_path / "run")
+    cfg = config(pile, f"model.teacher_weights={teacher_run}")
+    metrics = train(cfg, tmp_path / "run")
     told = " ".join(capsys.readouterr().out.split())
-    assert "train has no classes. The teacher names those of 8 images for val and 10 for test:" in told
-    assert "Until you correct that file, accuracy is agreement with the teacher." in told
+    assert "labels: 8 images are held out for val and 10 for test. The teacher named their classes (" in told
+    assert "in named.json Until you correct that file, accuracy is agreement with the teacher." in told
     test = metrics["student"]["last"]["test"]
     assert test["accuracy"] == test["agreement"] and metrics["teacher"]["test"]["accuracy"] == 1
-    assert metrics["labels"] == 0 and metrics["images_seen"] < 50
-    (file,) = files()
-    labels = read_labels(file)
+    assert metrics["labels"] == 0 and metrics["images_seen"] == 32  # without the copy of an image held out
+    labels = read_labels(Path("named.json"))
     assert labels.classes == list(map(str, range(10))) and (len(labels.val), len(labels.test)) == (8, 10)
-    before = file.stat().st_mtime_ns
-    again = train(config(pile, *words, "seed=1"), tmp_path / "again")
-    assert files() == [file] and file.stat().st_mtime_ns == before and again["samples"] == metrics["samples"]
+    assert claims.state(tmp_path / "run", cfg) == "finished", "the same command is the same run"
     scores = evaluate(tmp_path / "run", ["data.num_workers=0"], 0)
     assert scores["student"]["last"]["test"]["accuracy"] == pytest.approx(test["accuracy"])
-
-    found = json.loads(file.read_text())
-    found["test"] = {name: str((int(label) + 1) % 10) for name, label in found["test"].items()}
-    Path("mine.json").write_text(json.dumps(found))
-    other = train(config(pile, *words, "data.labels=mine.json"), tmp_path / "other")
-    assert other["teacher"]["test"]["accuracy"] == 0 and other["samples"] != metrics["samples"]
+    assert scores["samples"] == metrics["samples"]
 
 
-def test_the_cache_is_filled_and_stored_answers_teach(pile: Path, teacher_run: Path, tmp_path: Path) -> None:
+def test_a_corrected_file_is_another_measure_of_the_same_samples(
+    pile: Path, teacher_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = (f"model.teacher_weights={teacher_run}", "model.teacher_cache=tables")
     fill(config(pile, *words))
-    assert len(list(Path("tables").iterdir())) == 1
-    train(config(pile, *words), tmp_path / "live")
-    assert len(list(Path("tables").iterdir())) == 1  # the run found the table
     export(config(pile, *words), tmp_path / "said.npz")
-    stored = ["model.teacher=stored", "model.teacher_weights=said.npz", "model.teacher_views=center"]
-    with pytest.raises(UserError, match=r"nothing in .*pile names a class, and stored answers have none to the images"):
-        train(config(pile, *stored), tmp_path / "refused")
-    assert not (tmp_path / "refused").exists()
-    metrics = train(config(pile, *stored, f"data.labels={files()[0]}"), tmp_path / "run")
-    assert metrics["labels"] == 0
+    train(config(pile, *words), tmp_path / "before")
+    found = json.loads(Path("named.json").read_text())
+    found["test"] = {name: str((int(label) + 1) % 10) for name, label in found["test"].items()}
+    Path("named.json").write_text(json.dumps(found))
+    capsys.readouterr()
+    after = train(config(pile, *words, "seed=1", "data.view_seed=0"), tmp_path / "after")
+    assert after["teacher"]["test"]["accuracy"] == 0 and "labels:" not in capsys.readouterr().out
+    assert len(list(Path("tables").iterdir())) == 1, "each run found the answers that are there"
+    before, now = group([runs.read(tmp_path / "before"), runs.read(tmp_path / "after")])
+    assert before.values["data.labels"] != now.values["data.labels"], "no mean over both"
+    stored = ("model.teacher=stored", "model.teacher_weights=said.npz", "model.teacher_views=center")
+    assert train(config(pile, *stored), tmp_path / "stored")["samples"] == after["samples"]
 
 
 def test_who_cannot_learn_or_teach_without_a_class_is_refused_before_anything_is_written(
     pile: Path, teacher_run: Path, tmp_path: Path
 ) -> None:
-    bare = tmp_path / "bare.pt"
-    torch.save(create_model("resnet8", num_classes=10, image_size=8).state_dict(), bare)
+    network = create_model("resnet8", num_classes=10, image_size=8)
+    torch.save(network.state_dict(), "bare.pt")
+    bare, named = "model.teacher_weights=bare.pt", "model.teacher_classes=[a,b,c,d,e,f,g,h,i,j]"
+    network.fc.bias.data[3] = 1e4
+    torch.save(network.state_dict(), "stubborn.pt")
+    stored = ("model.teacher=stored", "model.teacher_weights=said.npz")
     for words, message in (
-        (["loss=ce"], "this loss learns from labels"),
-        (["loss=kd"], "this loss learns from labels"),
-        (["model.teacher_weights=auto"], "no teacher can be trained here"),
-        ([f"model.teacher_weights={bare}"], r"list them in the order of its outputs, as \[cat,dog\]"),
+        (("loss=ce",), "this loss learns from labels"),
+        (("loss=kd",), "this loss learns from labels"),
+        (("model.teacher_weights=auto",), "no teacher can be trained here"),
+        (("model.teacher_weights=gone.pt",), "gone.pt does not exist"),
+        ((bare,), r"list them in the order of its outputs, as \[cat,dog\]"),
+        ((bare, "model.teacher_classes=[a,b,c,d,e,f,g,h,i,a]"), "two or more classes of different names"),
+        (("model.teacher_weights=stubborn.pt", named), r"the teacher says 'd' to all 18 images held out; check"),
+        (stored, "stored answers cannot make it"),
+        ((bare, named, "data.labels=nowhere/named.json"), "there is no folder .*nowhere"),
+        (("data.labels=null",), "sort them into such folders. To train without labels, .*data.labels=FILE, a new file"),
+        (("loss=ce", f"data.root={pile.parent}"), r"named.json does not exist; it is made for .* and there is none"),
+        (("data.labels=3",), "data.labels must be a JSON file, got 3"),
     ):
         with pytest.raises(UserError, match=message):
             train(config(pile, *words), tmp_path / "run")
-    assert not files() and not (tmp_path / "run").exists()
-    train(
-        config(pile, f"model.teacher_weights={bare}", f"model.teacher_classes={list('abcdefghij')}"), tmp_path / "run"
+    assert not Path("named.json").exists() and not (tmp_path / "run").exists()
+    train(config(pile, bare, named, "data.val_size=0"), tmp_path / "run")
+    labels = read_labels(Path("named.json"))
+    assert labels.classes == list("abcdefghij") and not labels.val and len(labels.test) == 10
+
+
+@pytest.mark.parametrize("classes", ["{cat: '3', dog: '5'}", "{dog: '5', cat: '3'}"])
+def test_a_mapping_picks_some_of_the_teacher_s_classes(
+    pile: Path, teacher_run: Path, tmp_path: Path, classes: str
+) -> None:
+    metrics = train(
+        config(pile, f"model.teacher_weights={teacher_run}", f"model.teacher_classes={classes}"), tmp_path / "run"
     )
-    assert read_labels(files()[0]).classes == list("abcdefghij")
+    assert set(read_labels(Path("named.json")).classes) == {"cat", "dog"}
+    assert metrics["teacher"]["test"]["accuracy"] == 1
+
+
+def test_a_checkpoint_of_a_run_names_the_classes_of_the_run(pile: Path, teacher_run: Path, tmp_path: Path) -> None:
+    train(config(pile, f"model.teacher_weights={teacher_run}@last"), tmp_path / "run")
+    assert read_labels(Path("named.json")).classes == list(map(str, range(10)))
+
+
+def test_further_pictures_are_trained_on_too(pile: Path, teacher_run: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    for green in (150, 200):
+        Image.new("RGB", (20, 20), (9, green, 0)).save(more / f"{green}.png")
+    cfg = config(pile, f"model.teacher_weights={teacher_run}", f"data.unlabeled_root={more}")
+    assert train(cfg, tmp_path / "run")["images_seen"] == 34
+
+
+def test_a_name_that_is_not_utf_8(pile: Path, teacher_run: Path, tmp_path: Path) -> None:
+    for i in range(20):
+        (pile / "train" / f"{i}.png").rename(os.fsdecode(bytes(pile / "train") + b"/%d\xff.png" % i))
+    metrics = train(config(pile, f"model.teacher_weights={teacher_run}"), tmp_path / "run")
+    assert metrics["teacher"]["test"]["accuracy"] == 1 and "\\udcff" in Path("named.json").read_text()
 
 
 def test_the_splits_are_those_of_the_file(pile: Path) -> None:
@@ -126,6 +166,7 @@ def test_the_splits_are_those_of_the_file(pile: Path) -> None:
     ("text", "message"),
     [
         (None, "No such file"),
+        ('{"classes": ["cat", "dog"], "tests": {}}', "'tests' is none of named_by, classes, val, test.*'test'"),
         ("{", "is no JSON file"),
         ("[]", "must have a list of two or more different names as classes"),
         ('{"classes": ["cat"]}', "must have a list of two or more"),
@@ -148,11 +189,26 @@ def test_a_file_that_is_something_else(pile: Path, text: str | None, message: st
         ImageFolderDataModule(str(pile), image_size=8, num_workers=0, labels=str(pile / "l.json")).setup()
 
 
+def test_a_file_that_leaves_nothing_to_train_on(pile: Path) -> None:
+    every = {path.name: "cat" for path in (pile / "train").iterdir()}
+    write_labels(pile / "l.json", Labels(["cat", "dog"], {}, every), "me")
+    with pytest.raises(UserError, match=r"data.labels names all images of .*train; .* leave some to train on"):
+        ImageFolderDataModule(str(pile), image_size=8, num_workers=0, labels=str(pile / "l.json")).setup()
+
+
+def test_an_empty_folder_is_told_as_such(pile: Path) -> None:
+    shutil.rmtree(pile / "train")
+    (pile / "train").mkdir()
+    write_labels(pile / "l.json", Labels(["cat", "dog"], {}, {"1.png": "cat"}), "me")
+    with pytest.raises(UserError, match=r"train must have one folder per class, at least 2, got 0"):
+        ImageFolderDataModule(str(pile), image_size=8, num_workers=0, labels=str(pile / "l.json")).setup()
+
+
 def test_labels_beside_folders_of_classes(pile: Path) -> None:
     write_labels(pile / "l.json", Labels(["cat", "dog"], {}, {"1.png": "cat"}), "me")
     (pile / "test" / "cat").mkdir(parents=True)
     words: dict[str, Any] = {"image_size": 8, "num_workers": 0, "labels": str(pile / "l.json")}
-    with pytest.raises(UserError, match=r"data.labels names val and test, but .*pile has folders of them"):
+    with pytest.raises(UserError, match=r"data.labels names val and test, and .*pile has a folder of one"):
         ImageFolderDataModule(str(pile), **words).setup()
     (pile / "test").rename(pile / "train" / "sorted")
     with pytest.raises(UserError, match=r"data.labels is for images without folders of classes"):

@@ -90,9 +90,15 @@ def test_runs_become_lines_of_a_study(studies: Any, fake_run: Callable[..., Path
 
 def test_a_run_without_setting_and_seed_in_its_name_is_refused(fake_run: Callable[..., Path], tmp_path: Path) -> None:
     path = fake_run(0.9, "loss=ce", "seed=1", "model.student=resnet8")
-    with pytest.raises(SystemExit, match=rf"{path.name}: the folder must be named <setting>_<seed>, as ce_1"):
+    path = path.rename(path.parent / "my run")
+    wanted = "the folder must be named <setting>_<seed> or <setting>/<seed>, as ce_1"
+    with pytest.raises(SystemExit, match=rf"{path.name}: {wanted}"):
         script("collect_study").collect(path.parent, tmp_path / "digits.csv")
     assert not (tmp_path / "digits.csv").exists()
+    (path.parent / "two").mkdir()
+    path = path.rename(path.parent / "two" / "1")
+    [line] = script("collect_study").collect(path.parent.parent, tmp_path / "digits.csv")
+    assert (line["setting"], line["seed"]) == ("two", "1")
 
 
 def test_a_run_with_several_tasks_has_its_own_script(fake_run: Callable[..., Path], tmp_path: Path) -> None:

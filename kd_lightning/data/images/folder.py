@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from kd_lightning.data.class_folders import SPLITS, check_folder, has_classes, split_folders
+from kd_lightning.data.class_folders import check_folder, has_classes, split_folders
 from kd_lightning.data.class_folders import scan as scan_classes
 from kd_lightning.data.find_files import FileKind
 from kd_lightning.data.images.labels_file import KEY, Labels
@@ -48,27 +48,22 @@ def scan(root: Path, used: Path | None = None, labels: Labels | None = None) -> 
     if not has_classes(places["train"]) and (unlabeled := _unlabeled(kind, places["train"])):
         if labels is not None:
             if len(places) > 1:
-                raise UserError(f"{KEY} names val and test, but {root} has folders of them; leave out one or the other")
+                raise UserError(f"{KEY} names val and test, and {root} has a folder of one; leave out either")
             return labels.classes, labels.divide(places["train"], unlabeled)
         if "test" not in places:
             raise UserError(
-                f"{places['train']} has images, but no folder for each class; sort them into such folders, or, to "
-                f"train without labels, make {root / 'test'} with a folder for each class"
+                f"{places['train']} has images, but no folder for each class; sort them into such folders. To train "
+                f"without labels, make {root / 'test'} with a folder for each class, or give {KEY}=FILE, a new file in "
+                "which the teacher names some images to measure on"
             )
         photos["train"], named = unlabeled, "test"
         del places["train"]
-    if labels is not None:
-        raise UserError(f"{KEY} is for images without folders of classes, and {places['train']} has such; leave it out")
+    if labels is not None and has_classes(root / "train"):
+        raise UserError(f"{KEY} is for images without folders of classes, and {root / 'train'} has such; leave it out")
     classes, found = scan_classes(places, kind, named)
     for split, files in found.items():
         photos[split] = Photos(list(map(os.fsencode, files.paths)), files.labels)
     return classes, photos
-
-
-def is_unsorted(root: Path) -> bool:
-    """Return whether there is a folder `train` alone, and in it no folder of a class."""
-    there = [split for split in SPLITS if (root / split).is_dir()]
-    return there == ["train"] and not has_classes(root / "train")
 
 
 def scan_unlabeled(root: Path) -> Photos:

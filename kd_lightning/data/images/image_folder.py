@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from kd_lightning.data.class_folders import SPLITS, folder_path
+from kd_lightning.data.class_folders import SPLITS, folder_path, has_classes
 from kd_lightning.data.hold_out import check_classes, hold_out
 from kd_lightning.data.images.digest_cache import opened
-from kd_lightning.data.images.folder import is_unsorted, scan
-from kd_lightning.data.images.labels_file import Labels, read_labels
+from kd_lightning.data.images.folder import scan
+from kd_lightning.data.images.labels_file import KEY, Labels, read_labels
 from kd_lightning.data.images.module import ImageDataModule
 from kd_lightning.data.images.normalize import NORMALIZATIONS, Normalize
 from kd_lightning.data.images.photo_augment import PhotoAugment, PhotoView
@@ -43,8 +43,8 @@ class ImageFolderDataModule(ImageDataModule):
         image_size: Height and width in pixels.
         val_size: Fraction of `train` that is held out, stratified, if there is no folder `val`; 0 for none.
         test_size: Fraction of `train` that is held out, stratified, if there is no folder `test`.
-        labels: JSON file of the classes, and of those of the images held out, for photos in no folders of classes; see
-            `Labels`.
+        labels: JSON file that says which photos of a `train` without classes are val and test, and of what class; see
+            `labels_file.Labels`.
         augment: Keys of `PhotoAugment`.
         num_workers: Processes that read photos; None for one per CPU core, at most 8.
         verify: Decode every file once before training, to find damaged ones.
@@ -82,7 +82,9 @@ class ImageFolderDataModule(ImageDataModule):
         self.cheaper += "smaller networks (model.teacher=resnet18 model.student=mobilenet_v3_small)"
         self.val_size = number("data.val_size", val_size, ge=0, le=0.9)
         self.test_size = number("data.test_size", test_size, gt=0, le=0.9)
-        self._labels_file = None if labels is None else folder_path("data.labels", labels)
+        if not isinstance(labels, str | Path | None):
+            raise UserError(f"{KEY} must be a JSON file, got {labels!r}")
+        self.labels_file = None if labels is None else Path(labels).expanduser()
         self.augment = PhotoAugment.parse(augment)
         if not isinstance(verify, bool):
             raise UserError(f"data.verify must be true or false, got {verify!r}")
@@ -98,13 +100,14 @@ class ImageFolderDataModule(ImageDataModule):
 
     @cached_property
     def labels(self) -> Labels | None:
-        """Classes of photos that lie in no folders of classes. Raises UserError if the file is no such."""
-        return None if self._labels_file is None else read_labels(self._labels_file)
+        """What `labels_file` says, if one is given. Raises UserError if it is not there, or something else."""
+        return None if self.labels_file is None else read_labels(self.labels_file)
 
     @property
     def is_unsorted(self) -> bool:
-        """True if nothing names a class: there are no folders of classes, and no file `labels`."""
-        return self._labels_file is None and is_unsorted(self.root)
+        """True if `train` is there and has no folders of classes."""
+        train = self.root / "train"
+        return train.is_dir() and not has_classes(train)
 
     @property
     def classes(self) -> list[str]:
@@ -146,7 +149,7 @@ class ImageFolderDataModule(ImageDataModule):
         """Return the photos of the three splits, without copies of one in another. Raises UserError."""
         photos: dict[Split, Photos] = {"val": Photos(), **self._scanned[1]}
         where, classes = self.root / "train", self.own_classes
-        if self.labels is not None and "test" in photos:
+        if self.labels is not None:
             photos["train"] = self._unseen(photos["train"], photos, where)
         check_repeats({str(split): part for split, part in photos.items()})
         sizes: dict[Split, float] = {"test": self.test_size, "val": self.val_size}
@@ -155,20 +158,20 @@ class ImageFolderDataModule(ImageDataModule):
             if "test" not in missing:
                 self._tell_unlabeled(photos)
                 return photos
-            classes = ["any"]  # by which nothing is stratified
+            classes = ["image"]  # by which nothing is stratified
         check_classes(_classes(photos["train"]), classes, missing, "images", where)
         for split in missing:
             train = photos["train"]
             digests, labels, size = train.digests.tolist(), _classes(train), sizes[split]
             found = hold_out(split, digests, labels, classes, size, self.split_seed, "images", where)
             photos["train"], photos[split] = (train.select(some.numpy()) for some in found)
-        if not self.is_unsorted:  # then it is told when the classes are known
+        if self.labels is None:
             self._check_val(photos, held_out="val" in missing)
         return photos
 
     def _tell_unlabeled(self, photos: Mapping[Split, Photos]) -> None:
         """Tell that `train` has no labels, and what that means for validation."""
-        where = self.root / "val" if self._labels_file is None else f"val in {self._labels_file}"
+        where = self.root / "val" if self.labels_file is None else f"val in {self.labels_file}"
         val = "" if photos["val"] else f", and without validation, for which {where} is missing"
         say(f"{self.root / 'train'} has no folders of classes: {len(photos['train'])} images without labels{val}")
         if photos["val"]:
@@ -181,8 +184,9 @@ class ImageFolderDataModule(ImageDataModule):
             return
         total = len(photos["train"]) + count
         fraction = math.ceil(100 * ENOUGH / total) / 100
-        if self._labels_file is not None:
-            way = f"name {ENOUGH} or more in {self._labels_file}"
+        if self.labels_file is not None:
+            way = f"name {ENOUGH} or more in {self.labels_file}"
+            way += f", or give a new file and data.val_size={fraction}" * (fraction <= MOST)
         elif not held_out:
             way = f"put {ENOUGH} or more into {self.root / 'val'}"
         elif fraction <= MOST:
@@ -205,10 +209,10 @@ class ImageFolderDataModule(ImageDataModule):
         return names
 
     def held_out_names(self, split: Split) -> list[str]:
-        """Return the files of `val` or `test`, below `train`, of images that lie in no folders of classes."""
+        """Return the file names of `val` or `test`, of images that lie in no folders of classes."""
         source = self.splits[split]
         assert isinstance(source, StreamedImages)
-        return [path.relative_to(self.root / "train").as_posix() for path in source.photos.paths()]
+        return [path.name for path in source.photos.paths()]
 
     def plain_train(self) -> Source:
         return self._source("val", self._train_photos())
@@ -218,9 +222,12 @@ class ImageFolderDataModule(ImageDataModule):
         assert isinstance(train, StreamedImages)
         return train.photos
 
+    def scores_identity(self) -> dict[str, Any]:
+        return super().scores_identity() | ({} if self.labels is None else {"labels": self.labels.identity()})
+
     def identity(self) -> dict[str, Any]:
         """Return the identity of the data set; reads every photo once."""
-        named = {} if self.labels is None else {"labels": self.labels.identity()}
+        named = {} if self.labels is None else {"classes": self.labels.classes}
         return (
             super().identity()
             | named

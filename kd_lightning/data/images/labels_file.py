@@ -15,6 +15,7 @@ from kd_lightning.utils.checks import UserError, did_you_mean
 from kd_lightning.utils.files import write_text
 
 KEY = "data.labels"
+_ENTRIES = ("named_by", "classes", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Labels:
 
     classes: list[str]
     val: Mapping[str, str] = field(default_factory=dict)
-    """File below `train` → class."""
+    """File in `train` → class."""
     test: Mapping[str, str] = field(default_factory=dict)
     """Likewise."""
 
@@ -32,27 +33,29 @@ class Labels:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def divide(self, folder: Path, photos: Photos) -> dict[Split, Photos]:
-        """Return the splits of the photos below `folder`. Raises UserError if a file is not there."""
-        place = {path.relative_to(folder).as_posix(): i for i, path in enumerate(photos.paths())}
+        """Return the splits of the photos in `folder`. Raises UserError if a file is not there."""
+        place = {path.name: i for i, path in enumerate(photos.paths())}
         parts: dict[Split, Photos] = {}
         held: list[int] = []
-        for split, files in self._held_out().items():
+        splits: dict[Split, Mapping[str, str]] = {"val": self.val, "test": self.test}
+        for split, files in splits.items():
             if lacks := [name for name in files if name not in place]:
                 more = f" and {len(lacks) - 1} more" if len(lacks) > 1 else ""
                 raise UserError(f"{KEY}: {split} names {printable(lacks[0])}{more}, which {folder} has not")
             rows = [place[name] for name in files]
-            parts[split] = photos.select(rows).relabel([self.classes.index(name) for name in files.values()])
+            parts[split] = photos.select(np.array(rows, np.int64)).relabel(
+                [self.classes.index(name) for name in files.values()]
+            )
             held += rows
+        if len(held) == len(photos):
+            raise UserError(f"{KEY} names all images of {folder}; it names those to measure on, leave some to train on")
         return {"train": photos.select(np.setdiff1d(np.arange(len(photos)), held)), **parts}
-
-    def _held_out(self) -> dict[Split, Mapping[str, str]]:
-        splits: dict[Split, Mapping[str, str]] = {"val": self.val, "test": self.test}
-        return {split: files for split, files in splits.items() if files}
 
 
 def write_labels(path: Path, labels: Labels, named_by: str) -> None:
-    """Write `labels` for a reader who may correct them."""
-    write_text(path, json.dumps({"named_by": named_by, **asdict(labels)}, indent=1, ensure_ascii=False) + "\n")
+    """Write `labels` for a reader who may correct them. Raises FileExistsError if the file is there."""
+    text = json.dumps({"named_by": named_by, **asdict(labels)}, indent=1, ensure_ascii=False) + "\n"
+    write_text(path, text.encode("utf-8", "backslashreplace").decode(), exclusive=True)  # names need not be UTF-8
 
 
 def read_labels(path: Path) -> Labels:
@@ -65,6 +68,10 @@ def read_labels(path: Path) -> Labels:
         raise UserError(f"{KEY}={path} is no JSON file: {e}") from e
     if not isinstance(found, dict) or not _is_names(found.get("classes")):
         raise UserError(f"{KEY}={path} must have a list of two or more different names as classes")
+    if other := [name for name in found if name not in _ENTRIES]:
+        raise UserError(
+            f"{KEY}={path}: {other[0]!r} is none of {', '.join(_ENTRIES)}{did_you_mean(other[0], _ENTRIES)}"
+        )
     for split in ("val", "test"):
         files = found.get(split, {})
         if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
@@ -76,7 +83,7 @@ def read_labels(path: Path) -> Labels:
                     f"{did_you_mean(name, found['classes'])}"
                 )
     if not found.get("test"):
-        raise UserError(f"{KEY}={path} names no test image, so that the student could not be measured")
+        raise UserError(f"{KEY}={path} names no test image to measure the student on")
     if twice := set(found.get("val", {})) & set(found["test"]):
         raise UserError(f"{KEY}={path}: {printable(sorted(twice)[0])} is in val and in test; leave it in one")
     return Labels(found["classes"], found.get("val", {}), found["test"])
