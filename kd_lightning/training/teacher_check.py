@@ -26,6 +26,8 @@ from kd_lightning.utils.names import task_name
 
 BATCHES = 8
 """Training batches on which a teacher is measured."""
+SLIGHT = 0.05
+"""Part of the way from chance to 1: a teacher that has not come so far has hardly begun to learn."""
 FEW = 100
 """Validation samples below which the measurement itself may be what is wrong."""
 
@@ -204,9 +206,10 @@ def check_stored(teacher: Teacher, data: DataModule, any_will_do: bool = False) 
 
 
 def least_accuracy(classes: int, count: int) -> float:
-    """Return the accuracy on `count` samples below which a teacher may know nothing."""
+    """Return the accuracy on `count` samples below which a teacher knows nothing, or too little to teach."""
     chance = 1 / classes
-    return chance + min(3 * (chance * (1 - chance) / count) ** 0.5, (1 - chance) / 2)
+    luck = 3 * (chance * (1 - chance) / count) ** 0.5
+    return chance + min(max(luck, SLIGHT * (1 - chance)), (1 - chance) / 2)
 
 
 def _diversity(teachers: Ensemble, ece: float) -> str:
