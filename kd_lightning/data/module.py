@@ -244,13 +244,9 @@ class DataModule(LightningDataModule):
         """Return 16 hex digits: equal if and only if (split, index) means the same sample, whatever its views."""
         return hashlib.sha256(json.dumps(self.samples_identity(), sort_keys=True).encode()).hexdigest()[:16]
 
-    def scores_identity(self) -> dict[str, Any]:
-        """Return what determines scores of one network: the samples, and their labels where these may be corrected."""
-        return self.samples_identity()
-
-    def scores_fingerprint(self) -> str:
-        """Return 16 hex digits: equal if and only if scores are measured on the same samples and labels."""
-        return hashlib.sha256(json.dumps(self.scores_identity(), sort_keys=True).encode()).hexdigest()[:16]
+    def labels_fingerprint(self) -> str | None:
+        """Return a fingerprint of labels that a person may correct between runs; None if the samples decide them."""
+        return None
 
     def sample_names(self) -> list[str] | None:
         """Return a name of each training sample, such as its file below `data.root`; None if they have none."""

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from kd_lightning.config import ModelConfig, apply_overrides, load_option
 from kd_lightning.evaluation.found import found_weights
 from kd_lightning.evaluation.opened import OpenedRun
+from kd_lightning.training.named_by_teacher import check_labels_file
 from kd_lightning.types import StudentCard
 from kd_lightning.utils.checks import choice
 
@@ -30,13 +31,15 @@ def training_config(
     Args:
         run: The run whose student was made smaller.
         step: `prune` or `int8`.
-        distill: Who teaches: the run's own `teacher`, or its `student` as it is; None for the labels alone.
+        distill: Who teaches: the run's own `teacher`, or its `student` as it is; None for the labels alone, or for the
+            teacher if there are none.
         train: Whether the student is trained, or only measured.
         overrides: `key=value` as typed, which have the last word; also `group=option` of `GROUPS`.
 
     Raises:
         UserError: If an override is wrong, or the teacher is gone.
     """
+    check_labels_file(run.config)  # a new one would be named by the student itself
     config = run.run.config.copy()
     config.resume = None
     config.trainer.devices, config.trainer.num_nodes = 1, 1  # a second process would make the student smaller again
@@ -48,6 +51,8 @@ def training_config(
     if step == "int8" and config.trainer.gradient_clip_val is None:
         config.trainer.gradient_clip_val = CLIP
     config.scheduler = load_option("scheduler", "cosine")
+    if distill is None and run.run.metrics.get("labels") == 0:
+        distill = "teacher"  # without labels nobody else can teach
     if distill is None:
         config.loss = load_option("loss", "ce")
     else:

@@ -64,7 +64,7 @@ def collect(opened: OpenedRun, images: int) -> dict[str, Any]:
     common |= hardware.describe(inference.accelerator)
     by_task = {task: _values(opened, task, found, costs) | common for task, found in scores.items()}
     start = {"schema": SCHEMA, "run": str(opened.path), "sha256": opened.run.metrics["sha256"][runs.STUDENT]}
-    start["samples"] = data.scores_fingerprint()
+    start |= {"samples": data.samples_fingerprint(), "labels_fingerprint": data.labels_fingerprint()}
     return start | by_task.get("", {"tasks": by_task})
 
 

@@ -202,7 +202,9 @@ def _add_marks(comparison: Comparison, result: Result) -> None:
     if result.test and not result.validation:
         comparison.mark(result, "no validation split, so nothing can be selected")
     if (labels := result.setting.values.get("data.labels")) is not None:
-        comparison.mark(result, f"scored by data.labels={labels}: if a teacher wrote it, accuracy is agreement with it")
+        comparison.mark(
+            result, f"accuracy is by the labels in {labels}; if a teacher wrote them, it is agreement with it"
+        )
     if result.setting.repeated:
         seeds = ", ".join(result.setting.repeated)
         comparison.mark(result, f"several runs of the same seed ({seeds}); the last of them counts")
@@ -247,4 +249,6 @@ def _minority(results: Sequence[Result], words: Sequence[str]) -> list[tuple[Res
 
 
 def _word(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).rpartition(".")[2]
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if ".json" in str(value) else str(value).rpartition(".")[2]  # of a class its name

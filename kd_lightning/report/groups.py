@@ -89,14 +89,16 @@ def _roots(found: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _labels_files(found: Sequence[Run]) -> list[dict[str, Any]]:
     """Return `data.labels` of each run that has one, told apart where the file was corrected between runs."""
-    first: dict[str, str] = {}  # fingerprint of samples and labels → file
+    seen: dict[str, dict[str, None]] = {}  # file → fingerprints of what it said
     for run in found:
-        if run.config.data.get("labels") is not None:
-            first.setdefault(str(run.metrics.get("samples")), str(run.config.data.labels))
-    files = Counter(first.values())
-    named = {key: f"{file} ({key[:4]})" if files[file] > 1 else file for key, file in first.items()}
-    keys = [run.config.data.get("labels") is not None and str(run.metrics.get("samples")) for run in found]
-    return [{"data.labels": named[key]} if key else {} for key in keys]
+        if (file := run.config.data.get("labels")) is not None and (said := run.metrics.get("labels_fingerprint")):
+            seen.setdefault(str(file), {})[said] = None
+    files: list[dict[str, Any]] = []
+    for run in found:
+        file, said = run.config.data.get("labels"), run.metrics.get("labels_fingerprint")
+        mark = f" ({said[:4]})" if said and len(seen[str(file)]) > 1 else ""
+        files.append({} if file is None else {"data.labels": f"{file}{mark}"})
+    return files
 
 
 def _is_finished(run: Run) -> bool:

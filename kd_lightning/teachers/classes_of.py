@@ -1,5 +1,6 @@
 """The class names that a teacher knows of itself, for data that has none."""
 
+from collections import Counter
 from pathlib import Path
 
 from kd_lightning.models.published import published
@@ -22,8 +23,10 @@ def classes_of(spec: TeacherSpec) -> list[str]:
             f"{key}: neither the data nor the teacher's weights name the classes; list them in the order of its "
             "outputs, as [cat,dog]"
         )
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise UserError(f"{key}: the teacher must have two or more classes of different names, got {names[:5]}")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{key}: the teacher has several outputs {twice[0]!r}; pick some, as {{cat: 281, dog: 207}}")
+    if len(names) < 2:
+        raise UserError(f"{key}: the teacher must have two or more classes, got {names}")
     return names
 
 

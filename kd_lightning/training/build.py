@@ -1,7 +1,6 @@
 """Everything a run needs, built and checked before anything is trained. Configuration ends here."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +10,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from kd_lightning.config import build
-from kd_lightning.data.images.image_folder import ImageFolderDataModule
 from kd_lightning.data.loader import smallest_batch
 from kd_lightning.data.module import MAX_SEED, DataModule
-from kd_lightning.data.tasks import WithTasks
 from kd_lightning.distiller import Optimizer, Schedule
 from kd_lightning.losses.distillation import Distillation
 from kd_lightning.losses.tasks import Tasks
@@ -26,11 +23,11 @@ from kd_lightning.runs.command import Command
 from kd_lightning.runs.names import override
 from kd_lightning.runs.students import weights_file
 from kd_lightning.teachers.cache.storage import CacheSpec
-from kd_lightning.teachers.opened import OpenedTeacher, TeacherSpec, open_teachers
+from kd_lightning.teachers.opened import OpenedTeacher, open_teachers
 from kd_lightning.teachers.stored import NAME
 from kd_lightning.training.extras import check_extras
 from kd_lightning.training.label_checks import check_labels
-from kd_lightning.training.named_by_teacher import make_labels_file
+from kd_lightning.training.named_by_teacher import name_held_out
 from kd_lightning.training.objective import build_loss, prepare_loss
 from kd_lightning.training.optimizer import build_optimizer, can_fuse
 from kd_lightning.training.tasks import model_of
@@ -40,7 +37,6 @@ from kd_lightning.training.trainer import check_limits, is_trial, num_processes,
 from kd_lightning.types import StudentCard
 from kd_lightning.utils import hardware
 from kd_lightning.utils.checks import UserError, choice, integer
-from kd_lightning.utils.distributed import tell
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     optimizer, schedule = build_optimizer(
         cfg.optimizer, cfg.scheduler, max(1, trainer.max_epochs), batch, fused=can_fuse(trainer)
     )
-    _make_labels_file(data, loss, specs, trainer)
+    name_held_out(data, loss, specs, trainer)
     data.prepare_data()
     data.setup()
     check_labels(loss, data, specs)
@@ -167,22 +163,6 @@ def _calibrates(model: DictConfig, data: DataModule) -> bool:
             "answers to them; leave it out"
         )
     return model.teacher_calibration is not None
-
-
-def _make_labels_file(
-    data: DataModule, loss: Distillation | Tasks, specs: Sequence[TeacherSpec], trainer: DictConfig
-) -> None:
-    """Let the teacher make the file `data.labels`, if one is given that does not exist. Raises UserError."""
-    if not isinstance(data, ImageFolderDataModule) or isinstance(data, WithTasks) or data.labels_file is None:
-        return
-    path = data.labels_file
-    assert isinstance(loss, Distillation)
-
-    def first() -> None:
-        if not path.exists():
-            make_labels_file(data, path, loss, specs, trainer)
-
-    tell(f"labels {path}", first)  # the others wait for the file
 
 
 def check_batch(loss: Distillation | Tasks, data: DataModule, processes: int) -> None:

@@ -46,7 +46,7 @@ def check_unlabeled(loss: Distillation, labelled: int, samples: int) -> None:
     if reads:
         raise UserError(
             f"loss: {samples - labelled} of {samples} training samples have no label, but "
-            f" {', '.join(reads)} reads labels; use loss=kd_only, kd_cifar or another"
+            f"{', '.join(reads)} reads labels; use loss=kd_only, kd_cifar or another"
         )
 
 

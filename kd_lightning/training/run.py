@@ -28,6 +28,7 @@ from kd_lightning.training.faults import (
 )
 from kd_lightning.training.forecast import Forecast, followed_by
 from kd_lightning.training.kept_teacher import check_is_as_trained
+from kd_lightning.training.named_by_teacher import check_labels_file
 from kd_lightning.training.nonfinite import Diverged
 from kd_lightning.training.record import Taught, keep, run_metrics, teacher_metrics
 from kd_lightning.training.summary import heading, model_size, result_line, work
@@ -60,6 +61,8 @@ def train(cfg: DictConfig, out: Path, resume: bool = False, extra: Mapping[str, 
         UserError: For whatever the user can mend.
     """
     quiet()
+    if resume:
+        check_labels_file(cfg)
     experiment = build_experiment(cfg)
     checkpoint = claims.claim(out, cfg, resume)
     try:
@@ -96,6 +99,7 @@ def _fit_and_test(
     origin = {
         "the SHA-256 of the teacher's weights": sums,
         "the number of samples": dict(run.data.sizes),
+        "the fingerprint of data.labels": run.data.labels_fingerprint(),
         "the number of steps of an epoch": run.steps,  # by which the schedule counts
     }
     if checkpoint is not None and not is_trial(run.trainer):

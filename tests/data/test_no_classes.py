@@ -15,10 +15,12 @@ from PIL import Image
 from kd_lightning import runs
 from kd_lightning.data import ImageFolderDataModule
 from kd_lightning.data.images.labels_file import Labels, read_labels, write_labels
+from kd_lightning.deploy.steps import prune
+from kd_lightning.evaluation.opened import open_run
 from kd_lightning.evaluation.record import evaluate
-from kd_lightning.models import create_model
 from kd_lightning.report.groups import group
 from kd_lightning.runs import claims
+from kd_lightning.runs.students import load_student
 from kd_lightning.training.fill import export, fill
 from kd_lightning.training.run import train
 from kd_lightning.types import UNLABELED
@@ -80,19 +82,59 @@ def test_a_corrected_file_is_another_measure_of_the_same_samples(
     found["test"] = {name: str((int(label) + 1) % 10) for name, label in found["test"].items()}
     Path("named.json").write_text(json.dumps(found))
     capsys.readouterr()
+    with pytest.raises(
+        UserError, match=r"resume: the fingerprint of data.labels is .*, and was .* when .*before stopped"
+    ):
+        train(config(pile, *words, "trainer.max_epochs=2"), tmp_path / "before", resume=True)
+    found_before = tables()
     after = train(config(pile, *words, "seed=1", "data.view_seed=0"), tmp_path / "after")
-    assert after["teacher"]["test"]["accuracy"] == 0 and "labels:" not in capsys.readouterr().out
-    assert len(list(Path("tables").iterdir())) == 1, "each run found the answers that are there"
+    told = capsys.readouterr().out
+    assert after["teacher"]["test"]["accuracy"] == 0 and "labels:" not in told and "named by resnet8 (" in told
+    assert tables() == found_before, "the answers that are there were found"
     before, now = group([runs.read(tmp_path / "before"), runs.read(tmp_path / "after")])
     assert before.values["data.labels"] != now.values["data.labels"], "no mean over both"
     stored = ("model.teacher=stored", "model.teacher_weights=said.npz", "model.teacher_views=center")
     assert train(config(pile, *stored), tmp_path / "stored")["samples"] == after["samples"]
 
 
+def tables() -> list[str]:
+    return sorted(map(str, Path("tables").rglob("*.bin")))
+
+
+def test_the_file_decides_whatever_the_keys_of_the_split_say(pile: Path) -> None:
+    write_labels(pile / "l.json", Labels(["cat", "dog"], {"1.png": "dog"}, {"7.png": "cat", "3.png": "dog"}))
+    write_labels(pile / "m.json", Labels(["cat", "dog"], {"1.png": "dog"}, {"3.png": "dog", "7.png": "dog"}, "me"))
+
+    def made(name: str = "l.json", **words: Any) -> ImageFolderDataModule:
+        return ImageFolderDataModule(str(pile), image_size=8, num_workers=0, labels=str(pile / name), **words)
+
+    same, corrected = made(val_size=0.3, split_seed=5), made("m.json")
+    assert made().fingerprint() == same.fingerprint() == corrected.fingerprint()
+    assert made().labels_fingerprint() == same.labels_fingerprint() != corrected.labels_fingerprint()
+
+
+def test_a_file_that_is_gone_is_not_made_anew_for_what_goes_on(pile: Path, teacher_run: Path, tmp_path: Path) -> None:
+    word = f"model.teacher_weights={teacher_run}"
+    train(config(pile, word), tmp_path / "run")
+    Path("named.json").rename("moved.json")
+    gone = "data.labels: named.json, by which the run was measured, is not there; give its place"
+    with pytest.raises(UserError, match=gone):
+        train(
+            config(pile, f"model.teacher_weights={teacher_run}", "trainer.max_epochs=2"), tmp_path / "run", resume=True
+        )
+    with pytest.raises(UserError, match=gone):
+        prune(open_run(tmp_path / "run"), 0.5, tmp_path / "small", distill="student")
+    assert not Path("named.json").exists()
+    Path("moved.json").rename("named.json")
+    prune(open_run(tmp_path / "run"), 0.5, tmp_path / "small")  # without labels the teacher teaches
+    small = runs.read(tmp_path / "small")
+    assert small.config.loss.ce_weight == 0 and small.metrics["teacher"]["test"]["accuracy"] == 1
+
+
 def test_who_cannot_learn_or_teach_without_a_class_is_refused_before_anything_is_written(
     pile: Path, teacher_run: Path, tmp_path: Path
 ) -> None:
-    network = create_model("resnet8", num_classes=10, image_size=8)
+    network = load_student(teacher_run)[0]
     torch.save(network.state_dict(), "bare.pt")
     bare, named = "model.teacher_weights=bare.pt", "model.teacher_classes=[a,b,c,d,e,f,g,h,i,j]"
     network.fc.bias.data[3] = 1e4
@@ -104,12 +146,12 @@ def test_who_cannot_learn_or_teach_without_a_class_is_refused_before_anything_is
         (("model.teacher_weights=auto",), "no teacher can be trained here"),
         (("model.teacher_weights=gone.pt",), "gone.pt does not exist"),
         ((bare,), r"list them in the order of its outputs, as \[cat,dog\]"),
-        ((bare, "model.teacher_classes=[a,b,c,d,e,f,g,h,i,a]"), "two or more classes of different names"),
+        ((bare, "model.teacher_classes=[a,b,c,d,e,f,g,h,i,a]"), r"several outputs 'a'; pick some"),
         (("model.teacher_weights=stubborn.pt", named), r"the teacher says 'd' to all 18 images held out; check"),
         (stored, "stored answers cannot make it"),
         ((bare, named, "data.labels=nowhere/named.json"), "there is no folder .*nowhere"),
         (("data.labels=null",), "sort them into such folders. To train without labels, .*data.labels=FILE, a new file"),
-        (("loss=ce", f"data.root={pile.parent}"), r"named.json does not exist; it is made for .* and there is none"),
+        (("loss=ce", f"data.root={pile.parent}"), r"data.root=.* must have a folder train|is made only for images"),
         (("data.labels=3",), "data.labels must be a JSON file, got 3"),
     ):
         with pytest.raises(UserError, match=message):
@@ -153,12 +195,12 @@ def test_a_name_that_is_not_utf_8(pile: Path, teacher_run: Path, tmp_path: Path)
 
 
 def test_the_splits_are_those_of_the_file(pile: Path) -> None:
-    write_labels(pile / "l.json", Labels(["cat", "dog"], {"1.png": "dog"}, {"7.png": "cat", "3.png": "dog"}), "me")
+    write_labels(pile / "l.json", Labels(["cat", "dog"], {"1.png": "dog"}, {"7.png": "cat", "3.png": "dog"}))
     data = ImageFolderDataModule(str(pile), image_size=8, num_workers=0, labels=str(pile / "l.json"))
     data.prepare_data()
     data.setup()
     assert data.classes == ["cat", "dog"] and data.sizes == {"train": 47, "val": 1, "test": 2}  # without its copy
-    assert [(path.name, y) for path, y in data.splits["test"].photos] == [("7.png", 0), ("3.png", 1)]
+    assert [(path.name, y) for path, y in data.splits["test"].photos] == [("3.png", 1), ("7.png", 0)]
     assert (data.splits["train"].photos.labels == UNLABELED).all()
 
 
@@ -191,24 +233,24 @@ def test_a_file_that_is_something_else(pile: Path, text: str | None, message: st
 
 def test_a_file_that_leaves_nothing_to_train_on(pile: Path) -> None:
     every = {path.name: "cat" for path in (pile / "train").iterdir()}
-    write_labels(pile / "l.json", Labels(["cat", "dog"], {}, every), "me")
-    with pytest.raises(UserError, match=r"data.labels names all images of .*train; .* leave some to train on"):
+    write_labels(pile / "l.json", Labels(["cat", "dog"], {}, every))
+    with pytest.raises(UserError, match=r"data.labels names all images of .*train for val and test; take some out"):
         ImageFolderDataModule(str(pile), image_size=8, num_workers=0, labels=str(pile / "l.json")).setup()
 
 
 def test_an_empty_folder_is_told_as_such(pile: Path) -> None:
     shutil.rmtree(pile / "train")
     (pile / "train").mkdir()
-    write_labels(pile / "l.json", Labels(["cat", "dog"], {}, {"1.png": "cat"}), "me")
+    write_labels(pile / "l.json", Labels(["cat", "dog"], {}, {"1.png": "cat"}))
     with pytest.raises(UserError, match=r"train must have one folder per class, at least 2, got 0"):
         ImageFolderDataModule(str(pile), image_size=8, num_workers=0, labels=str(pile / "l.json")).setup()
 
 
 def test_labels_beside_folders_of_classes(pile: Path) -> None:
-    write_labels(pile / "l.json", Labels(["cat", "dog"], {}, {"1.png": "cat"}), "me")
+    write_labels(pile / "l.json", Labels(["cat", "dog"], {}, {"1.png": "cat"}))
     (pile / "test" / "cat").mkdir(parents=True)
     words: dict[str, Any] = {"image_size": 8, "num_workers": 0, "labels": str(pile / "l.json")}
-    with pytest.raises(UserError, match=r"data.labels names val and test, and .*pile has a folder of one"):
+    with pytest.raises(UserError, match=r"data.labels says what val and test are, and .*pile has a folder test"):
         ImageFolderDataModule(str(pile), **words).setup()
     (pile / "test").rename(pile / "train" / "sorted")
     with pytest.raises(UserError, match=r"data.labels is for images without folders of classes"):

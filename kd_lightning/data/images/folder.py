@@ -28,7 +28,7 @@ def images() -> FileKind:
 
 
 def scan(root: Path, used: Path | None = None, labels: Labels | None = None) -> tuple[list[str], dict[Split, Photos]]:
-    """Return the class names, sorted, and the photos of the splits that are there.
+    """Return the class names, sorted or as in `labels`, and the photos of the splits that are there.
 
     A folder `train` without class folders has photos of unknown class; then the folders of `test`, or `labels`, name
     the classes. One line for each folder tells what is left out.
@@ -48,7 +48,9 @@ def scan(root: Path, used: Path | None = None, labels: Labels | None = None) -> 
     if not has_classes(places["train"]) and (unlabeled := _unlabeled(kind, places["train"])):
         if labels is not None:
             if len(places) > 1:
-                raise UserError(f"{KEY} names val and test, and {root} has a folder of one; leave out either")
+                raise UserError(
+                    f"{KEY} says what val and test are, and {root} has a folder {list(places)[-1]}; leave out one"
+                )
             return labels.classes, labels.divide(places["train"], unlabeled)
         if "test" not in places:
             raise UserError(
@@ -59,7 +61,9 @@ def scan(root: Path, used: Path | None = None, labels: Labels | None = None) -> 
         photos["train"], named = unlabeled, "test"
         del places["train"]
     if labels is not None and has_classes(root / "train"):
-        raise UserError(f"{KEY} is for images without folders of classes, and {root / 'train'} has such; leave it out")
+        raise UserError(
+            f"{KEY} is for images without folders of classes, and {root / 'train'} has some; give {KEY}=null"
+        )
     classes, found = scan_classes(places, kind, named)
     for split, files in found.items():
         photos[split] = Photos(list(map(os.fsencode, files.paths)), files.labels)

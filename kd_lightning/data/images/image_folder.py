@@ -151,6 +151,8 @@ class ImageFolderDataModule(ImageDataModule):
         where, classes = self.root / "train", self.own_classes
         if self.labels is not None:
             photos["train"] = self._unseen(photos["train"], photos, where)
+            if not photos["train"]:
+                raise UserError(f"{KEY} names all images of {where} for val and test; take some out, to train on them")
         check_repeats({str(split): part for split, part in photos.items()})
         sizes: dict[Split, float] = {"test": self.test_size, "val": self.val_size}
         missing = [split for split, fraction in sizes.items() if not photos.get(split) and fraction]
@@ -171,8 +173,10 @@ class ImageFolderDataModule(ImageDataModule):
 
     def _tell_unlabeled(self, photos: Mapping[Split, Photos]) -> None:
         """Tell that `train` has no labels, and what that means for validation."""
-        where = self.root / "val" if self.labels_file is None else f"val in {self.labels_file}"
-        val = "" if photos["val"] else f", and without validation, for which {where} is missing"
+        val = "" if photos["val"] else f", and without validation, for which {self.root / 'val'} is missing"
+        if self.labels is not None:
+            by = f", named by {self.labels.named_by}" * bool(self.labels.named_by)
+            val = f"; val ({len(photos['val'])}) and test ({len(photos['test'])}) are those of {self.labels_file}{by}"
         say(f"{self.root / 'train'} has no folders of classes: {len(photos['train'])} images without labels{val}")
         if photos["val"]:
             self._check_val(photos, held_out=False)
@@ -222,19 +226,20 @@ class ImageFolderDataModule(ImageDataModule):
         assert isinstance(train, StreamedImages)
         return train.photos
 
-    def scores_identity(self) -> dict[str, Any]:
-        return super().scores_identity() | ({} if self.labels is None else {"labels": self.labels.identity()})
+    def labels_fingerprint(self) -> str | None:
+        return None if self.labels is None else self.labels.fingerprint()
 
     def identity(self) -> dict[str, Any]:
         """Return the identity of the data set; reads every photo once."""
-        named = {} if self.labels is None else {"classes": self.labels.classes}
+        how: dict[str, Any] = {"sizes": [self.val_size, self.test_size]}
+        if self.labels is not None:  # it says all that these, and the seed of the split, would decide
+            how = {"classes": self.labels.classes, "split_seed": None}
         return (
             super().identity()
-            | named
+            | how
             | {
                 "augment": asdict(self.augment),
                 "image_size": self.image_size,
-                "sizes": [self.val_size, self.test_size],
                 "files": {split: part.fingerprint(self.root) for split, part in self._scanned[1].items()},
             }
         )

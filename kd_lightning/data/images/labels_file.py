@@ -27,10 +27,13 @@ class Labels:
     """File in `train` → class."""
     test: Mapping[str, str] = field(default_factory=dict)
     """Likewise."""
+    named_by: str = ""
+    """Who said so first."""
 
-    def identity(self) -> str:
-        """Return a hash of everything in it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+    def fingerprint(self) -> str:
+        """Return 16 hex digits: equal if and only if the same files have the same classes."""
+        said = asdict(self) | {"named_by": ""}
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
     def divide(self, folder: Path, photos: Photos) -> dict[Split, Photos]:
         """Return the splits of the photos in `folder`. Raises UserError if a file is not there."""
@@ -39,6 +42,7 @@ class Labels:
         held: list[int] = []
         splits: dict[Split, Mapping[str, str]] = {"val": self.val, "test": self.test}
         for split, files in splits.items():
+            files = dict(sorted(files.items()))
             if lacks := [name for name in files if name not in place]:
                 more = f" and {len(lacks) - 1} more" if len(lacks) > 1 else ""
                 raise UserError(f"{KEY}: {split} names {printable(lacks[0])}{more}, which {folder} has not")
@@ -47,23 +51,21 @@ class Labels:
                 [self.classes.index(name) for name in files.values()]
             )
             held += rows
-        if len(held) == len(photos):
-            raise UserError(f"{KEY} names all images of {folder}; it names those to measure on, leave some to train on")
         return {"train": photos.select(np.setdiff1d(np.arange(len(photos)), held)), **parts}
 
 
-def write_labels(path: Path, labels: Labels, named_by: str) -> None:
+def write_labels(path: Path, labels: Labels) -> None:
     """Write `labels` for a reader who may correct them. Raises FileExistsError if the file is there."""
-    text = json.dumps({"named_by": named_by, **asdict(labels)}, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps({entry: getattr(labels, entry) for entry in _ENTRIES}, indent=1, ensure_ascii=False) + "\n"
     write_text(path, text.encode("utf-8", "backslashreplace").decode(), exclusive=True)  # names need not be UTF-8
 
 
 def read_labels(path: Path) -> Labels:
     """Return what `write_labels` wrote, or a person. Raises UserError if it is something else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as e:
-        raise UserError(f"{KEY}={path}: {e.strerror}") from e
+        raise UserError(f"{KEY}={path}: {e.strerror}; give its place with {KEY}=PATH") from e
     except (ValueError, RecursionError) as e:
         raise UserError(f"{KEY}={path} is no JSON file: {e}") from e
     if not isinstance(found, dict) or not _is_names(found.get("classes")):
@@ -86,7 +88,7 @@ def read_labels(path: Path) -> Labels:
         raise UserError(f"{KEY}={path} names no test image to measure the student on")
     if twice := set(found.get("val", {})) & set(found["test"]):
         raise UserError(f"{KEY}={path}: {printable(sorted(twice)[0])} is in val and in test; leave it in one")
-    return Labels(found["classes"], found.get("val", {}), found["test"])
+    return Labels(found["classes"], found.get("val", {}), found["test"], str(found.get("named_by", "")))
 
 
 def _is_names(value: object) -> bool:
