@@ -250,6 +250,21 @@ def test_unfinished_old_and_damaged_runs_are_told_and_the_rest_is_shown(fake_run
         assert words in text
 
 
+def test_files_of_labels_are_never_mixed(fake_run: Fake) -> None:
+    """A corrected file is another measure, and so is another file; a diverged seed belongs to its file."""
+    runs_of = {"a.json": ((0.8, 0, "1a2b3c"), (0.81, 1, "1a2b3c"), (0.6, 2, "9f8e7d"))}
+    runs_of["b.json"] = ((0.7, 0, "1a2b3c"), ("diverged", 1, "1a2b3c"))
+    for file, found in runs_of.items():
+        for accuracy, seed, said in found:
+            words = (f"+data.labels={file}", "loss=kd_only", f"seed={seed}")
+            folder = fake_run(accuracy, *words, labels_fingerprint=said).parent
+    compared = compare_folders([folder])
+    assert [sorted(row.test.values()) for row in compared.results] == [[80, 81], [60], [70]]
+    assert "1" in compared.results[2].setting.diverged
+    notes = " ".join(compared.notes)
+    assert "not comparable: data.labels is a.json (9f8e)" in notes and "not comparable: data.labels is b.json" in notes
+
+
 def test_other_data_sets_are_never_mixed(fake_run: Fake) -> None:
     study(fake_run, CE, "loss=ce")
     study(fake_run, KD, "loss=kd")
