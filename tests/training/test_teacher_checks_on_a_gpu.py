@@ -92,7 +92,10 @@ def test_the_cache_is_filled_with_the_arithmetic_of_a_training(monkeypatch: pyte
     told: list[str] = []
     monkeypatch.setattr(hardware, "use_tf32", lambda: told.append("tf32"))
     monkeypatch.setattr("kd_lightning.training.fill.get_teacher", lambda *_: told.append("teacher") or (None, []))
-    run: Any = SimpleNamespace(trainer=SimpleNamespace(accelerator="gpu"), data=DigitsDataModule())
+    monkeypatch.setattr("kd_lightning.training.asking.Fabric", lambda **_: None)
+    run: Any = SimpleNamespace(
+        trainer=SimpleNamespace(accelerator="gpu", devices=1, precision="32-true"), data=DigitsDataModule()
+    )
     with pytest.raises(Exception, match="nothing to fill"):
         _open(compose(), run, "fill")
     assert told == ["tf32", "teacher"]
