@@ -54,6 +54,7 @@ def name_held_out(
 
     def first() -> None:
         if not path.exists():
+            _check(images, path, loss, specs)
             _make(images, path, loss, specs, trainer)
 
     tell(f"labels {path}", first)  # the other processes wait for the file
@@ -66,9 +67,8 @@ def check_labels_file(cfg: DictConfig) -> None:
         raise UserError(f"{KEY}: {path}, by which the run was measured, is not there; give its place with {KEY}=PATH")
 
 
-def _make(
-    data: ImageFolderDataModule, path: Path, loss: Distillation, specs: Sequence[TeacherSpec], trainer: DictConfig
-) -> None:
+def _check(data: ImageFolderDataModule, path: Path, loss: Distillation, specs: Sequence[TeacherSpec]) -> None:
+    """Raise UserError if no file of labels can be made, or no run could use it."""
     check_folder("data.root", data.root)
     if not data.is_unsorted:
         raise UserError(
@@ -83,6 +83,12 @@ def _make(
             f"{KEY}={path} does not exist, and stored answers cannot make it: they have none to the images held out; "
             "let the network that gave them make it, or write it yourself"
         )
+
+
+def _make(
+    data: ImageFolderDataModule, path: Path, loss: Distillation, specs: Sequence[TeacherSpec], trainer: DictConfig
+) -> None:
+    """Ask the teacher, write the file and tell it."""
     data = copy.copy(data)  # the run reads the file, as every later one
     data.labels = Labels(classes_of(specs[0]))
     data.prepare_data()
