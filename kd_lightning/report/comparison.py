@@ -214,9 +214,9 @@ def _mark_unequal(comparison: Comparison) -> None:
     """Mark settings whose data, budget, machine or code is not that of most of them."""
     results = comparison.results
     for key in [*_SPLIT, *_budget(results)]:
-        for result, word, usual in _minority(results, [_word(r.setting.values.get(key)) for r in results]):
+        for result, word, usual in _minority(results, [_word(key, r.setting.values.get(key)) for r in results]):
             consequence = "not comparable" if key in _SPLIT else "unequal budget"
-            if key == LENGTH and any(_word(r.setting.values[key]) == usual for r in _same_budget(results, result)):
+            if key == LENGTH and any(_word(key, r.setting.values[key]) == usual for r in _same_budget(results, result)):
                 consequence = f"equal budget, {result.setting.images_seen:,} samples seen"
             comparison.mark(result, f"{consequence}: {key} is {word}, elsewhere {usual}")
     finished = [result for result in results if result.runs]
@@ -248,7 +248,7 @@ def _minority(results: Sequence[Result], words: Sequence[str]) -> list[tuple[Res
     return [(result, word, usual) for result, word in zip(results, words, strict=True) if word != usual]
 
 
-def _word(value: Any) -> str:
+def _word(key: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    return str(value) if ".json" in str(value) else str(value).rpartition(".")[2]  # of a class its name
+    return str(value).rpartition(".")[2] if key.endswith("_target_") else str(value)

@@ -165,10 +165,8 @@ def _evaluations(result: Result) -> list[dict[str, Any]]:
 def _evaluation(run: Run) -> dict[str, Any]:
     """Return the evaluation of a run's student as it is now on the run's own data; nothing if there is none."""
     values = runs.read_evaluation(run.path) or {}
-    now = {
-        "sha256": run.metrics["sha256"][runs.STUDENT],
-        **{key: run.metrics.get(key) for key in ("samples", "labels_fingerprint")},
-    }
+    now = {key: run.metrics.get(key) for key in ("samples", "labels_fingerprint")}
+    now["sha256"] = run.metrics["sha256"][runs.STUDENT]
     return values if all(value is None or values.get(key, value) == value for key, value in now.items()) else {}
 
 

@@ -51,7 +51,15 @@ def test_ranks_of_a_launcher_share_one_folder_and_one_teacher(tmp_path: Path, la
 
 @pytest.mark.slow
 def test_a_sweep_survives_the_loss_of_a_process(tmp_path: Path) -> None:
-    words = (*TINY, "loss=ce", "trainer.devices=2", "data.batch_size=8", "seed=0,1", "hydra.sweep.dir=s", "hydra.sweep.subdir=${seed}")
+    words = (
+        *TINY,
+        "loss=ce",
+        "trainer.devices=2",
+        "data.batch_size=8",
+        "seed=0,1",
+        "hydra.sweep.dir=s",
+        "hydra.sweep.subdir=${seed}",
+    )
     command = [sys.executable, "-m", "kd_lightning.train", "-m", *words, "trainer.max_epochs=20"]
     sweep = subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

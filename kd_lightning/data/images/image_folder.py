@@ -100,7 +100,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     @cached_property
     def labels(self) -> Labels | None:
-        """What `labels_file` says, if one is given. Raises UserError if it is not there, or something else."""
+        """Content of `labels_file`; None if none is given. Raises UserError if it cannot be read."""
         return None if self.labels_file is None else read_labels(self.labels_file)
 
     @property
@@ -231,18 +231,14 @@ class ImageFolderDataModule(ImageDataModule):
 
     def identity(self) -> dict[str, Any]:
         """Return the identity of the data set; reads every photo once."""
-        how: dict[str, Any] = {"sizes": [self.val_size, self.test_size]}
-        if self.labels is not None:  # it says all that these, and the seed of the split, would decide
-            how = {"classes": self.labels.classes, "split_seed": None}
-        return (
-            super().identity()
-            | how
-            | {
-                "augment": asdict(self.augment),
-                "image_size": self.image_size,
-                "files": {split: part.fingerprint(self.root) for split, part in self._scanned[1].items()},
-            }
-        )
+        identity = super().identity() | {
+            "augment": asdict(self.augment),
+            "image_size": self.image_size,
+            "files": {split: part.fingerprint(self.root) for split, part in self._scanned[1].items()},
+        }
+        if self.labels is not None:  # the file says what sizes and seed of the split would decide
+            return identity | {"classes": self.labels.classes, "split_seed": None}
+        return identity | {"sizes": [self.val_size, self.test_size]}
 
 
 def _classes(photos: Photos) -> torch.Tensor:

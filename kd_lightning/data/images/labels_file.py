@@ -56,7 +56,7 @@ class Labels:
 
 def write_labels(path: Path, labels: Labels) -> None:
     """Write `labels` for a reader who may correct them. Raises FileExistsError if the file is there."""
-    text = json.dumps({entry: getattr(labels, entry) for entry in _ENTRIES}, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps({"named_by": labels.named_by} | asdict(labels), indent=1, ensure_ascii=False) + "\n"
     write_text(path, text.encode("utf-8", "backslashreplace").decode(), exclusive=True)  # names need not be UTF-8
 
 
